@@ -1,0 +1,236 @@
+//! What goes over the socket: requests and answers, shared by the server and every client.
+//!
+//! `openapi.yaml` describes the same in words. Times are RFC 3339 UTC, durations whole seconds.
+
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// `GET /v1/token`.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Token {
+    pub access_token: String,
+    pub token_type: String,
+    pub expires_at: Timestamp,
+    pub expires_in: u64,
+    pub base_url: String,
+    pub profile: String,
+}
+
+/// `GET /v1/status`. Never holds a token.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Status {
+    pub version: String,
+    pub pid: u32,
+    pub started_at: Timestamp,
+    pub socket: PathBuf,
+    /// The configuration file in use; absent when the environment alone configures the daemon.
+    pub config: Option<PathBuf>,
+    pub profiles: Vec<Profile>,
+}
+
+/// `GET /v1/profiles`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Profiles {
+    pub profiles: Vec<Profile>,
+}
+
+/// One profile in `/v1/status` and `/v1/profiles`, and the answer of `POST /v1/refresh`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Profile {
+    pub name: String,
+    /// Whether requests that name no profile get this one.
+    pub default: bool,
+    pub base_url: String,
+    pub provider: String,
+    pub audience: Option<String>,
+    /// Whether the profile is renewed ahead of expiry now (something needs it).
+    pub hot: bool,
+    pub identity: Kept,
+    pub access: Kept,
+    /// Issuer and subject of the identity token, as W&B will see them.
+    pub issuer: Option<String>,
+    pub subject: Option<String>,
+    pub outlook: Option<Outlook>,
+    pub sdk_files: Option<SdkFiles>,
+    /// Processes that asked for the SDK files and still run.
+    pub jobs: usize,
+    /// Exchanges made since the daemon started.
+    pub exchanges: u64,
+}
+
+/// One keeper's state.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Kept {
+    pub state: State,
+    pub expires_at: Option<Timestamp>,
+    pub expires_in: Option<u64>,
+    pub next_renewal: Option<Timestamp>,
+    pub last_error: Option<String>,
+    /// Failures in a row.
+    pub failures: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    /// Nothing fetched yet.
+    Starting,
+    Fresh,
+    /// The last good token is served; its renewal fails for now.
+    Stale,
+    /// A person must sign in.
+    NeedsLogin,
+    /// No usable token, and the last attempt failed.
+    Failed,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Outlook {
+    /// The source gives no new identity token after this instant.
+    pub until: Timestamp,
+    pub reason: String,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SdkFiles {
+    pub identity_token_file: PathBuf,
+    pub credentials_file: PathBuf,
+    /// Why the last write failed; it is retried.
+    pub error: Option<String>,
+}
+
+/// `POST /v1/rejected`: a server answered 401 to this access token.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rejected {
+    #[serde(default)]
+    pub profile: Option<String>,
+    /// Hexadecimal SHA-256 of the access token.
+    pub token_sha256: String,
+}
+
+/// Answer of `POST /v1/rejected`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RejectedAnswer {
+    /// Whether the report named the current token and a renewal was forced.
+    pub renewed: bool,
+}
+
+/// `POST /v1/jobs`: a process that will use the SDK files. They are kept fresh until it ends.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JobRequest {
+    #[serde(default)]
+    pub profile: Option<String>,
+    /// Whose end to watch; the calling process when absent.
+    #[serde(default)]
+    pub pid: Option<u32>,
+}
+
+/// Answer of `POST /v1/jobs`: the environment the SDK needs. Both files exist when it is sent.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Job {
+    pub profile: String,
+    pub base_url: String,
+    pub identity_token_file: PathBuf,
+    pub credentials_file: PathBuf,
+}
+
+/// Any error answer: `application/problem+json` (RFC 9457).
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Problem {
+    #[serde(rename = "type")]
+    pub kind: ProblemKind,
+    pub title: String,
+    pub status: u16,
+    /// What happened, to which profile.
+    pub detail: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<String>,
+    /// Seconds until another attempt makes sense.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after: Option<u64>,
+    /// Seconds of life the best token has, with `lifetime-too-short`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remaining: Option<u64>,
+    /// The command to type next.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+/// The stable `type` of a problem. Each has one HTTP status and one exit code of the command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProblemKind {
+    /// The request is malformed: unknown parameter, bad number, bad body.
+    BadRequest,
+    /// No such route.
+    NotFound,
+    /// The route exists, with other methods.
+    MethodNotAllowed,
+    /// A browser or a proxy sent this, or a foreign user.
+    Forbidden,
+    NoSuchProfile,
+    /// A person must sign in.
+    NeedsLogin,
+    /// Tokens are not handed out until `wandb-cred unlock`.
+    Locked,
+    /// No token has as much life as was asked for.
+    LifetimeTooShort,
+    /// The identity provider or W&B does not answer, or answers that it cannot now.
+    UpstreamUnavailable,
+    /// W&B refused the identity token.
+    ExchangeRejected,
+    /// The identity source refused, or gave something that is no identity token.
+    IdentityRejected,
+    /// Nothing will change until the configuration does.
+    Misconfigured,
+    /// The SDK files cannot be written.
+    SdkFilesUnwritable,
+    /// Too many requests of this kind.
+    TooManyRequests,
+    /// The daemon is stopping.
+    ShuttingDown,
+}
+
+impl ProblemKind {
+    /// The HTTP status that carries it.
+    pub fn status(self) -> u16 {
+        match self {
+            Self::BadRequest => 400,
+            Self::Forbidden => 403,
+            Self::NotFound | Self::NoSuchProfile => 404,
+            Self::MethodNotAllowed => 405,
+            Self::LifetimeTooShort => 409,
+            Self::Locked => 423,
+            Self::TooManyRequests => 429,
+            Self::NeedsLogin => 401,
+            Self::SdkFilesUnwritable => 500,
+            Self::ExchangeRejected | Self::IdentityRejected | Self::Misconfigured => 502,
+            Self::UpstreamUnavailable | Self::ShuttingDown => 503,
+        }
+    }
+
+    /// Words for a person.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::BadRequest => "The request is malformed",
+            Self::NotFound => "There is no such route",
+            Self::MethodNotAllowed => "The route takes other methods",
+            Self::Forbidden => "The request is refused",
+            Self::NoSuchProfile => "There is no such profile",
+            Self::NeedsLogin => "A person must sign in",
+            Self::Locked => "The daemon is locked",
+            Self::LifetimeTooShort => "No token has that much life left",
+            Self::UpstreamUnavailable => "An upstream service is unavailable",
+            Self::ExchangeRejected => "W&B refused the identity token",
+            Self::IdentityRejected => "The identity source gave no usable token",
+            Self::Misconfigured => "The configuration needs a change",
+            Self::SdkFilesUnwritable => "The SDK files cannot be written",
+            Self::TooManyRequests => "Too many requests",
+            Self::ShuttingDown => "The daemon is stopping",
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! The configuration file: parsed into valid types, checked, explained.

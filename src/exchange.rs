@@ -1,0 +1,1 @@
+//! The RFC 7523 exchange: one POST, one access token.

@@ -1,0 +1,213 @@
+//! Outbound HTTP, with the rules that hold for every request this program makes.
+//!
+//! https only, but for loopback and the known metadata addresses; no redirect is followed; every request
+//! has a deadline and every body a bound; metadata requests use no proxy. Providers and the exchange build
+//! requests, [`Http::send`] makes them.
+
+use std::net::IpAddr;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
+use url::{Host, Url};
+use zeroize::Zeroizing;
+
+use crate::backoff::parse_retry_after;
+use crate::clock::{Clock, Now};
+
+/// The two clients: one for the internet, one for addresses of this machine and its platform.
+///
+/// Cloning is cheap. Both are built on first use: reading the system's certificates takes longer than the
+/// whole start of the daemon.
+#[derive(Clone)]
+pub struct Http {
+    clients: Arc<[OnceLock<reqwest::Client>; 2]>,
+    clock: Clock,
+}
+
+/// Whom a request is for; decides on proxy and plain http.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// A server on the network: https (http on loopback only), the system's proxy is used.
+    Network,
+    /// A metadata or agent address that the caller has checked: http allowed, never through a proxy.
+    Platform,
+}
+
+/// One answer, read whole.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: HeaderMap,
+    /// May hold tokens: zeroed on drop.
+    pub body: Zeroizing<Vec<u8>>,
+    /// Both clocks at the moment the request was sent: lifetimes count from here.
+    pub sent: Now,
+    /// `Retry-After`, if the server gave one.
+    pub retry_after: Option<Duration>,
+    /// The server's clock minus ours in whole seconds, from `Date`.
+    pub skew: Option<i64>,
+}
+
+impl Answer {
+    /// The body as text; invalid UTF-8 is replaced.
+    pub fn text(&self) -> Zeroizing<String> {
+        Zeroizing::new(String::from_utf8_lossy(&self.body).into_owned())
+    }
+}
+
+impl Http {
+    pub fn new(clock: Clock) -> Self {
+        Self { clients: Arc::default(), clock }
+    }
+
+    /// A request builder of the right client. The URL is checked in [`Self::send`].
+    pub fn request(&self, reach: Reach, method: reqwest::Method, url: Url) -> reqwest::RequestBuilder {
+        self.client(reach).request(method, url)
+    }
+
+    /// Sends, and reads at most `limit` bytes of the answer within `timeout` for all of it.
+    pub async fn send(
+        &self,
+        reach: Reach,
+        request: reqwest::RequestBuilder,
+        timeout: Duration,
+        limit: usize,
+    ) -> Result<Answer, Error> {
+        let request = request.build().map_err(|error| Error::Request(plain(&error)))?;
+        check_url(request.url(), reach)?;
+        let host = request.url().host_str().unwrap_or_default().to_owned();
+        let sent = self.clock.now();
+        let exchange = async {
+            let response =
+                self.client(reach).execute(request).await.map_err(|error| Error::of(&host, &error))?;
+            let status = response.status().as_u16();
+            let headers = response.headers().clone();
+            let body = read_body(response, limit, &host).await?;
+            Ok::<_, Error>((status, headers, body))
+        };
+        let (status, headers, body) = tokio::time::timeout(timeout, exchange)
+            .await
+            .map_err(|_| Error::TimedOut { host: host.clone(), after: timeout })??;
+        let now = self.clock.now();
+        let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
+        let retry_after = header(RETRY_AFTER).and_then(|value| parse_retry_after(value, now));
+        let skew = header(DATE)
+            .and_then(|value| jiff::Timestamp::try_from(httpdate::parse_http_date(value).ok()?).ok())
+            .map(|date| date.as_second() - now.wall.as_second());
+        Ok(Answer { status, headers, body, sent, retry_after, skew })
+    }
+
+    fn client(&self, reach: Reach) -> &reqwest::Client {
+        self.clients[reach as usize].get_or_init(|| build(reach))
+    }
+}
+
+fn build(reach: Reach) -> reqwest::Client {
+    // Err means that a provider is installed already: which is all we want.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let builder = reqwest::Client::builder()
+        .user_agent(USER_AGENT)
+        .redirect(reqwest::redirect::Policy::none())
+        .connect_timeout(CONNECT_TIMEOUT)
+        // A request every half hour gains nothing from a kept connection, which costs memory and a timer.
+        .pool_max_idle_per_host(0);
+    let builder = match reach {
+        Reach::Network => builder,
+        Reach::Platform => builder.no_proxy(),
+    };
+    builder.build().expect("a client without custom certificates always builds")
+}
+
+/// Refuses plain http to anything but this machine (or a checked platform address), and credentials in URLs.
+pub fn check_url(url: &Url, reach: Reach) -> Result<(), Error> {
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(Error::Request("the URL holds a user name or password".into()));
+    }
+    match url.scheme() {
+        "https" => Ok(()),
+        "http" if reach == Reach::Platform || is_loopback(url) => Ok(()),
+        _ => Err(Error::NotHttps { host: url.host_str().unwrap_or_default().to_owned() }),
+    }
+}
+
+/// Whether the URL names this machine: a loopback address, `localhost` or a name under it (RFC 6761).
+pub fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Ipv4(ip)) => IpAddr::V4(ip).is_loopback(),
+        Some(Host::Ipv6(ip)) => IpAddr::V6(ip).is_loopback(),
+        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        None => false,
+    }
+}
+
+async fn read_body(
+    mut response: reqwest::Response,
+    limit: usize,
+    host: &str,
+) -> Result<Zeroizing<Vec<u8>>, Error> {
+    let mut body = Zeroizing::new(Vec::new());
+    while let Some(chunk) = response.chunk().await.map_err(|error| Error::of(host, &error))? {
+        if body.len() + chunk.len() > limit {
+            return Err(Error::TooLarge { host: host.to_owned(), limit });
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
+}
+
+/// Why no answer came. Names the host, never the path or query, which can hold secrets.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Error {
+    /// The request itself is wrong; nothing was sent.
+    #[error("the request cannot be made: {0}")]
+    Request(String),
+    /// Plain http to a server that is not this machine; nothing was sent.
+    #[error("{host} must be reached by https (plain http is for loopback only)")]
+    NotHttps { host: String },
+    /// No connection: name not found, refused, TLS failed.
+    #[error("cannot connect to {host}: {why}")]
+    Connect { host: String, why: String },
+    #[error("{host} did not answer within {after:?}")]
+    TimedOut { host: String, after: Duration },
+    /// The connection ended before the answer did.
+    #[error("{host} broke off its answer: {why}")]
+    BrokeOff { host: String, why: String },
+    #[error("{host} sent more than {limit} bytes")]
+    TooLarge { host: String, limit: usize },
+}
+
+impl Error {
+    fn of(host: &str, error: &reqwest::Error) -> Self {
+        let host = host.to_owned();
+        if error.is_timeout() {
+            Self::TimedOut { host, after: CONNECT_TIMEOUT }
+        } else if error.is_connect() {
+            Self::Connect { host, why: plain(error) }
+        } else {
+            Self::BrokeOff { host, why: plain(error) }
+        }
+    }
+
+    /// Whether asking again can help.
+    pub fn is_transient(&self) -> bool {
+        !matches!(self, Self::Request(_) | Self::NotHttps { .. })
+    }
+}
+
+/// The innermost cause, without the URL that reqwest puts in front.
+fn plain(error: &reqwest::Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    if std::ptr::eq(cause as *const _ as *const (), error as *const _ as *const ()) {
+        return "unexpected end or malformed HTTP".to_owned();
+    }
+    cause.to_string()
+}
+
+const USER_AGENT: &str = concat!("wandb-cred/", env!("CARGO_PKG_VERSION"));
+
+/// To open a connection, TLS included. The whole request has its own deadline.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);

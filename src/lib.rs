@@ -1,0 +1,43 @@
+//! wandb-cred keeps an identity-provider JWT fresh, exchanges it for W&B access tokens (RFC 7523), and
+//! serves them on a Unix socket.
+//!
+//! # Flow
+//!
+//! ```text
+//! provider ──▶ identity keeper ──▶ exchange ──▶ access keeper ──┬─▶ server ──▶ any process
+//! one attempt    one JWT kept        one POST      one access    └─▶ sdk_files ─▶ unmodified wandb, weave
+//! per call       fresh               per call      token kept
+//!                                                  fresh
+//! ```
+//!
+//! # Layout
+//!
+//! Imports point up only.
+//!
+//! | level | modules |
+//! |---|---|
+//! | 0 words | [`token`] [`clock`] [`backoff`] [`env`] [`paths`] [`api`] [`http`] |
+//! | 1 stages | [`provider`], [`exchange`] |
+//! | 2 keeper | [`keeper`], [`profile`] |
+//! | 3 edges | [`server`], [`sdk_files`] |
+//! | 4 wiring | [`config`], [`daemon`] |
+//! | beside | [`client`], [`cli`], [`sandbox`] |
+
+pub mod api;
+pub mod backoff;
+pub mod cli;
+pub mod client;
+pub mod clock;
+pub mod config;
+pub mod daemon;
+pub mod env;
+pub mod exchange;
+pub mod http;
+pub mod keeper;
+pub mod paths;
+pub mod profile;
+pub mod provider;
+pub mod sandbox;
+pub mod sdk_files;
+pub mod server;
+pub mod token;

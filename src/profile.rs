@@ -1,0 +1,1 @@
+//! A profile: two keepers in a row.

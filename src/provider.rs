@@ -1,0 +1,124 @@
+//! Where identity tokens come from: one file per source under `provider/`, behind one verb.
+//!
+//! The identity keeper calls [`Provider::fetch`] and nobody else does.
+
+use std::fmt;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde::Deserialize;
+
+use crate::clock::Clock;
+use crate::env::Env;
+use crate::http::{self, Http};
+use crate::token::{IdentityToken, Malformed};
+
+pub mod command;
+pub mod env_var;
+pub mod file;
+
+/// A source of identity tokens.
+///
+/// An implementer tries **once** per call. It never retries (the keeper does, with backoff), never caches
+/// (the keeper keeps), never logs a token, and never changes or deletes what it reads.
+#[async_trait]
+pub trait Provider: Send + Sync {
+    /// The kind, as the configuration spells it.
+    fn name(&self) -> &'static str;
+
+    /// One attempt at a fresh identity token. May be cancelled at any await.
+    async fn fetch(&self) -> Result<IdentityToken, Error>;
+}
+
+/// What every provider may need, handed to [`Config::build`].
+#[derive(Clone)]
+pub struct Context {
+    pub profile: String,
+    /// The audience the organization expects, from the profile.
+    pub audience: Option<String>,
+    pub env: Env,
+    pub clock: Clock,
+    pub http: Http,
+}
+
+impl Context {
+    /// Reads a JWT that `source` gave (`source` is named in the error).
+    pub fn parse(&self, raw: &str, source: impl fmt::Display) -> Result<IdentityToken, Error> {
+        IdentityToken::parse_insecure(raw, self.clock.now()).map_err(|why| match why {
+            // Half-written or not yet rotated: the next look may find a good one.
+            Malformed::Empty | Malformed::Expired { .. } => Error::transient(format!("{source}: {why}")),
+            _ => Error::rejected(format!("{source}: {why}")),
+        })
+    }
+
+    /// The audience, or an error that says which key is missing.
+    pub fn require_audience(&self, kind: &str) -> Result<&str, Error> {
+        self.audience.as_deref().ok_or_else(|| {
+            let profile = &self.profile;
+            Error::misconfigured(format!(
+                "provider {kind} needs to know the audience: set `audience` in [profile.{profile}] to the name of your W&B organization"
+            ))
+        })
+    }
+}
+
+/// `[profile.NAME.provider.KIND]`: the kind is the table's name, so that a typo is reported at its own line.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Config {
+    File(file::Config),
+}
+
+impl Config {
+    /// Checks what can be checked without asking the source, and builds the provider.
+    pub fn build(self, cx: Context) -> Result<Box<dyn Provider>, Error> {
+        Ok(match self {
+            Self::File(config) => Box::new(config.build(cx)?),
+        })
+    }
+}
+
+/// Why there is no identity token, by what to do next. Messages hold no token and no unparsed output.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Error {
+    /// Try again: a network fault, a busy service, a file not there yet.
+    #[error("{message}")]
+    Transient { message: String, retry_after: Option<Duration> },
+    /// A person must sign in.
+    #[error("{message}")]
+    NeedsLogin { message: String },
+    /// This credential is refused, or is none; another may help.
+    #[error("{message}")]
+    Rejected { message: String },
+    /// Nothing will change until the configuration or the source does.
+    #[error("{message}")]
+    Misconfigured { message: String },
+}
+
+impl Error {
+    pub fn transient(message: impl Into<String>) -> Self {
+        Self::Transient { message: message.into(), retry_after: None }
+    }
+
+    pub fn needs_login(message: impl Into<String>) -> Self {
+        Self::NeedsLogin { message: message.into() }
+    }
+
+    pub fn rejected(message: impl Into<String>) -> Self {
+        Self::Rejected { message: message.into() }
+    }
+
+    pub fn misconfigured(message: impl Into<String>) -> Self {
+        Self::Misconfigured { message: message.into() }
+    }
+}
+
+impl From<http::Error> for Error {
+    fn from(error: http::Error) -> Self {
+        if error.is_transient() {
+            Self::transient(error.to_string())
+        } else {
+            Self::misconfigured(error.to_string())
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! `command`: a program that prints the JWT.

@@ -1,0 +1,1 @@
+//! `env`: a JWT in an environment variable.

@@ -1,0 +1,90 @@
+//! `file`: a JWT that somebody else keeps fresh in a file, such as a Kubernetes projected token.
+//!
+//! The path is opened anew for each attempt, so a symlink swap (`..data`) is followed, and a half-written
+//! file is a transient error: the next attempt reads the whole one.
+
+use std::io::{self, Read as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use async_trait::async_trait;
+use serde::Deserialize;
+use zeroize::Zeroizing;
+
+use super::{Context, Error, Provider};
+use crate::token::IdentityToken;
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Config {
+    /// Absolute, or beginning with `~/`.
+    pub path: PathBuf,
+}
+
+impl Config {
+    pub fn build(self, cx: Context) -> Result<File, Error> {
+        let path = match (self.path.strip_prefix("~"), cx.env.var("HOME")) {
+            (Ok(rest), Some(home)) => Path::new(&home).join(rest),
+            _ => self.path,
+        };
+        if !path.is_absolute() {
+            return Err(Error::misconfigured(format!(
+                "provider file: path must be absolute, not {}",
+                path.display()
+            )));
+        }
+        Ok(File { path, cx })
+    }
+}
+
+pub struct File {
+    path: PathBuf,
+    cx: Context,
+}
+
+#[async_trait]
+impl Provider for File {
+    fn name(&self) -> &'static str {
+        "file"
+    }
+
+    async fn fetch(&self) -> Result<IdentityToken, Error> {
+        let path = self.path.clone();
+        // A file on a dead network mount blocks in open(2): never on the daemon's one thread.
+        let read = tokio::task::spawn_blocking(move || read(&path)).await;
+        let raw =
+            read.map_err(|_| Error::transient(format!("reading {} was cut short", self.path.display())))??;
+        self.cx.parse(&raw, self.path.display())
+    }
+}
+
+fn read(path: &Path) -> Result<Zeroizing<String>, Error> {
+    let at = |error: io::Error| {
+        let message = format!("cannot read the identity token file {}: {error}", path.display());
+        match error.kind() {
+            io::ErrorKind::PermissionDenied => Error::misconfigured(message),
+            _ => Error::transient(message),
+        }
+    };
+    let file = std::fs::File::open(path).map_err(at)?;
+    let meta = file.metadata().map_err(at)?;
+    if !meta.is_file() {
+        return Err(Error::misconfigured(format!("{} is not a regular file", path.display())));
+    }
+    if meta.mode() & 0o002 != 0 {
+        return Err(Error::misconfigured(format!(
+            "{} can be written by everybody (mode {:04o}), so its content cannot be trusted; run: chmod o-w {}",
+            path.display(),
+            meta.mode() & 0o7777,
+            path.display()
+        )));
+    }
+    let mut raw = Zeroizing::new(Vec::with_capacity(8 * 1024));
+    file.take(MAX_FILE).read_to_end(&mut raw).map_err(at)?;
+    String::from_utf8(raw.to_vec())
+        .map(Zeroizing::new)
+        .map_err(|_| Error::rejected(format!("{} is not text, so it holds no JWT", path.display())))
+}
+
+/// More than any JWT; a larger file is cut here and then refused as no JWT.
+const MAX_FILE: u64 = 128 * 1024;

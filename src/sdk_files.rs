@@ -1,0 +1,1 @@
+//! The two files an unmodified W&B SDK reads.
