@@ -16,7 +16,7 @@
 //!
 //! | level | modules |
 //! |---|---|
-//! | 0 words | [`token`] [`clock`] [`backoff`] [`env`] [`paths`] [`api`] [`http`] |
+//! | 0 words | [`token`] [`clock`] [`backoff`] [`env`] [`paths`] [`api`] [`http`] [`redact`] [`config_types`] |
 //! | 1 stages | [`provider`], [`exchange`] |
 //! | 2 keeper | [`keeper`], [`profile`] |
 //! | 3 edges | [`server`], [`sdk_files`] |
@@ -29,6 +29,7 @@ pub mod cli;
 pub mod client;
 pub mod clock;
 pub mod config;
+pub mod config_types;
 pub mod daemon;
 pub mod env;
 pub mod exchange;
@@ -37,6 +38,7 @@ pub mod keeper;
 pub mod paths;
 pub mod profile;
 pub mod provider;
+pub mod redact;
 pub mod sandbox;
 pub mod sdk_files;
 pub mod server;

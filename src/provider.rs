@@ -66,6 +66,8 @@ impl Context {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Config {
+    Command(command::Config),
+    Env(env_var::Config),
     File(file::Config),
 }
 
@@ -73,6 +75,8 @@ impl Config {
     /// Checks what can be checked without asking the source, and builds the provider.
     pub fn build(self, cx: Context) -> Result<Box<dyn Provider>, Error> {
         Ok(match self {
+            Self::Command(config) => Box::new(config.build(cx)?),
+            Self::Env(config) => Box::new(config.build(cx)?),
             Self::File(config) => Box::new(config.build(cx)?),
         })
     }
