@@ -139,6 +139,13 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// Whether another identity token may succeed at once where this one failed.
+    pub fn wants_new_assertion(&self) -> bool {
+        matches!(self, Self::Refused { reused, invalid_grant, .. } if *reused || *invalid_grant)
+    }
+}
+
 const GRANT_TYPE: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
 
 /// The SDK allows 60 s in all for its own exchange; we have a last good token meanwhile, and retry.

@@ -1,1 +1,237 @@
-//! A profile: two keepers in a row.
+//! A profile: one provider and one W&B server, kept by two keepers in a row.
+//!
+//! The identity keeper holds a JWT; the access keeper's source is the identity keeper plus the exchange.
+//! Profiles know nothing of each other, so a stuck one delays nobody.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde::{Deserialize, Deserializer};
+use url::Url;
+
+use crate::clock::Clock;
+use crate::env::Env;
+use crate::exchange::Exchange;
+use crate::http::{self, Http, Reach};
+use crate::keeper::{Demand, Keeper, Label, Policy, Stage};
+use crate::provider;
+use crate::token::{AccessToken, IdentityToken};
+
+mod source;
+
+use source::{AccessSource, IdentitySource};
+
+/// `[profile.NAME]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Config {
+    /// The W&B server's API address.
+    #[serde(default)]
+    pub base_url: BaseUrl,
+    /// What the organization expects in the JWT's `aud`; a token for another audience is refused here.
+    #[serde(default)]
+    pub audience: Option<String>,
+    pub provider: provider::Config,
+    /// Whether to keep the two files that an unmodified W&B SDK reads.
+    #[serde(default = "yes")]
+    pub sdk_files: bool,
+    /// Renew ahead of expiry even when nobody asks: for programs that read the SDK files on their own.
+    #[serde(default)]
+    pub keep_warm: bool,
+    /// Whether `GET /v1/identity-token` hands out the JWT itself.
+    #[serde(default)]
+    pub serve_identity_token: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl Config {
+    /// All defaults, for a provider.
+    pub fn new(provider: provider::Config) -> Self {
+        Self {
+            base_url: BaseUrl::default(),
+            audience: None,
+            provider,
+            sdk_files: yes(),
+            keep_warm: false,
+            serve_identity_token: false,
+        }
+    }
+
+    /// Builds the keepers. A provider that cannot be built makes a profile that says why.
+    pub fn build(self, name: &str, parts: &Parts, restored: Option<AccessToken>) -> (Profile, Loops) {
+        let cx = provider::Context {
+            profile: name.to_owned(),
+            audience: self.audience.clone(),
+            env: parts.env.clone(),
+            clock: parts.clock.clone(),
+            http: parts.http.clone(),
+        };
+        let built = self.provider.build(cx);
+        let provider = built.unwrap_or_else(|error| Box::new(provider::Unusable::new(error)));
+        let demand = Arc::new(Demand::new(self.keep_warm));
+        let label = |stage| Label { profile: name.into(), stage };
+        let (clock, warm) = (parts.clock.clone(), Arc::clone(&demand));
+        let identity =
+            Keeper::new(label(Stage::Identity), Policy::Fraction, Arc::clone(&demand), clock.clone(), None);
+        let access = Keeper::new(label(Stage::Exchange), Policy::SdkMargin, warm, clock, restored);
+        let exchanges = Arc::new(AtomicU64::new(0));
+        let profile = Profile {
+            name: name.into(),
+            base_url: self.base_url.clone(),
+            provider: provider.name(),
+            audience: self.audience.clone(),
+            serve_identity_token: self.serve_identity_token,
+            demand,
+            identity: identity.clone(),
+            access,
+            exchanges: Arc::clone(&exchanges),
+        };
+        let loops = Loops {
+            identity: IdentitySource { provider, audience: self.audience, profile: name.into() },
+            access: AccessSource::new(
+                identity,
+                Exchange::new(self.base_url.url(), parts.http.clone()),
+                exchanges,
+            ),
+        };
+        (profile, loops)
+    }
+}
+
+/// What every profile is built with.
+#[derive(Clone)]
+pub struct Parts {
+    pub env: Env,
+    pub clock: Clock,
+    pub http: Http,
+}
+
+/// One profile as the edges see it.
+pub struct Profile {
+    pub name: Arc<str>,
+    pub base_url: BaseUrl,
+    /// The provider's kind.
+    pub provider: &'static str,
+    pub audience: Option<String>,
+    pub serve_identity_token: bool,
+    pub demand: Arc<Demand>,
+    pub identity: Keeper<IdentityToken>,
+    pub access: Keeper<AccessToken>,
+    exchanges: Arc<AtomicU64>,
+}
+
+impl Profile {
+    /// Exchanges made since the start.
+    pub fn exchanges(&self) -> u64 {
+        self.exchanges.load(Ordering::Relaxed)
+    }
+}
+
+/// The two refresh loops of a profile, to be spawned by the daemon.
+pub struct Loops {
+    identity: IdentitySource,
+    access: AccessSource,
+}
+
+impl Loops {
+    pub async fn run(self, profile: Arc<Profile>) {
+        let identity = profile.identity.clone().run(self.identity);
+        let access = profile.access.clone().run(self.access);
+        tokio::join!(identity, access);
+    }
+}
+
+/// A W&B API address: https (http on loopback), no trailing slash, no query.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BaseUrl {
+    url: Url,
+    text: String,
+}
+
+impl BaseUrl {
+    pub fn url(&self) -> &Url {
+        &self.url
+    }
+
+    /// As the SDK writes it: no trailing slash.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// Every spelling of the same deployment that some SDK uses as a key in `credentials.json`: the
+    /// multi-tenant cloud has two (the default changed in wandb 0.31.0).
+    pub fn spellings(&self) -> Vec<&str> {
+        if MULTI_TENANT.contains(&self.as_str()) { MULTI_TENANT.to_vec() } else { vec![self.as_str()] }
+    }
+}
+
+impl Default for BaseUrl {
+    fn default() -> Self {
+        MULTI_TENANT[0].parse().expect("the default is a valid base URL")
+    }
+}
+
+impl FromStr for BaseUrl {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let text = text.trim_end_matches('/');
+        let text = if text == FORGE_PAGE { MULTI_TENANT[1] } else { text };
+        let url: Url = text.parse().map_err(|error| {
+            format!("`{text}` is not a URL ({error}); write it like \"https://api.wandb.ai\"")
+        })?;
+        if url.query().is_some() || url.fragment().is_some() {
+            return Err("a base URL has no query and no fragment".to_owned());
+        }
+        http::check_url(&url, Reach::Network).map_err(|error| error.to_string())?;
+        Ok(Self { url, text: text.to_owned() })
+    }
+}
+
+impl<'de> Deserialize<'de> for BaseUrl {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        String::deserialize(input)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+impl fmt::Display for BaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// The SDK's default up to 0.30.0, and from 0.31.0 on.
+const MULTI_TENANT: [&str; 2] = ["https://api.wandb.ai", "https://api.forge.coreweave.com"];
+
+/// The SDK (0.31.0) takes this address of a page for the API's.
+const FORGE_PAGE: &str = "https://forge.coreweave.com/api/wandb";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_multi_tenant_cloud_has_two_spellings() {
+        for url in ["https://api.wandb.ai/", "https://forge.coreweave.com/api/wandb"] {
+            assert_eq!(url.parse::<BaseUrl>().expect("valid").spellings(), MULTI_TENANT);
+        }
+        let own: BaseUrl = "https://wandb.acme.example/api/".parse().expect("valid");
+        assert_eq!(own.spellings(), ["https://wandb.acme.example/api"]);
+    }
+
+    #[test]
+    fn plain_http_is_for_loopback_only() {
+        for good in ["http://127.0.0.1:8080", "http://localhost:1", "http://[::1]:1"] {
+            assert!(good.parse::<BaseUrl>().is_ok(), "{good}");
+        }
+        for bad in ["http://wandb.example", "http://169.254.169.254", "https://u:p@x.example", "ftp://x", "x"]
+        {
+            assert!(bad.parse::<BaseUrl>().is_err(), "{bad}");
+        }
+    }
+}

@@ -82,6 +82,32 @@ impl Config {
     }
 }
 
+/// Stands in for a provider that could not be built, so that its profile can say why.
+pub struct Unusable(Error);
+
+impl Unusable {
+    pub fn new(error: Error) -> Self {
+        Self(error)
+    }
+}
+
+#[async_trait]
+impl Provider for Unusable {
+    fn name(&self) -> &'static str {
+        "unusable"
+    }
+
+    async fn fetch(&self) -> Result<IdentityToken, Error> {
+        Err(self.0.clone())
+    }
+}
+
+/// The source that the environment itself names, for running without a configuration file.
+pub fn from_env(env: &Env) -> Option<Config> {
+    let path = env.var("WANDB_IDENTITY_TOKEN_FILE")?.into();
+    Some(Config::File(file::Config { path }))
+}
+
 /// Why there is no identity token, by what to do next. Messages hold no token and no unparsed output.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
