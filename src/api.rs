@@ -18,6 +18,15 @@ pub struct Token {
     pub profile: String,
 }
 
+/// `GET /v1/identity-token`, where the configuration allows it.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct IdentityToken {
+    pub identity_token: String,
+    pub expires_at: Timestamp,
+    pub expires_in: u64,
+    pub profile: String,
+}
+
 /// `GET /v1/status`. Never holds a token.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Status {
@@ -200,13 +209,12 @@ impl ProblemKind {
     pub fn status(self) -> u16 {
         match self {
             Self::BadRequest => 400,
-            Self::Forbidden => 403,
+            Self::Forbidden | Self::NeedsLogin => 403,
             Self::NotFound | Self::NoSuchProfile => 404,
             Self::MethodNotAllowed => 405,
             Self::LifetimeTooShort => 409,
             Self::Locked => 423,
             Self::TooManyRequests => 429,
-            Self::NeedsLogin => 401,
             Self::SdkFilesUnwritable => 500,
             Self::ExchangeRejected | Self::IdentityRejected | Self::Misconfigured => 502,
             Self::UpstreamUnavailable | Self::ShuttingDown => 503,

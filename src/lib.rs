@@ -16,7 +16,7 @@
 //!
 //! | level | modules |
 //! |---|---|
-//! | 0 words | [`token`] [`clock`] [`backoff`] [`env`] [`paths`] [`api`] [`http`] [`redact`] [`config_types`] |
+//! | 0 words | [`token`] [`clock`] [`backoff`] [`env`] [`paths`] [`api`] [`http`] [`redact`] [`config_types`] [`process`] |
 //! | 1 stages | [`provider`], [`exchange`] |
 //! | 2 keeper | [`keeper`], [`profile`] |
 //! | 3 edges | [`server`], [`sdk_files`] |
@@ -36,6 +36,7 @@ pub mod exchange;
 pub mod http;
 pub mod keeper;
 pub mod paths;
+pub mod process;
 pub mod profile;
 pub mod provider;
 pub mod redact;

@@ -62,17 +62,21 @@ impl Config {
         }
     }
 
-    /// Builds the keepers. A provider that cannot be built makes a profile that says why.
-    pub fn build(self, name: &str, parts: &Parts, restored: Option<AccessToken>) -> (Profile, Loops) {
-        let cx = provider::Context {
+    /// What this profile's provider is built with.
+    pub fn context(&self, name: &str, parts: &Parts) -> provider::Context {
+        provider::Context {
             profile: name.to_owned(),
             audience: self.audience.clone(),
             env: parts.env.clone(),
             clock: parts.clock.clone(),
             http: parts.http.clone(),
-        };
-        let built = self.provider.build(cx);
-        let provider = built.unwrap_or_else(|error| Box::new(provider::Unusable::new(error)));
+        }
+    }
+
+    /// Builds the keepers. A provider that cannot be built makes a profile that says why.
+    pub fn build(self, name: &str, parts: &Parts, restored: Option<AccessToken>) -> (Profile, Loops) {
+        let cx = self.context(name, parts);
+        let provider = self.provider.build_or_explain(cx);
         let demand = Arc::new(Demand::new(self.keep_warm));
         let label = |stage| Label { profile: name.into(), stage };
         let (clock, warm) = (parts.clock.clone(), Arc::clone(&demand));
@@ -126,6 +130,16 @@ pub struct Profile {
 }
 
 impl Profile {
+    /// Tries again at once what failed: the configuration or the source may have changed.
+    pub fn look_again(&self) {
+        if self.identity.read(|snapshot| snapshot.error.is_some()) {
+            self.identity.reset();
+        }
+        if self.access.read(|snapshot| snapshot.error.is_some()) {
+            self.access.reset();
+        }
+    }
+
     /// Exchanges made since the start.
     pub fn exchanges(&self) -> u64 {
         self.exchanges.load(Ordering::Relaxed)

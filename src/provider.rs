@@ -69,6 +69,9 @@ pub enum Config {
     Command(command::Config),
     Env(env_var::Config),
     File(file::Config),
+    /// Not written by anybody: a profile whose table is wrong, and why.
+    #[serde(skip)]
+    Invalid(String),
 }
 
 impl Config {
@@ -78,27 +81,41 @@ impl Config {
             Self::Command(config) => Box::new(config.build(cx)?),
             Self::Env(config) => Box::new(config.build(cx)?),
             Self::File(config) => Box::new(config.build(cx)?),
+            Self::Invalid(why) => return Err(Error::misconfigured(why)),
         })
+    }
+
+    /// The same; what cannot be built becomes a provider that says why at each attempt.
+    pub fn build_or_explain(self, cx: Context) -> Box<dyn Provider> {
+        let kind = self.kind();
+        self.build(cx).unwrap_or_else(|error| Box::new(Unusable { kind, error }))
+    }
+
+    /// As the configuration spells it.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Command(_) => "command",
+            Self::Env(_) => "env",
+            Self::File(_) => "file",
+            Self::Invalid(_) => "invalid",
+        }
     }
 }
 
 /// Stands in for a provider that could not be built, so that its profile can say why.
-pub struct Unusable(Error);
-
-impl Unusable {
-    pub fn new(error: Error) -> Self {
-        Self(error)
-    }
+struct Unusable {
+    kind: &'static str,
+    error: Error,
 }
 
 #[async_trait]
 impl Provider for Unusable {
     fn name(&self) -> &'static str {
-        "unusable"
+        self.kind
     }
 
     async fn fetch(&self) -> Result<IdentityToken, Error> {
-        Err(self.0.clone())
+        Err(self.error.clone())
     }
 }
 

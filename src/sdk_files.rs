@@ -1,1 +1,352 @@
-//! The two files an unmodified W&B SDK reads.
+//! The two files that an unmodified W&B SDK reads: `identity-token` and `credentials.json`.
+//!
+//! One task per profile follows both keepers and writes what changed: a new file beside the old one, synced,
+//! then renamed over it, so that a reader sees the old or the new and never a part. A write that fails is
+//! reported and tried again, and holds up nobody. Somebody else's rewrite (the SDK's own, when it exchanged
+//! by itself) is noticed and repaired. What the SDK demands of these files is told in ARCHITECTURE.md.
+
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+use tracing::{debug, info, warn};
+
+use crate::backoff::Backoff;
+use crate::clock::{Clock, Now};
+use crate::paths;
+use crate::profile::{BaseUrl, Profile};
+use crate::token::{AccessToken, Expires as _, Expiry, TokenHash};
+
+mod changes;
+
+/// Where one profile's files are, and how their last write went.
+pub struct Files {
+    pub identity_token: PathBuf,
+    pub credentials: PathBuf,
+    dir: PathBuf,
+    /// Names the configuration that the files were made under, so that a restart can trust them.
+    fingerprint: String,
+    written: watch::Sender<Written>,
+}
+
+/// What is on disk now.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Written {
+    identity: Option<TokenHash>,
+    access: Option<TokenHash>,
+    error: Option<Arc<str>>,
+}
+
+impl Files {
+    pub fn new(dir: PathBuf, fingerprint: String) -> Self {
+        Self {
+            identity_token: dir.join(IDENTITY_TOKEN),
+            credentials: dir.join(CREDENTIALS),
+            dir,
+            fingerprint,
+            written: watch::Sender::default(),
+        }
+    }
+
+    /// Why the last write failed.
+    pub fn error(&self) -> Option<Arc<str>> {
+        self.written.borrow().error.clone()
+    }
+
+    /// Waits until both files exist and `credentials.json` holds the token with this hash (or a later one),
+    /// or a write fails.
+    pub async fn hold(&self, token: TokenHash) -> Result<(), Arc<str>> {
+        let mut written = self.written.subscribe();
+        let stale = written.borrow().clone();
+        let ready = written.wait_for(|now| {
+            let moved_on = now.access != stale.access;
+            (now.identity.is_some() && (now.access == Some(token) || (moved_on && now.access.is_some())))
+                || (now.error.is_some() && *now != stale)
+        });
+        match tokio::time::timeout(WRITE_PATIENCE, ready).await {
+            Ok(Ok(written)) => written.error.clone().map_or(Ok(()), Err),
+            Ok(Err(_)) => Err("the daemon is stopping".into()),
+            Err(_) => Err(self.error().unwrap_or_else(|| "writing the SDK files takes too long".into())),
+        }
+    }
+
+    /// The access token that an earlier daemon left here, if it was made under the same configuration and
+    /// still lives: a restart serves at once.
+    pub fn restore(&self, base_url: &BaseUrl, now: Now) -> Option<AccessToken> {
+        paths::check_private(&self.dir).ok()?;
+        remove_leftovers(&self.dir);
+        if std::fs::read_to_string(self.dir.join(ORIGIN)).ok()? != self.fingerprint {
+            return None;
+        }
+        let text = zeroize::Zeroizing::new(std::fs::read(&self.credentials).ok()?);
+        let parsed: Credentials = serde_json::from_slice(&text).ok()?;
+        let entry = parsed.credentials.into_iter().find(|(key, _)| key == base_url.as_str())?.1;
+        let expires_at = jiff::civil::DateTime::strptime(EXPIRES_AT, &entry.expires_at).ok()?;
+        let expires_at = expires_at.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp();
+        let expiry = Expiry::at(expires_at, now);
+        (expiry.remaining(now) > WORTH_RESTORING).then(|| AccessToken::new(entry.access_token, expiry))
+    }
+
+    /// Keeps the files in step with the keepers. Ends only when its task is aborted.
+    pub async fn run(self: Arc<Self>, profile: Arc<Profile>, clock: Clock) {
+        let mut identity = profile.identity.subscribe();
+        let mut access = profile.access.subscribe();
+        // What was restored is on disk already, and its identity token beside it.
+        if let Some(restored) = access.borrow().token.as_ref().map(AccessToken::hash) {
+            let identity = std::fs::read_to_string(&self.identity_token).ok();
+            self.written.send_modify(|written| {
+                written.access = Some(restored);
+                written.identity = identity.map(|jwt| TokenHash::of(&jwt));
+            });
+        }
+        let mut watcher = changes::Watcher::new();
+        let mut failures = 0;
+        loop {
+            let want =
+                Wanted::of(&identity.borrow_and_update(), &access.borrow_and_update(), &profile.base_url);
+            let wrote = self.bring_up_to_date(&want, &mut failures, &profile.name).await;
+            if wrote {
+                watcher.watch(&self.dir);
+            }
+            let retry = async {
+                match failures {
+                    0 => std::future::pending().await,
+                    n => clock.sleep(RETRY.delay(n, None)).await,
+                }
+            };
+            tokio::select! {
+                changed = identity.changed() => if changed.is_err() { return },
+                changed = access.changed() => if changed.is_err() { return },
+                _ = retry => {}
+                () = watcher.changed() => {
+                    // The SDK truncates and then writes: let it finish before looking.
+                    let _ = clock.sleep(SETTLE).await;
+                    self.forget_if_foreign(&want, &profile.name).await;
+                }
+            }
+        }
+    }
+
+    /// Writes what differs from what was written; true if anything was.
+    async fn bring_up_to_date(self: &Arc<Self>, want: &Wanted, failures: &mut u32, profile: &str) -> bool {
+        let written = self.written.borrow().clone();
+        let identity = want.identity.clone().filter(|(hash, _)| written.identity != Some(*hash));
+        let access = want.access.clone().filter(|(hash, _)| written.access != Some(*hash));
+        if identity.is_none() && access.is_none() {
+            return false;
+        }
+        let (files, id, acc) = (Arc::clone(self), identity.clone(), access.clone());
+        let outcome =
+            tokio::task::spawn_blocking(move || files.write(id.map(|x| x.1), acc.map(|x| x.1))).await;
+        let outcome = outcome.unwrap_or_else(|_| Err("the write was cut short".to_owned()));
+        self.written.send_modify(|written| match &outcome {
+            Ok(()) => {
+                written.identity = identity.map(|x| x.0).or(written.identity);
+                written.access = access.map(|x| x.0).or(written.access);
+                written.error = None;
+            }
+            Err(error) => written.error = Some(error.as_str().into()),
+        });
+        match outcome {
+            Ok(()) => {
+                if *failures > 0 {
+                    info!(profile, "SDK files are written again");
+                }
+                *failures = 0;
+            }
+            Err(error) => {
+                if *failures == 0 {
+                    warn!(
+                        profile,
+                        error, "cannot write the SDK files; tokens are served on the socket all the same"
+                    );
+                }
+                *failures = failures.saturating_add(1);
+            }
+        }
+        true
+    }
+
+    fn write(&self, identity: Option<Content>, access: Option<Content>) -> Result<(), String> {
+        paths::private_dir(&self.dir).map_err(|error| error.to_string())?;
+        let put = |name: &str, bytes: &[u8]| {
+            replace(&self.dir, name, bytes)
+                .map_err(|error| format!("cannot write {}: {error}", self.dir.join(name).display()))
+        };
+        if let Some(jwt) = identity {
+            put(IDENTITY_TOKEN, &jwt)?;
+        }
+        if let Some(json) = access {
+            // Taken away first: between the two writes the old claim must not cover the new token.
+            let _ = std::fs::remove_file(self.dir.join(ORIGIN));
+            put(CREDENTIALS, &json)?;
+            put(ORIGIN, self.fingerprint.as_bytes())?;
+        }
+        Ok(())
+    }
+
+    /// Compares the disk with what was written there; a difference makes the next round write again.
+    async fn forget_if_foreign(self: &Arc<Self>, want: &Wanted, profile: &str) {
+        let (files, want) = (Arc::clone(self), want.clone());
+        let differs = tokio::task::spawn_blocking(move || {
+            let differs = |path: &Path, wanted: &Option<(TokenHash, Content)>| {
+                wanted.as_ref().is_some_and(|(_, content)| {
+                    std::fs::read(path).map_or(true, |found| found.as_slice() != content.as_slice())
+                })
+            };
+            (differs(&files.identity_token, &want.identity), differs(&files.credentials, &want.access))
+        });
+        let Ok((identity, access)) = differs.await else { return };
+        if identity || access {
+            debug!(profile, identity, access, "somebody else changed the SDK files, writing them again");
+            self.written.send_modify(|written| {
+                written.identity = written.identity.filter(|_| !identity);
+                written.access = written.access.filter(|_| !access);
+            });
+        }
+    }
+}
+
+type Content = Arc<zeroize::Zeroizing<Vec<u8>>>;
+
+/// What the files should hold.
+#[derive(Clone)]
+struct Wanted {
+    identity: Option<(TokenHash, Content)>,
+    access: Option<(TokenHash, Content)>,
+}
+
+impl Wanted {
+    fn of(
+        identity: &crate::keeper::Snapshot<crate::token::IdentityToken>,
+        access: &crate::keeper::Snapshot<AccessToken>,
+        base_url: &BaseUrl,
+    ) -> Self {
+        let content = |bytes: Vec<u8>| Arc::new(zeroize::Zeroizing::new(bytes));
+        Self {
+            // No newline: SDKs up to 0.28.0 send the file's content as it is.
+            identity: identity
+                .token
+                .as_ref()
+                .map(|token| (token.hash(), content(token.jwt().expose().as_bytes().to_vec()))),
+            access: access
+                .token
+                .as_ref()
+                .map(|token| (token.hash(), content(credentials_json(token, base_url)))),
+        }
+    }
+}
+
+/// The SDK's own format, nothing more: one malformed or unknown thing and it exchanges by itself.
+#[derive(Serialize, Deserialize)]
+struct Credentials {
+    credentials: std::collections::BTreeMap<String, Entry>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Entry {
+    expires_at: String,
+    access_token: String,
+}
+
+fn credentials_json(token: &AccessToken, base_url: &BaseUrl) -> Vec<u8> {
+    let entry = || Entry {
+        expires_at: expires_at(token.expiry().wall()),
+        access_token: token.secret().expose().clone(),
+    };
+    let credentials = base_url.spellings().into_iter().map(|key| (key.to_owned(), entry())).collect();
+    serde_json::to_vec(&Credentials { credentials }).expect("strings always serialise")
+}
+
+/// UTC without zone or fraction (Go reads fractions, Python does not), rounded down.
+fn expires_at(at: Timestamp) -> String {
+    at.strftime(EXPIRES_AT).to_string()
+}
+
+/// A new file of mode 0600 in the place of `name`, whole or not at all.
+pub fn replace(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let mut file = tempfile::Builder::new().prefix(LEFTOVER).tempfile_in(dir)?;
+    file.write_all(bytes)?;
+    file.as_file().sync_all()?;
+    file.persist(dir.join(name)).map_err(|error| error.error)?;
+    // The rename itself must survive a power cut too.
+    std::fs::File::open(dir)?.sync_all()
+}
+
+/// Half-written files of a daemon that was killed.
+fn remove_leftovers(dir: &Path) {
+    let Ok(entries) = std::fs::read_dir(dir) else { return };
+    for entry in entries.flatten() {
+        if entry.file_name().to_string_lossy().starts_with(LEFTOVER) {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+}
+
+const IDENTITY_TOKEN: &str = "identity-token";
+const CREDENTIALS: &str = "credentials.json";
+const ORIGIN: &str = "origin";
+const LEFTOVER: &str = ".writing-";
+const EXPIRES_AT: &str = "%Y-%m-%d %H:%M:%S";
+
+/// A token with less life is not worth serving after a restart.
+const WORTH_RESTORING: Duration = Duration::from_secs(5);
+
+const WRITE_PATIENCE: Duration = Duration::from_secs(10);
+const SETTLE: Duration = Duration::from_millis(200);
+const RETRY: Backoff = Backoff { first: Duration::from_secs(1), most: Duration::from_secs(60) };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn token(now: Now, life: u64) -> AccessToken {
+        AccessToken::new("wb_at_x\"y".into(), Expiry::after(now, Duration::from_secs(life)))
+    }
+
+    #[test]
+    fn credentials_are_exactly_the_sdks_format() {
+        let wall = "2026-11-21T19:54:13.987Z".parse().expect("a time");
+        let now = Now { wall, boot: Duration::from_secs(1) };
+        let json = credentials_json(&token(now, 3600), &BaseUrl::default());
+        let want = r#"{"credentials":{"https://api.forge.coreweave.com":{"expires_at":"2026-11-21 20:54:13","access_token":"wb_at_x\"y"},"https://api.wandb.ai":{"expires_at":"2026-11-21 20:54:13","access_token":"wb_at_x\"y"}}}"#;
+        assert_eq!(String::from_utf8(json).expect("text"), want);
+    }
+
+    #[test]
+    fn what_was_written_is_restored_under_the_same_configuration_only() {
+        let temp = tempfile::tempdir().expect("temp dir");
+        let now = Clock::system().now();
+        let url = BaseUrl::default();
+        let files = |fingerprint: &str| Files::new(temp.path().join("p"), fingerprint.into());
+        let json = credentials_json(&token(now, 3600), &url);
+        files("a").write(None, Some(Arc::new(zeroize::Zeroizing::new(json)))).expect("written");
+        let restored = files("a").restore(&url, now).expect("restored");
+        assert_eq!(restored.hash(), token(now, 3600).hash());
+        assert!(restored.expiry().remaining(now) <= Duration::from_secs(3600), "never longer than it was");
+        assert!(files("b").restore(&url, now).is_none(), "another configuration");
+        let other = "https://other.example".parse().expect("a base URL");
+        assert!(files("a").restore(&other, now).is_none(), "another server");
+        let later = Now { wall: now.wall + Duration::from_secs(3598), boot: now.boot };
+        assert!(files("a").restore(&url, later).is_none(), "expired");
+        std::fs::write(temp.path().join("p/credentials.json"), "{\"credentials\":{\"x").expect("written");
+        assert!(files("a").restore(&url, now).is_none(), "half a file");
+    }
+
+    #[test]
+    fn replaced_files_are_private_and_leave_nothing_behind() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let temp = tempfile::tempdir().expect("temp dir");
+        std::fs::write(temp.path().join(".writing-old"), "x").expect("written");
+        std::fs::write(temp.path().join("f"), "old").expect("written");
+        remove_leftovers(temp.path());
+        replace(temp.path(), "f", b"new").expect("replaced");
+        let mode = temp.path().join("f").metadata().expect("there").permissions().mode();
+        let names: Vec<_> = std::fs::read_dir(temp.path()).expect("listed").flatten().collect();
+        assert_eq!((mode & 0o777, names.len()), (0o600, 1));
+    }
+}

@@ -173,6 +173,15 @@ pub struct Claims {
     pub other: serde_json::Map<String, serde_json::Value>,
 }
 
+impl Claims {
+    /// The subject as W&B (server 0.74.0 and later) finds it: `sub`, then `email`, then any claim whose name
+    /// contains "email".
+    pub fn subject(&self) -> Option<&str> {
+        let named = || self.other.iter().find(|(name, _)| name.contains("email"))?.1.as_str();
+        self.sub.as_deref().or(self.email.as_deref()).or_else(named)
+    }
+}
+
 /// How a source wants to be asked again, said by the provider with each token.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Renewal {

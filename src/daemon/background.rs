@@ -1,0 +1,47 @@
+//! Starting a daemon that outlives the one who started it: a child of nobody in particular.
+
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+/// Starts this program again without `--background`, and returns once its socket answers.
+///
+/// The caller then exits, so that the daemon is no child of the job it serves: a job that waits for all its
+/// children must not wait for us.
+pub(super) fn spawn(socket: &Path) -> Result<(), Failed> {
+    let failed =
+        |error: io::Error| Failed { why: format!("cannot start in the background: {error}"), code: 71 };
+    let program = std::env::current_exe().map_err(failed)?;
+    let args = std::env::args_os().skip(1).filter(|arg| arg != "--background");
+    let mut child = Command::new(program)
+        .args(args)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()
+        .map_err(failed)?;
+    for _ in 0..DEADLINE.as_millis() / PAUSE.as_millis() {
+        if UnixStream::connect(socket).is_ok() {
+            return Ok(());
+        }
+        if let Some(status) = child.try_wait().map_err(failed)? {
+            let code = status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(70);
+            return Err(Failed { why: "the background daemon did not start".to_owned(), code });
+        }
+        std::thread::sleep(PAUSE);
+    }
+    let _ = child.kill();
+    Err(Failed { why: format!("the daemon did not answer within {} s", DEADLINE.as_secs()), code: 75 })
+}
+
+/// Why there is no background daemon; it has said the rest itself.
+#[derive(Debug, thiserror::Error)]
+#[error("{why}")]
+pub(super) struct Failed {
+    why: String,
+    pub(super) code: u8,
+}
+
+const DEADLINE: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_millis(2);

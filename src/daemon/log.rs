@@ -1,0 +1,51 @@
+//! Where the log goes: the journal with its fields when systemd runs us, else standard error.
+
+use std::io::IsTerminal as _;
+
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{Layer, Registry};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Format {
+    Text,
+    Json,
+}
+
+/// Sets up logging, once. Only this program's own events are taken: a dependency's could hold a request.
+pub(super) fn init(format: Option<Format>, level: LevelFilter) {
+    let ours = Targets::new().with_target("wandb_cred", level);
+    let layer: Box<dyn Layer<Registry> + Send + Sync> = match format {
+        Some(Format::Json) => {
+            Box::new(tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(std::io::stderr))
+        }
+        None if let Some(journal) = journal() => journal,
+        None | Some(Format::Text) => Box::new(
+            tracing_subscriber::fmt::layer()
+                .with_writer(std::io::stderr)
+                .with_ansi(std::io::stderr().is_terminal())
+                .with_target(false),
+        ),
+    };
+    // A second call (tests) keeps the first set-up.
+    let _ = Registry::default().with(layer.with_filter(ours)).try_init();
+}
+
+/// The journal, if our standard error is connected to it (systemd.exec(5), `$JOURNAL_STREAM`).
+#[cfg(target_os = "linux")]
+fn journal() -> Option<Box<dyn Layer<Registry> + Send + Sync>> {
+    let stream = std::env::var("JOURNAL_STREAM").ok()?;
+    let (device, inode) = stream.split_once(':')?;
+    let stat = rustix::fs::fstat(std::io::stderr()).ok()?;
+    let connected = device.parse() == Ok(stat.st_dev) && inode.parse() == Ok(stat.st_ino);
+    let layer = connected.then(tracing_journald::layer)?.ok()?;
+    let layer = layer.with_field_prefix(Some("WANDB_CRED".to_owned()));
+    Some(Box::new(layer.with_syslog_identifier("wandb-credd".to_owned())))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn journal() -> Option<Box<dyn Layer<Registry> + Send + Sync>> {
+    None
+}

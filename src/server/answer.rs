@@ -1,0 +1,129 @@
+//! Answers: JSON, problems, and the one that is asked for most, kept ready.
+
+use std::io::Write as _;
+use std::sync::{Mutex, PoisonError};
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use hyper::{Response, StatusCode};
+use serde::Serialize;
+
+use crate::api::{Problem, ProblemKind};
+use crate::clock::Now;
+use crate::keeper::{self, Kind, Stage};
+use crate::profile::Profile;
+use crate::token::{AccessToken, Expires as _, TokenHash};
+
+pub(super) type Answer = Response<Full<Bytes>>;
+
+pub(super) fn json(value: &impl Serialize) -> Answer {
+    let body = serde_json::to_vec(value).expect("our own types always serialise");
+    with_body(StatusCode::OK, "application/json", body.into())
+}
+
+pub(super) fn text(content_type: &'static str, body: String) -> Answer {
+    with_body(StatusCode::OK, content_type, body.into())
+}
+
+fn with_body(status: StatusCode, content_type: &'static str, body: Bytes) -> Answer {
+    let mut answer = Response::new(Full::new(body));
+    *answer.status_mut() = status;
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    answer
+}
+
+/// `GET /v1/token`'s body but for its last number, rendered once per renewal.
+#[derive(Default)]
+pub(super) struct TokenAnswer(Mutex<Option<(TokenHash, Bytes)>>);
+
+impl TokenAnswer {
+    pub(super) fn render(&self, profile: &Profile, token: &AccessToken, now: Now) -> Answer {
+        let head = {
+            let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            match &*kept {
+                Some((hash, head)) if *hash == token.hash() => head.clone(),
+                _ => {
+                    let head = head(profile, token);
+                    *kept = Some((token.hash(), head.clone()));
+                    head
+                }
+            }
+        };
+        let mut body = Vec::with_capacity(head.len() + 24);
+        body.extend_from_slice(&head);
+        // A token that is served has at least a second: rounding down never says 0.
+        let seconds = token.expiry().remaining(now).as_secs();
+        writeln!(body, "{seconds}}}").expect("writing to memory");
+        with_body(StatusCode::OK, "application/json", body.into())
+    }
+}
+
+fn head(profile: &Profile, token: &AccessToken) -> Bytes {
+    let json = |text: &str| serde_json::Value::from(text).to_string();
+    format!(
+        r#"{{"access_token":{},"token_type":"Bearer","expires_at":"{:.0}","base_url":{},"profile":{},"expires_in":"#,
+        json(token.secret().expose()),
+        token.expiry().wall(),
+        json(profile.base_url.as_str()),
+        json(&profile.name),
+    )
+    .into()
+}
+
+/// A problem, as its type says it.
+pub(super) fn problem(problem: &Problem) -> Answer {
+    let status = StatusCode::from_u16(problem.status).expect("problem kinds have valid statuses");
+    let body = serde_json::to_vec(problem).expect("our own types always serialise");
+    let mut answer = with_body(status, "application/problem+json", body.into());
+    if let Some(seconds) = problem.retry_after {
+        answer.headers_mut().insert(RETRY_AFTER, seconds.into());
+    }
+    answer
+}
+
+pub(super) fn plain(kind: ProblemKind, detail: impl Into<String>) -> Problem {
+    Problem {
+        kind,
+        title: kind.title().to_owned(),
+        status: kind.status(),
+        detail: detail.into(),
+        profile: None,
+        retry_after: None,
+        remaining: None,
+        next: None,
+    }
+}
+
+/// Why a keeper has no token, in the API's terms.
+pub(super) fn explain(profile: &str, error: &keeper::Error) -> Problem {
+    let kind = match (error.kind, error.stage) {
+        (Kind::Transient, _) => ProblemKind::UpstreamUnavailable,
+        (Kind::NeedsLogin, _) => ProblemKind::NeedsLogin,
+        (Kind::Rejected, Stage::Identity) => ProblemKind::IdentityRejected,
+        (Kind::Rejected, Stage::Exchange) => ProblemKind::ExchangeRejected,
+        (Kind::Misconfigured, _) => ProblemKind::Misconfigured,
+        (Kind::TooShort { .. }, _) => ProblemKind::LifetimeTooShort,
+        (Kind::TooSoon, _) => ProblemKind::TooManyRequests,
+    };
+    let next = match kind {
+        ProblemKind::NeedsLogin => Some(format!("wandb-cred login --profile {profile}")),
+        ProblemKind::Misconfigured => Some("wandb-cred check".to_owned()),
+        ProblemKind::UpstreamUnavailable | ProblemKind::IdentityRejected | ProblemKind::ExchangeRejected => {
+            Some("wandb-cred status".to_owned())
+        }
+        _ => None,
+    };
+    Problem {
+        profile: Some(profile.to_owned()),
+        retry_after: error.retry_after.map(|wait| wait.as_secs() + 1),
+        remaining: match error.kind {
+            Kind::TooShort { left } => Some(left.as_secs()),
+            _ => None,
+        },
+        next,
+        ..plain(kind, format!("profile `{profile}`: {error}"))
+    }
+}

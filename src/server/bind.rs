@@ -1,0 +1,142 @@
+//! Getting the socket: from the service manager, or by binding it ourselves without ever taking one that is
+//! in use or is no socket.
+
+use std::io;
+use std::os::unix::fs::FileTypeExt as _;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+use crate::paths;
+
+/// The listening socket, and what must be done with its file when the daemon stops.
+pub struct Bound {
+    listener: Option<UnixListener>,
+    /// Removed at the end: we made it. A socket of the service manager's stays.
+    ours: Option<PathBuf>,
+    /// Keeps a second daemon from binding between our look and our bind.
+    _lock: Option<std::fs::File>,
+}
+
+/// Takes the socket that systemd or launchd passed, else binds `socket`.
+pub fn bind(socket: &Path) -> Result<Bound, Error> {
+    if let Some(listener) = passed()? {
+        return Ok(Bound { listener: Some(listener), ours: None, _lock: None });
+    }
+    let dir = socket.parent().unwrap_or(Path::new("/"));
+    paths::private_dir(dir)?;
+    let lock = lock(dir, socket)?;
+    clear(socket)?;
+    let listener = UnixListener::bind(socket).map_err(|source| at(socket, source))?;
+    Ok(Bound { listener: Some(listener), ours: Some(socket.to_owned()), _lock: Some(lock) })
+}
+
+impl Bound {
+    /// The listener, for the runtime. To be called once.
+    pub fn take_listener(&mut self) -> Result<tokio::net::UnixListener, Error> {
+        let listener = self.listener.take().expect("taken once");
+        let made = listener.set_nonblocking(true).and_then(|()| tokio::net::UnixListener::from_std(listener));
+        made.map_err(Error::Passed)
+    }
+
+    /// The path that the service manager bound, if it did.
+    pub fn path(&self) -> Option<PathBuf> {
+        self.listener.as_ref()?.local_addr().ok()?.as_pathname().map(Path::to_path_buf)
+    }
+}
+
+impl Drop for Bound {
+    fn drop(&mut self) {
+        if let Some(socket) = &self.ours {
+            let _ = std::fs::remove_file(socket);
+        }
+    }
+}
+
+fn passed() -> Result<Option<UnixListener>, Error> {
+    let mut passed = listenfd::ListenFd::from_env();
+    match passed.len() {
+        0 => Ok(None),
+        1 => passed.take_unix_listener(0).map_err(Error::Passed),
+        several => Err(Error::Several(several)),
+    }
+}
+
+/// One daemon per socket: the lock lives as long as its holder, however that ends.
+fn lock(dir: &Path, socket: &Path) -> Result<std::fs::File, Error> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let path = dir.join(LOCK);
+    let file = std::fs::OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32)
+        .open(&path)
+        .map_err(|source| at(&path, source))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(_) => Err(Error::InUse { socket: socket.to_owned(), holder: holder(socket) }),
+    }
+}
+
+/// Removes a socket that nobody listens on; refuses one in use and any file that is no socket.
+fn clear(socket: &Path) -> Result<(), Error> {
+    let meta = match socket.symlink_metadata() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(source) => return Err(at(socket, source)),
+        Ok(meta) => meta,
+    };
+    if !meta.file_type().is_socket() {
+        return Err(Error::NotASocket { path: socket.to_owned() });
+    }
+    match UnixStream::connect(socket) {
+        Ok(_) => Err(Error::InUse { socket: socket.to_owned(), holder: holder(socket) }),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            std::fs::remove_file(socket).map_err(|source| at(socket, source))
+        }
+        Err(source) => Err(at(socket, source)),
+    }
+}
+
+/// Who listens, for the message; the kernel knows.
+fn holder(socket: &Path) -> String {
+    #[cfg(target_os = "linux")]
+    let pid = UnixStream::connect(socket)
+        .ok()
+        .and_then(|stream| rustix::net::sockopt::socket_peercred(&stream).ok())
+        .map(|cred| cred.pid.as_raw_nonzero().get());
+    #[cfg(not(target_os = "linux"))]
+    let pid: Option<i32> = None;
+    match pid {
+        Some(pid) => {
+            let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            format!("process {pid} ({})", name.trim())
+        }
+        None => "another process".to_owned(),
+    }
+}
+
+fn at(path: &Path, source: io::Error) -> Error {
+    Error::Io { path: path.to_owned(), source }
+}
+
+/// Why the daemon has no socket to serve on.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Place(#[from] paths::Error),
+    /// A second daemon: the first goes on.
+    #[error("{holder} already serves {}; stop it first, or set WANDB_CRED_SOCKET to another path", socket.display())]
+    InUse { socket: PathBuf, holder: String },
+    /// Never removed: it is somebody's file.
+    #[error("{} exists and is not a socket; move it away, or set WANDB_CRED_SOCKET to another path", path.display())]
+    NotASocket { path: PathBuf },
+    #[error("cannot listen on {}: {source}", path.display())]
+    Io { path: PathBuf, source: io::Error },
+    #[error("the service manager passed something that is no listening Unix socket: {0}")]
+    Passed(io::Error),
+    #[error("the service manager passed {0} sockets, one is expected")]
+    Several(usize),
+}
+
+const LOCK: &str = ".lock";

@@ -1,0 +1,121 @@
+//! `/metrics`, in Prometheus' text format. Keepers are read when it is asked for; only requests and
+//! connections are counted as they come. No label holds anything secret.
+
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use prometheus_client::encoding::{EncodeLabelSet, text};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+use super::answer::{self, Answer};
+use super::state::State;
+use crate::api;
+use crate::clock::Now;
+use crate::keeper::{Keeper, Stage};
+use crate::token::Expires;
+
+#[derive(Default)]
+pub(super) struct Metrics {
+    requests: Family<RequestLabels, Counter>,
+    connections: AtomicI64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    route: &'static str,
+    status: u16,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KeptLabels {
+    profile: String,
+    stage: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ProfileLabels {
+    profile: String,
+}
+
+impl Metrics {
+    pub(super) fn count(&self, route: &'static str, status: u16) {
+        self.requests.get_or_create(&RequestLabels { route, status }).inc();
+    }
+
+    /// Counts a connection until the guard is dropped.
+    pub(super) fn connection(&self) -> impl Drop + '_ {
+        self.connections.fetch_add(1, Ordering::Relaxed);
+        Open(&self.connections)
+    }
+
+    pub(super) fn render(&self, state: &State) -> Answer {
+        let mut registry = Registry::with_prefix("wandb_cred");
+        registry.register("requests", "Requests answered on the socket", self.requests.clone());
+        let connections = Gauge::<i64>::default();
+        connections.set(self.connections.load(Ordering::Relaxed));
+        registry.register("connections", "Open connections on the socket", connections);
+
+        let usable = Family::<KeptLabels, Gauge>::default();
+        let remaining = Family::<KeptLabels, Gauge>::default();
+        let failures = Family::<KeptLabels, Gauge>::default();
+        let attempts = Family::<KeptLabels, Counter>::default();
+        let exchanges = Family::<ProfileLabels, Counter>::default();
+        let jobs = Family::<ProfileLabels, Gauge>::default();
+        let kept = Kept { usable, remaining, failures, attempts };
+        let now = state.clock.now();
+        for (name, member) in &state.directory().members {
+            let profile = &member.profile;
+            kept.read(name, Stage::Identity, &profile.identity, now);
+            kept.read(name, Stage::Exchange, &profile.access, now);
+            let labels = ProfileLabels { profile: name.clone() };
+            exchanges.get_or_create(&labels).inc_by(profile.exchanges());
+            jobs.get_or_create(&labels).set(i64::try_from(profile.demand.jobs()).unwrap_or(i64::MAX));
+        }
+        registry.register("usable", "1 if there is a token that has not expired", kept.usable);
+        registry.register("remaining_seconds", "Life left of the token", kept.remaining);
+        registry.register("failures", "Failed attempts since the last success", kept.failures);
+        registry.register("attempts", "Renewals attempted", kept.attempts);
+        registry.register("exchanges", "Exchanges made at W&B", exchanges);
+        registry.register("jobs", "Running processes that use the SDK files", jobs);
+
+        let mut body = String::new();
+        text::encode(&mut body, &registry).expect("writing to memory");
+        answer::text("application/openmetrics-text; version=1.0.0; charset=utf-8", body)
+    }
+}
+
+struct Kept {
+    usable: Family<KeptLabels, Gauge>,
+    remaining: Family<KeptLabels, Gauge>,
+    failures: Family<KeptLabels, Gauge>,
+    attempts: Family<KeptLabels, Counter>,
+}
+
+impl Kept {
+    fn read<T: Expires>(&self, profile: &str, stage: Stage, keeper: &Keeper<T>, now: Now) {
+        let stage = match stage {
+            Stage::Identity => "identity",
+            Stage::Exchange => "access",
+        };
+        let labels = KeptLabels { profile: profile.to_owned(), stage };
+        keeper.read(|snapshot| {
+            let state = snapshot.state(now);
+            let usable = matches!(state, api::State::Fresh | api::State::Stale);
+            let left = snapshot.token.as_ref().map_or(0, |token| token.expiry().remaining(now).as_secs());
+            self.usable.get_or_create(&labels).set(usable.into());
+            self.remaining.get_or_create(&labels).set(i64::try_from(left).unwrap_or(i64::MAX));
+            self.failures.get_or_create(&labels).set(snapshot.failures.into());
+            self.attempts.get_or_create(&labels).inc_by(snapshot.attempts);
+        });
+    }
+}
+
+struct Open<'m>(&'m AtomicI64);
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,67 @@
+//! What every request can see: the profiles of the moment, the clock, the jobs.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use super::answer::TokenAnswer;
+use super::jobs::Jobs;
+use super::metrics::Metrics;
+use crate::clock::{Clock, Now};
+use crate::config::General;
+use crate::profile::Profile;
+use crate::sdk_files::Files;
+
+pub struct State {
+    directory: RwLock<Arc<Directory>>,
+    pub clock: Clock,
+    pub started: Now,
+    pub socket: PathBuf,
+    pub(super) jobs: Jobs,
+    pub(super) metrics: Metrics,
+}
+
+impl State {
+    pub fn new(directory: Directory, clock: Clock, socket: PathBuf) -> Self {
+        let started = clock.now();
+        Self {
+            directory: RwLock::new(Arc::new(directory)),
+            clock,
+            started,
+            socket,
+            jobs: Jobs::default(),
+            metrics: Metrics::default(),
+        }
+    }
+
+    /// The profiles as they are now. A reload swaps the whole; requests under way keep what they saw.
+    pub fn directory(&self) -> Arc<Directory> {
+        Arc::clone(&self.directory.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub fn swap(&self, directory: Directory) {
+        *self.directory.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(directory);
+    }
+}
+
+/// The profiles by name, and what concerns them all.
+#[derive(Default)]
+pub struct Directory {
+    pub general: General,
+    pub config: Option<PathBuf>,
+    pub default: Option<String>,
+    pub members: BTreeMap<String, Arc<Member>>,
+}
+
+/// One profile with its edges.
+pub struct Member {
+    pub profile: Arc<Profile>,
+    pub files: Option<Arc<Files>>,
+    pub(super) token_answer: TokenAnswer,
+}
+
+impl Member {
+    pub fn new(profile: Arc<Profile>, files: Option<Arc<Files>>) -> Self {
+        Self { profile, files, token_answer: TokenAnswer::default() }
+    }
+}
