@@ -34,6 +34,8 @@ use url::{Url, form_urlencoded};
 use crate::clock::Clock;
 use server::{Config, Sandbox, Settings};
 
+#[cfg(test)]
+mod checks;
 mod control;
 mod demo;
 mod exchange;

@@ -82,18 +82,22 @@ async fn check(state: &State, body: &[u8]) -> Result<(), Refused> {
     if form.get("grant_type").map(String::as_str) != Some(GRANT_TYPE) {
         return Err(bad("grant-type", "unsupported_grant_type", "The grant type is not supported."));
     }
-    let jwt = form
-        .get("assertion")
-        .ok_or_else(|| bad("no-assertion", "invalid_request", "The assertion request parameter must be set."))?;
+    let jwt = form.get("assertion").ok_or_else(|| {
+        bad("no-assertion", "invalid_request", "The assertion request parameter must be set.")
+    })?;
     let claims = signed_claims(state, jwt).await?;
     check_claims(state, &claims)
 }
 
 /// The claims, once issuer and signature are good.
 async fn signed_claims(state: &State, jwt: &str) -> Result<Claims, Refused> {
-    let malformed = |_| Refused::grant(MALFORMED, "invalid JWT format");
-    let header = jsonwebtoken::decode_header(jwt).map_err(malformed)?;
-    let claims = jsonwebtoken::dangerous::insecure_decode::<Claims>(jwt).map_err(malformed)?.claims;
+    let malformed = |()| Refused::grant(MALFORMED, "invalid JWT format");
+    // The stricter reading of a trailing newline, which older clients send as they find it in the file.
+    if !jwt.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)) {
+        return Err(malformed(()));
+    }
+    let header = jsonwebtoken::decode_header(jwt).map_err(|_| malformed(()))?;
+    let claims = jsonwebtoken::dangerous::insecure_decode::<Claims>(jwt).map_err(|_| malformed(()))?.claims;
     if !ALGORITHMS.contains(&header.alg) {
         let why = format!("The signing algorithm {:?} is not accepted.", header.alg);
         return Err(Refused::grant("signature", why));

@@ -97,4 +97,3 @@ pub(super) fn random_text(bytes: usize) -> String {
     OsRng.fill_bytes(&mut raw);
     URL_SAFE_NO_PAD.encode(raw)
 }
-

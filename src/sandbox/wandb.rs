@@ -169,7 +169,10 @@ mod tests {
     #[test]
     fn an_operation_is_known_by_its_name_or_by_its_text() {
         assert_eq!(operation(&json!({ "operationName": "Viewer", "query": "query X { }" })), "Viewer");
-        assert_eq!(operation(&json!({ "operationName": "", "query": "query GetViewer {viewer}" })), "GetViewer");
+        assert_eq!(
+            operation(&json!({ "operationName": "", "query": "query GetViewer {viewer}" })),
+            "GetViewer"
+        );
         assert_eq!(operation(&json!({ "query": "\n mutation UpsertModel($a: B) {}" })), "UpsertModel");
         assert_eq!(operation(&json!({ "query": "{ viewer { id } }" })), "");
     }
