@@ -9,19 +9,19 @@ import time
 
 from conftest import HERE, WANDB_VERSIONS, binary, interpreter
 
-TOKEN_LIFE = 340
+TOKEN_LIFE = 335
 
 
-def outlive(start_pair, folder, enough, within, version=WANDB_VERSIONS[-1]):
+def outlive(start_pair, folder, enough, within, settings=None):
     """Logs until `enough(run, seconds)`, where `run` is what the sandbox holds; then nothing may be amiss."""
     sandbox, daemon = start_pair("--token-life", str(TOKEN_LIFE))
     stop = folder / "stop"
     work = folder / "work"
     work.mkdir()
-    argv = [binary("wandb-cred"), "exec", "--", interpreter(f"wandb-{version}")]
+    argv = [binary("wandb-cred"), "exec", "--", interpreter(f"wandb-{WANDB_VERSIONS[-1]}")]
     client = subprocess.Popen(
         [str(arg) for arg in [*argv, HERE / "clients/log_until.py", "long", stop]],
-        env=daemon.env,
+        env=daemon.env | (settings or {}),
         cwd=work,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
