@@ -1,0 +1,294 @@
+//! The listener and the routing: what every request passes on its way to a route.
+//!
+//! [`Sandbox`] is also how tests written in Rust start one in their own process.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::Ipv4Addr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use anyhow::Context;
+use bytes::Bytes;
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+use hyper::header::{AUTHORIZATION, HeaderName, ORIGIN, USER_AGENT};
+use hyper::service::service_fn;
+use hyper::{Method, Request, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use url::form_urlencoded;
+
+use super::exchange::{self, Replays};
+use super::faults::{Faults, Target};
+use super::idp::{self, Idp};
+use super::issuers::Issuers;
+use super::reply::{self, Reply};
+use super::stats::Stats;
+use super::tokens::Tokens;
+use super::{control, wandb, weave};
+use crate::clock::Clock;
+use crate::http::Http;
+
+/// What a sandbox is started with.
+pub struct Config {
+    /// Port on 127.0.0.1; 0 takes a free one.
+    pub port: u16,
+    /// Audiences accepted; the first is minted. Not empty.
+    pub audiences: Vec<String>,
+    /// Subjects accepted; the first is minted. Not empty.
+    pub subjects: Vec<String>,
+    /// Foreign issuers whose JWTs are accepted.
+    pub trusted: Vec<String>,
+    pub settings: Settings,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            port: 0,
+            audiences: vec!["sandbox".to_owned()],
+            subjects: vec!["dev@example.com".to_owned()],
+            trusted: Vec::new(),
+            settings: Settings::default(),
+        }
+    }
+}
+
+/// What a test may change while the sandbox runs. Times in seconds, but for the delay.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Settings {
+    pub token_life: u64,
+    pub jwt_life: u64,
+    pub replay_check: bool,
+    pub exchange_delay_ms: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { token_life: 3600, jwt_life: 3600, replay_check: true, exchange_delay_ms: 0 }
+    }
+}
+
+/// A sandbox whose port is open and that waits for [`Sandbox::run`].
+pub struct Sandbox {
+    listener: TcpListener,
+    state: Arc<State>,
+}
+
+impl Sandbox {
+    pub async fn bind(config: Config, clock: Clock) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, config.port))
+            .await
+            .with_context(|| format!("127.0.0.1:{} cannot be opened", config.port))?;
+        let url = format!("http://{}", listener.local_addr()?);
+        let state = State {
+            url,
+            audiences: config.audiences,
+            subjects: config.subjects,
+            upload_key: idp::random_text(16),
+            idp: Idp::new()?,
+            issuers: Issuers::new(Http::new(clock.clone()), config.trusted),
+            clock,
+            settings: Mutex::new(config.settings),
+            faults: Mutex::default(),
+            tokens: Mutex::default(),
+            replays: Mutex::default(),
+            stats: Mutex::default(),
+        };
+        Ok(Self { listener, state: Arc::new(state) })
+    }
+
+    /// Issuer and W&B base URL in one.
+    pub fn url(&self) -> &str {
+        &self.state.url
+    }
+
+    /// Serves until `shutdown`; requests under way are dropped.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) {
+        let mut connections = tokio::task::JoinSet::new();
+        let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        tokio::pin!(shutdown);
+        loop {
+            let accept = async {
+                let permit = Arc::clone(&room).acquire_owned().await.expect("the semaphore is never closed");
+                (self.listener.accept().await, permit)
+            };
+            tokio::select! {
+                () = &mut shutdown => return,
+                Some(_) = connections.join_next() => {}
+                (accepted, permit) = accept => match accepted {
+                    Ok((stream, _)) => {
+                        let state = Arc::clone(&self.state);
+                        connections.spawn(async move {
+                            connection(stream, state).await;
+                            drop(permit);
+                        });
+                    }
+                    // Out of descriptors: the next connection to end gives some back.
+                    Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
+                },
+            }
+        }
+    }
+}
+
+/// Everything the routes share. The locks are held for single steps, never across an await.
+pub(super) struct State {
+    pub(super) url: String,
+    pub(super) audiences: Vec<String>,
+    pub(super) subjects: Vec<String>,
+    /// In every upload URL, in the place of a storage service's signature.
+    pub(super) upload_key: String,
+    pub(super) idp: Idp,
+    pub(super) issuers: Issuers,
+    pub(super) clock: Clock,
+    pub(super) settings: Mutex<Settings>,
+    pub(super) faults: Mutex<Faults>,
+    tokens: Mutex<Tokens>,
+    replays: Mutex<Replays>,
+    stats: Mutex<Stats>,
+}
+
+impl State {
+    pub(super) fn settings(&self) -> Settings {
+        *lock(&self.settings)
+    }
+
+    pub(super) fn tokens(&self) -> MutexGuard<'_, Tokens> {
+        lock(&self.tokens)
+    }
+
+    pub(super) fn replays(&self) -> MutexGuard<'_, Replays> {
+        lock(&self.replays)
+    }
+
+    pub(super) fn stats(&self) -> MutexGuard<'_, Stats> {
+        lock(&self.stats)
+    }
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn connection(stream: TcpStream, state: Arc<State>) {
+    let service = service_fn(move |request| {
+        let state = Arc::clone(&state);
+        async move { Ok::<_, Infallible>(answer(&state, request).await) }
+    });
+    let served = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .serve_connection(TokioIo::new(stream), service);
+    // A client that leaves, or an answer broken on request, is nothing to report.
+    let _ = served.await;
+}
+
+/// One request, with the fault that is set for its route.
+async fn answer(state: &State, request: Request<Incoming>) -> Reply {
+    let path = request.uri().path().to_owned();
+    let target = match path.as_str() {
+        "/oidc/token" => Some(Target::Exchange),
+        "/.well-known/openid-configuration" | "/jwks" | "/mint" => Some(Target::Idp),
+        "/graphql" => Some(Target::Api),
+        _ if path.starts_with("/files/") || path.starts_with("/traces/") => Some(Target::Api),
+        _ => None,
+    };
+    let fault = target.and_then(|target| lock(&state.faults).take(target));
+    if let Some(fault) = &fault {
+        // Counted before it is known how it ends: a client may leave a hanging exchange.
+        if target == Some(Target::Exchange) {
+            state.stats().exchange(header(&request, USER_AGENT), "fault");
+        }
+        if let Some(reply) = fault.instead(&state.url).await {
+            return reply;
+        }
+    }
+    let counted = fault.is_some();
+    let reply = route(state, request, &path, counted).await;
+    match fault {
+        Some(fault) => fault.spoil(reply),
+        None => reply,
+    }
+}
+
+async fn route(state: &State, request: Request<Incoming>, path: &str, counted: bool) -> Reply {
+    let query: HashMap<_, _> =
+        form_urlencoded::parse(request.uri().query().unwrap_or_default().as_bytes()).into_owned().collect();
+    let method = request.method().clone();
+    match (&method, path) {
+        (&Method::GET, "/.well-known/openid-configuration") => idp::discovery(state),
+        (&Method::GET, "/jwks") => idp::jwks(state),
+        (&Method::GET, "/mint") => idp::mint(state, &query),
+        (&Method::POST, "/oidc/token") => {
+            let user_agent = header(&request, USER_AGENT).to_owned();
+            let Ok(body) = read(request, MAX_FORM).await else { return too_large() };
+            let (reply, outcome) = exchange::exchange(state, &body).await;
+            if !counted {
+                state.stats().exchange(&user_agent, outcome);
+            }
+            reply
+        }
+        (&Method::GET, "/healthz" | "/ready") => reply::text(StatusCode::OK, "ok"),
+        (&Method::PUT, _) if path.starts_with("/storage/") => wandb::upload(state, request, path).await,
+        _ if path.starts_with("/sandbox/") => {
+            // Only pages in a browser send it, and none of them has business here.
+            if request.headers().contains_key(ORIGIN) {
+                return reply::text(StatusCode::FORBIDDEN, "not for browsers");
+            }
+            let Ok(body) = read(request, MAX_FORM).await else { return too_large() };
+            control::route(state, &method, path, &query, &body)
+        }
+        _ => signed_in(state, request, &method, path).await,
+    }
+}
+
+/// The routes that need an access token.
+async fn signed_in(state: &State, request: Request<Incoming>, method: &Method, path: &str) -> Reply {
+    let known = path == "/graphql" || path.starts_with("/files/") || path.starts_with("/traces/");
+    if !known {
+        return reply::text(StatusCode::NOT_FOUND, "404 page not found");
+    }
+    let authorization = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let checked = state.tokens().check(authorization, state.clock.now().wall);
+    let serial = match checked {
+        Ok(serial) => serial,
+        Err(why) => {
+            state.stats().refused(why);
+            let body = json!({ "errors": [{ "message": "user is not logged in" }], "data": null });
+            return reply::json(StatusCode::UNAUTHORIZED, &body);
+        }
+    };
+    let Ok(body) = read(request, MAX_DATA).await else { return too_large() };
+    match (method, path.strip_prefix("/traces")) {
+        (_, Some(path)) => weave::route(state, method, path, &body),
+        (&Method::POST, None) if path == "/graphql" => wandb::graphql(state, &body),
+        (&Method::POST, None) => wandb::file_stream(state, path, &body, serial),
+        _ => reply::text(StatusCode::METHOD_NOT_ALLOWED, "405 method not allowed"),
+    }
+}
+
+async fn read(request: Request<Incoming>, limit: usize) -> Result<Bytes, ()> {
+    let body = Limited::new(request.into_body(), limit).collect();
+    Ok(tokio::time::timeout(BODY_TIMEOUT, body).await.map_err(drop)?.map_err(drop)?.to_bytes())
+}
+
+fn too_large() -> Reply {
+    reply::text(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large, or did not come")
+}
+
+fn header(request: &Request<Incoming>, name: HeaderName) -> &str {
+    request.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+}
+
+const MAX_CONNECTIONS: usize = 2_048;
+const MAX_FORM: usize = 256 * 1024;
+const MAX_DATA: usize = 32 * 1024 * 1024;
+const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
+const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);

@@ -1,0 +1,179 @@
+//! The W&B half past the exchange: GraphQL, `file_stream` and uploads, as little as a real run needs.
+
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper::{Request, StatusCode};
+use serde_json::{Value, json};
+
+use super::reply::{self, Reply};
+use super::server::State;
+
+/// `POST /graphql`. Operations are known by name: no client of ours sends any other query under one.
+pub(super) fn graphql(state: &State, body: &[u8]) -> Reply {
+    let Ok(request) = serde_json::from_slice::<Value>(body) else {
+        return reply::text(StatusCode::BAD_REQUEST, "the request is not JSON");
+    };
+    let operation = operation(&request);
+    state.stats().graphql.add(operation);
+    let variables = &request["variables"];
+    let text = |name: &str, default: &str| match variables[name].as_str() {
+        Some(text) if !text.is_empty() => text.to_owned(),
+        _ => default.to_owned(),
+    };
+    let data = match operation {
+        "UpsertBucket" => {
+            let run = text("name", "run");
+            json!({ "upsertBucket": {
+                "inserted": true,
+                "bucket": {
+                    "id": run,
+                    "name": run,
+                    "displayName": text("displayName", &run),
+                    "historyLineCount": 0,
+                    "config": "{}",
+                    "project": {
+                        "name": text("project", "uncategorized"),
+                        "entity": { "name": text("entity", ENTITY) },
+                    },
+                },
+            } })
+        }
+        "Viewer" | "GetViewer" | "DefaultEntity" => json!({ "viewer": viewer(state) }),
+        "CreateRunFiles" => {
+            let base = format!(
+                "{}/storage/{}/{}/{}/{}",
+                state.url,
+                state.upload_key,
+                text("entity", ENTITY),
+                text("project", "uncategorized"),
+                text("run", "run"),
+            );
+            let names = variables["files"].as_array().into_iter().flatten().filter_map(Value::as_str);
+            let files: Vec<_> =
+                names.map(|name| json!({ "name": name, "uploadUrl": format!("{base}/{name}") })).collect();
+            json!({ "createRunFiles": {
+                "runID": text("run", "run"),
+                "uploadHeaders": [],
+                "files": files,
+            } })
+        }
+        "RunStoppedStatus" => json!({ "project": { "run": { "stopped": false } } }),
+        "ServerFeaturesQuery" => json!({ "serverInfo": { "features": [] } }),
+        "UpsertModel" => json!({ "upsertModel": { "model": {
+            "name": text("name", "uncategorized"),
+            "description": null,
+        } } }),
+        "Project" => json!({ "project": { "name": text("name", "uncategorized") } }),
+        _ => {
+            state.stats().graphql_unknown.add(operation);
+            let message = format!("the sandbox has no answer to {operation:?}");
+            return reply::ok(&json!({ "data": null, "errors": [{ "message": message }] }));
+        }
+    };
+    reply::ok(&json!({ "data": data }))
+}
+
+fn viewer(state: &State) -> Value {
+    let subject = &state.subjects[0];
+    json!({
+        "id": "VXNlcjox",
+        "name": subject,
+        "username": subject.split('@').next(),
+        "email": subject,
+        "admin": false,
+        "deletedAt": null,
+        "flags": "{}",
+        "entity": ENTITY,
+        "defaultEntity": { "id": "RW50aXR5OjE=", "name": ENTITY },
+        "apiKeys": { "edges": [] },
+        "teams": { "edges": [{ "node": { "name": ENTITY } }] },
+    })
+}
+
+/// The name that comes after the first `query` or `mutation`, where `operationName` says none.
+fn operation(request: &Value) -> &str {
+    if let Some(name) = request["operationName"].as_str().filter(|name| !name.is_empty()) {
+        return name;
+    }
+    let query = request["query"].as_str().unwrap_or_default();
+    let mut words = query.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|word| !word.is_empty());
+    match words.next() {
+        Some("query" | "mutation") => words.next().unwrap_or_default(),
+        _ => "",
+    }
+}
+
+/// `POST /files/{entity}/{project}/{run}/file_stream`.
+pub(super) fn file_stream(state: &State, path: &str, body: &[u8], serial: u64) -> Reply {
+    let run = path.strip_prefix("/files/").and_then(|rest| rest.strip_suffix("/file_stream"));
+    let Some(name) = run else { return reply::text(StatusCode::NOT_FOUND, "404 page not found") };
+    let Ok(request) = serde_json::from_slice::<Value>(body) else {
+        return reply::text(StatusCode::BAD_REQUEST, "the request is not JSON");
+    };
+    let mut stats = state.stats();
+    let Some(run) = stats.run(name) else {
+        return reply::text(StatusCode::INSUFFICIENT_STORAGE, "too many runs");
+    };
+    run.token(serial);
+    let history = &request["files"]["wandb-history.jsonl"];
+    if let Some(rows) = history["content"].as_array() {
+        let offset = history["offset"].as_u64().and_then(|offset| usize::try_from(offset).ok());
+        let rows = rows.iter().filter_map(Value::as_str).map(str::to_owned);
+        run.history(offset.unwrap_or_default(), rows);
+    }
+    if request["complete"] == true {
+        run.complete = true;
+        run.exit_code = request["exitcode"].as_i64();
+    }
+    reply::ok(&json!({ "exitcode": null, "limits": {} }))
+}
+
+/// `PUT /storage/{key}/{entity}/{project}/{run}/{file}`: counted, not kept. The key stands for a signature.
+pub(super) async fn upload(state: &State, request: Request<Incoming>, path: &str) -> Reply {
+    let parts: Vec<_> = path.trim_start_matches("/storage/").splitn(5, '/').collect();
+    let [key, entity, project, run, file] = parts[..] else {
+        return reply::text(StatusCode::NOT_FOUND, "404 page not found");
+    };
+    if key != state.upload_key {
+        return reply::text(StatusCode::FORBIDDEN, "the upload URL is not one of ours");
+    }
+    let (run, file) = (format!("{entity}/{project}/{run}"), file.to_owned());
+    let mut body = request.into_body();
+    let mut bytes = 0_u64;
+    while let Some(frame) = body.frame().await {
+        let Ok(frame) = frame else { return reply::text(StatusCode::BAD_REQUEST, "the upload broke off") };
+        bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+        if bytes > MAX_UPLOAD {
+            return reply::text(StatusCode::PAYLOAD_TOO_LARGE, "the upload is too large");
+        }
+    }
+    let mut stats = state.stats();
+    if let Some(run) = stats.run(&run)
+        && run.files.len() < MAX_FILES
+    {
+        run.files.insert(file, bytes);
+    }
+    reply::text(StatusCode::OK, "")
+}
+
+/// Whose runs they are when the client names nobody.
+const ENTITY: &str = "sandbox";
+
+const MAX_UPLOAD: u64 = 256 * 1024 * 1024;
+const MAX_FILES: usize = 1_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_operation_is_known_by_its_name_or_by_its_text() {
+        assert_eq!(operation(&json!({ "operationName": "Viewer", "query": "query X { }" })), "Viewer");
+        assert_eq!(
+            operation(&json!({ "operationName": "", "query": "query GetViewer {viewer}" })),
+            "GetViewer"
+        );
+        assert_eq!(operation(&json!({ "query": "\n mutation UpsertModel($a: B) {}" })), "UpsertModel");
+        assert_eq!(operation(&json!({ "query": "{ viewer { id } }" })), "");
+    }
+}

@@ -1,0 +1,46 @@
+"""The released clients, unmodified, with the environment of `wandb-cred exec` under a real daemon.
+
+The sandbox counts who exchanges: the clients never do.
+"""
+
+import pytest
+from conftest import HERE, WANDB_VERSIONS, WEAVE_VERSION, interpreter
+
+CLIENTS = HERE / "clients"
+
+
+@pytest.mark.parametrize("version", WANDB_VERSIONS)
+def test_a_wandb_run_logs_every_row_and_never_exchanges(version, start_pair):
+    sandbox, daemon = start_pair()
+    daemon.exec(interpreter(f"wandb-{version}"), CLIENTS / "log_rows.py", "run", "50")
+
+    stats = sandbox.stats()
+    assert stats["sdk_exchanges"] == 0
+    assert stats["exchanges"]["by_outcome"] == {"ok": 1}
+    assert stats["auth_failures"] == {}
+    run = sandbox.run("team/real/run")
+    assert [row["row"] for row in run["rows"]] == list(range(50))
+    assert run["complete"] and run["exit_code"] == 0
+    assert "config.yaml" in run["files"]
+
+
+def test_weave_traces_every_call_and_never_exchanges(start_pair):
+    sandbox, daemon = start_pair()
+    daemon.exec(interpreter(f"weave-{WEAVE_VERSION}"), CLIENTS / "trace_calls.py", "10")
+
+    stats = sandbox.stats()
+    assert stats["sdk_exchanges"] == 0
+    assert stats["auth_failures"] == {}
+    assert (stats["weave"]["calls_started"], stats["weave"]["calls_ended"]) == (10, 10)
+
+
+# Before 0.25.1 the public API speaks HTTP Basic, which no server takes with an access token.
+@pytest.mark.parametrize("version", WANDB_VERSIONS[1:])
+def test_the_public_api_knows_who_we_are_and_never_exchanges(version, start_pair):
+    sandbox, daemon = start_pair()
+    done = daemon.exec(interpreter(f"wandb-{version}"), CLIENTS / "viewer.py")
+
+    assert "dev@example.com" in done.stdout
+    stats = sandbox.stats()
+    assert stats["sdk_exchanges"] == 0
+    assert stats["auth_failures"] == {}
