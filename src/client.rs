@@ -1,1 +1,322 @@
-//! A blocking HTTP client for the daemon socket, small enough for shell prompts.
+//! A blocking HTTP/1.1 client for the daemon's socket, small enough for shell prompts.
+//!
+//! One request per connection, everything within one deadline, answers of bounded size. It speaks exactly what
+//! `server` speaks: an answer always has a `Content-Length`, so chunks are refused rather than parsed.
+
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::api;
+use crate::clock::Clock;
+use crate::env::Env;
+use crate::paths;
+
+/// Where one daemon answers.
+pub struct Client {
+    socket: PathBuf,
+    /// Whether the socket's folder must be closed to others before anything in it is believed.
+    guarded: bool,
+    clock: Clock,
+}
+
+impl Client {
+    /// The daemon that the environment points to.
+    ///
+    /// A socket at its usual place is used only in a private folder of ours: in a shared `/tmp` somebody else
+    /// could have put up a daemon that sends our data to a server of theirs. Whoever sets
+    /// `WANDB_CRED_SOCKET` vouches for it.
+    pub fn find(env: &Env) -> Result<Self, paths::Error> {
+        let guarded = env.var("WANDB_CRED_SOCKET").is_none();
+        Ok(Self { socket: paths::socket(env)?, guarded, clock: Clock::system() })
+    }
+
+    /// The daemon at `socket`, which the caller vouches for.
+    pub fn at(socket: PathBuf) -> Self {
+        Self { socket, guarded: false, clock: Clock::system() }
+    }
+
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    pub fn get<T: DeserializeOwned>(&self, target: &str, within: Duration) -> Result<T, Error> {
+        self.parse(&self.get_body(target, within)?)
+    }
+
+    pub fn post<T: DeserializeOwned>(
+        &self,
+        target: &str,
+        body: &impl Serialize,
+        within: Duration,
+    ) -> Result<T, Error> {
+        let body = serde_json::to_vec(body).expect("the API's types always serialize");
+        self.parse(&self.call("POST", target, &body, within)?)
+    }
+
+    pub fn post_empty<T: DeserializeOwned>(&self, target: &str, within: Duration) -> Result<T, Error> {
+        self.parse(&self.call("POST", target, b"", within)?)
+    }
+
+    /// Whether somebody listens, which may be a service manager that starts a daemon now.
+    pub fn is_running(&self, within: Duration) -> bool {
+        !matches!(self.connect(within), Err(Error::NotRunning { .. }))
+    }
+
+    /// The answer as it came; [`Self::parse`] tells what it means.
+    pub fn get_body(&self, target: &str, within: Duration) -> Result<Vec<u8>, Error> {
+        self.call("GET", target, b"", within)
+    }
+
+    pub fn parse<T: DeserializeOwned>(&self, body: &[u8]) -> Result<T, Error> {
+        // serde_json's message can quote the body, which can be a token: only the place is told.
+        serde_json::from_slice(body).map_err(|error| {
+            self.malformed(format!("unexpected JSON at line {} column {}", error.line(), error.column()))
+        })
+    }
+
+    fn call(&self, method: &str, target: &str, body: &[u8], within: Duration) -> Result<Vec<u8>, Error> {
+        let mut request = format!(
+            "{method} {target} HTTP/1.1\r\nHost: wandb-cred\r\nConnection: close\r\nContent-Length: {}\r\n",
+            body.len()
+        )
+        .into_bytes();
+        if !body.is_empty() {
+            request.extend_from_slice(b"Content-Type: application/json\r\n");
+        }
+        request.extend_from_slice(b"\r\n");
+        request.extend_from_slice(body);
+        match self.once(&request, within) {
+            // The daemon ended between taking the connection and answering, as in a restart. Every request
+            // may be repeated, and a service manager has the next daemon ready.
+            Err(Error::BrokeOff { received: 0, .. }) => self.once(&request, within),
+            other => other,
+        }
+    }
+
+    fn once(&self, request: &[u8], within: Duration) -> Result<Vec<u8>, Error> {
+        let deadline = self.clock.now().boot + within;
+        let mut stream = self.connect(within)?;
+        stream.write_all(request).map_err(|error| self.failed(&error, within, 0))?;
+        let answer = self.read(&mut stream, deadline, within)?;
+        match answer.status {
+            200..=299 => Ok(answer.body),
+            status => match serde_json::from_slice(&answer.body) {
+                Ok(problem) => Err(Error::Problem(Box::new(problem))),
+                Err(_) => Err(self.malformed(format!("status {status} without a problem document"))),
+            },
+        }
+    }
+
+    fn connect(&self, within: Duration) -> Result<UnixStream, Error> {
+        use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, connect, socket};
+        if self.guarded
+            && let Some(folder) = self.socket.parent()
+        {
+            match paths::check_private(folder) {
+                Ok(()) => {}
+                Err(paths::Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
+                    return Err(Error::NotRunning { socket: self.socket.clone() });
+                }
+                Err(error) => return Err(Error::Unsafe(error)),
+            }
+        }
+        let io = |source: Errno| Error::Io { socket: self.socket.clone(), source: source.into() };
+        let address = SocketAddrUnix::new(&self.socket).map_err(io)?;
+        let fd = socket(AddressFamily::UNIX, SocketType::STREAM, None).map_err(io)?;
+        // A terminal's child must not inherit it; macOS has no flag for this in socket(2).
+        rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC).map_err(io)?;
+        // On Linux the send time-out also bounds connect, which waits while a stuck daemon's queue is full.
+        set_socket_timeout(&fd, Timeout::Send, Some(within)).map_err(io)?;
+        set_socket_timeout(&fd, Timeout::Recv, Some(within)).map_err(io)?;
+        connect(&fd, &address).map_err(|errno| match errno {
+            Errno::NOENT | Errno::CONNREFUSED | Errno::NOTDIR => {
+                Error::NotRunning { socket: self.socket.clone() }
+            }
+            Errno::ACCESS | Errno::PERM => Error::Denied { socket: self.socket.clone() },
+            Errno::AGAIN | Errno::INPROGRESS | Errno::TIMEDOUT => self.timed_out(within),
+            other => io(other),
+        })?;
+        Ok(UnixStream::from(fd))
+    }
+
+    fn read(&self, stream: &mut UnixStream, deadline: Duration, within: Duration) -> Result<Answer, Error> {
+        let mut bytes = Vec::new();
+        let mut head = None;
+        loop {
+            let mut piece = [0; 4096];
+            let read = match stream.read(&mut piece) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                read => read.map_err(|error| self.failed(&error, within, bytes.len()))?,
+            };
+            if read == 0 {
+                return Err(Error::BrokeOff { socket: self.socket.clone(), received: bytes.len() });
+            }
+            bytes.extend_from_slice(&piece[..read]);
+            if head.is_none() {
+                head = parse_head(&bytes).map_err(|why| self.malformed(why))?;
+            }
+            if let Some(Head { status, start, length }) = head
+                && bytes.len() - start >= length
+            {
+                bytes.truncate(start + length);
+                return Ok(Answer { status, body: bytes.split_off(start) });
+            }
+            // Whoever sends a byte at a time does not get a new time-out with each.
+            let left = deadline.saturating_sub(self.clock.now().boot);
+            if left.is_zero() {
+                return Err(self.timed_out(within));
+            }
+            stream.set_read_timeout(Some(left)).map_err(|error| self.failed(&error, within, bytes.len()))?;
+        }
+    }
+
+    fn failed(&self, error: &std::io::Error, within: Duration, received: usize) -> Error {
+        let socket = self.socket.clone();
+        match error.kind() {
+            ErrorKind::WouldBlock | ErrorKind::TimedOut => self.timed_out(within),
+            ErrorKind::BrokenPipe | ErrorKind::ConnectionReset | ErrorKind::NotConnected => {
+                Error::BrokeOff { socket, received }
+            }
+            kind => Error::Io {
+                socket,
+                source: error.raw_os_error().map_or(kind.into(), std::io::Error::from_raw_os_error),
+            },
+        }
+    }
+
+    fn timed_out(&self, after: Duration) -> Error {
+        Error::TimedOut { socket: self.socket.clone(), after }
+    }
+
+    fn malformed(&self, why: impl Into<String>) -> Error {
+        Error::Malformed { socket: self.socket.clone(), why: why.into() }
+    }
+}
+
+struct Answer {
+    status: u16,
+    body: Vec<u8>,
+}
+
+#[derive(Clone, Copy)]
+struct Head {
+    status: u16,
+    /// Where the body starts.
+    start: usize,
+    length: usize,
+}
+
+/// The head of an answer, `None` while it is incomplete.
+fn parse_head(bytes: &[u8]) -> Result<Option<Head>, String> {
+    let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
+    let mut response = httparse::Response::new(&mut headers);
+    let start = match response.parse(bytes) {
+        Ok(httparse::Status::Complete(start)) => start,
+        Ok(httparse::Status::Partial) if bytes.len() > MAX_HEAD => return Err("headers without end".into()),
+        Ok(httparse::Status::Partial) => return Ok(None),
+        Err(error) => return Err(format!("not HTTP ({error})")),
+    };
+    let length = response
+        .headers
+        .iter()
+        .find(|header| header.name.eq_ignore_ascii_case("content-length"))
+        .and_then(|header| std::str::from_utf8(header.value).ok()?.parse::<usize>().ok())
+        .ok_or("an answer without Content-Length")?;
+    if length > MAX_BODY {
+        return Err(format!("an answer of {length} bytes"));
+    }
+    let status = response.code.expect("a complete head has a status");
+    Ok(Some(Head { status, start, length }))
+}
+
+/// Percent-encodes a value for a query.
+pub fn encode(value: &str) -> String {
+    let mut encoded = String::with_capacity(value.len());
+    for byte in value.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => encoded.push(byte.into()),
+            _ => {
+                const HEX: &[u8; 16] = b"0123456789ABCDEF";
+                encoded.push('%');
+                encoded.push(HEX[usize::from(byte >> 4)].into());
+                encoded.push(HEX[usize::from(byte & 15)].into());
+            }
+        }
+    }
+    encoded
+}
+
+/// Why there is no answer, or which answer that was.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Nobody listens: start a daemon, or bring one.
+    #[error("no daemon answers at {}", socket.display())]
+    NotRunning { socket: PathBuf },
+    /// Somebody else's daemon.
+    #[error("permission to use {} is denied", socket.display())]
+    Denied { socket: PathBuf },
+    /// Somebody else could have put the socket there; nothing was sent.
+    #[error("the socket's folder is not safe: {0}")]
+    Unsafe(paths::Error),
+    #[error("the daemon at {} did not answer within {} s", socket.display(), after.as_secs())]
+    TimedOut { socket: PathBuf, after: Duration },
+    /// The daemon ended meanwhile.
+    #[error("the daemon at {} broke off after {received} bytes of its answer", socket.display())]
+    BrokeOff { socket: PathBuf, received: usize },
+    /// What listens there is no daemon of ours, or one of another version.
+    #[error("what answers at {} is not a wandb-credd of this version: {why}", socket.display())]
+    Malformed { socket: PathBuf, why: String },
+    #[error("{}: {source}", socket.display())]
+    Io { socket: PathBuf, source: std::io::Error },
+    /// The daemon answered with an error.
+    #[error("{}", .0.detail)]
+    Problem(Box<api::Problem>),
+}
+
+const MAX_HEADERS: usize = 32;
+const MAX_HEAD: usize = 16 * 1024;
+const MAX_BODY: usize = 1024 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_head_is_read_whole_or_not_at_all() {
+        let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi";
+        let head = parse_head(answer).expect("valid").expect("complete");
+        assert_eq!((head.status, head.start, head.length), (200, 38, 2));
+        for end in 0..head.start {
+            assert!(parse_head(&answer[..end]).expect("no error yet").is_none(), "{end}");
+        }
+    }
+
+    #[test]
+    fn answers_of_unknown_or_absurd_length_are_refused() {
+        for head in [
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n",
+            "HTTP/1.1 200 OK\r\ncontent-length: -1\r\n\r\n",
+            "HTTP/1.1 200 OK\r\ncontent-length: 99999999\r\n\r\n",
+            "SSH-2.0-OpenSSH\r\n",
+        ] {
+            assert!(parse_head(head.as_bytes()).is_err(), "{head}");
+        }
+        let mut endless = b"HTTP/1.1 200 OK\r\n".to_vec();
+        endless.extend(b"a: b\r\n".repeat(MAX_HEADERS - 1));
+        endless.extend([b'x'; MAX_HEAD]);
+        assert!(parse_head(&endless).is_err());
+    }
+
+    #[test]
+    fn queries_are_percent_encoded() {
+        assert_eq!(encode("a-b_c.d~1"), "a-b_c.d~1");
+        assert_eq!(encode("a b&c=é"), "a%20b%26c%3D%C3%A9");
+    }
+}

@@ -1,0 +1,117 @@
+//! `init` and `check`, which run the daemon's program; and the files that are generated and committed.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use crate::fake_daemon::{Ran, bare, ran};
+
+struct Home {
+    folder: tempfile::TempDir,
+    credd: PathBuf,
+}
+
+impl Home {
+    /// With a stand-in for the daemon's program.
+    fn with(script: &str) -> Self {
+        let folder = tempfile::tempdir().expect("temp dir");
+        let credd = folder.path().join("wandb-credd");
+        std::fs::write(&credd, format!("#!/bin/sh\n{script}\n")).expect("written");
+        std::fs::set_permissions(&credd, PermissionsExt::from_mode(0o755)).expect("chmod");
+        Self { folder, credd }
+    }
+
+    fn run(&self, arguments: &[&str]) -> Ran {
+        ran(bare(self.folder.path(), arguments)
+            .env("WANDB_CREDD", &self.credd)
+            .env("WANDB_CRED_CONFIG", self.config()))
+    }
+
+    fn config(&self) -> PathBuf {
+        self.folder.path().join("conf/config.toml")
+    }
+}
+
+fn mode(path: &Path) -> u32 {
+    path.metadata().expect("exists").permissions().mode() & 0o777
+}
+
+const DETECT: &str = r#"[ "$*" = detect ] && printf '[profile.default.provider.env]\nvariable = "X"\n'"#;
+
+#[test]
+fn init_writes_what_was_found_for_us_alone() {
+    let home = Home::with(DETECT);
+    let ran = home.run(&["init"]);
+    assert_eq!((ran.code, ran.err.as_str()), (0, ""));
+    let config = home.config();
+    assert_eq!(
+        ran.out,
+        format!(
+            "wrote {}:\n\n    [profile.default.provider.env]\n    variable = \"X\"\n\n\
+             next: wandb-cred check, then wandb-cred exec -- CMD or wandb-cred service install\n",
+            config.display()
+        )
+    );
+    let written = std::fs::read_to_string(&config).expect("written");
+    assert_eq!(written, "[profile.default.provider.env]\nvariable = \"X\"\n");
+    assert_eq!((mode(&config), mode(config.parent().expect("a folder"))), (0o600, 0o700));
+}
+
+#[test]
+fn init_replaces_nothing_unless_told_to() {
+    let home = Home::with(DETECT);
+    let config = home.config();
+    std::fs::create_dir(config.parent().expect("a folder")).expect("made");
+    std::fs::write(&config, "mine").expect("written");
+    let refused = home.run(&["init"]);
+    assert_eq!((refused.code, refused.out.as_str()), (78, ""));
+    assert!(
+        refused.err.contains("exists, and is left as it is\n  next: wandb-cred check"),
+        "{}",
+        refused.err
+    );
+    let dry = home.run(&["init", "--dry-run"]);
+    assert_eq!((dry.code, dry.out.as_str()), (0, "[profile.default.provider.env]\nvariable = \"X\"\n"));
+    assert_eq!(std::fs::read_to_string(&config).expect("there"), "mine");
+
+    let real = home.folder.path().join("dotfiles.toml");
+    std::fs::rename(&config, &real).expect("moved");
+    std::os::unix::fs::symlink(&real, &config).expect("linked");
+    assert_eq!(home.run(&["init", "--force"]).code, 0);
+    assert!(config.symlink_metadata().expect("there").is_symlink(), "a link into dotfiles is gone");
+    assert!(std::fs::read_to_string(&real).expect("there").starts_with("[profile"));
+}
+
+#[test]
+fn init_passes_on_why_nothing_was_found() {
+    let home = Home::with("echo 'wandb-credd: nothing here vouches for you' >&2; exit 78");
+    let ran = home.run(&["init"]);
+    assert_eq!((ran.code, ran.out.as_str()), (78, ""));
+    assert_eq!(ran.err, "wandb-credd: nothing here vouches for you\n");
+    assert!(!home.config().exists());
+}
+
+#[test]
+fn check_is_the_daemons_check() {
+    let home = Home::with(r#"echo "$*"; exit 78"#);
+    let ran = home.run(&["check"]);
+    assert_eq!((ran.code, ran.out.as_str()), (78, "check\n"));
+    let missing = crate::ran(&mut bare(home.folder.path(), &["check"]));
+    assert_eq!(missing.code, 69);
+    assert!(missing.err.contains("cannot run /nonexistent/wandb-credd: No such file"), "{}", missing.err);
+}
+
+#[test]
+fn completions_are_scripts_their_shells_accept() {
+    let home = tempfile::tempdir().expect("temp dir");
+    for shell in ["bash", "zsh", "fish", "elvish"] {
+        let script = ran(&mut bare(home.path(), &["completions", shell]));
+        assert_eq!(script.code, 0, "{shell}");
+        assert!(script.out.contains("min-ttl"), "{shell} knows no options");
+        let file = home.path().join(shell);
+        std::fs::write(&file, script.out).expect("written");
+        // Only where that shell is installed; bash always is where these tests run.
+        if let Ok(output) = std::process::Command::new(shell).arg("-n").arg(&file).output() {
+            assert!(output.status.success(), "{shell}: {}", String::from_utf8_lossy(&output.stderr));
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! `status`: its forms, and its exit codes.
+
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
+use crate::fake_daemon::{FakeDaemon, on};
+
+pub(crate) fn answer(profiles: &[String]) -> String {
+    format!(
+        r#"{{"version":"0.1.0","pid":7,"started_at":"2020-01-01T00:00:00Z","socket":"/s","config":null,"profiles":[{}]}}"#,
+        profiles.join(",")
+    )
+}
+
+pub(crate) fn profile(name: &str, default: bool, outlook: &str) -> String {
+    let kept = r#"{"state":"fresh","expires_at":"2100-01-01T00:00:00Z","expires_in":3600,"next_renewal":"2099-12-31T23:00:00Z","last_error":null,"failures":0}"#;
+    format!(
+        r#"{{"name":"{name}","default":{default},"base_url":"https://api.wandb.ai","provider":"file","audience":"acme","hot":true,"identity":{kept},"access":{kept},"issuer":"https://idp.example","subject":"ada@example.com","outlook":{outlook},"sdk_files":null,"jobs":1,"exchanges":3}}"#
+    )
+}
+
+fn daemon(state: &str) -> FakeDaemon {
+    let bad = profile("eval", false, "null").replace(r#""state":"fresh""#, &format!(r#""state":"{state}""#));
+    FakeDaemon::start(vec![on("GET /v1/status", 200, answer(&[profile("work", true, "null"), bad]))])
+}
+
+#[test]
+fn a_pipe_gets_lines_without_colour() {
+    let ran = daemon("fresh").run(&["status"]);
+    assert_eq!((ran.code, ran.err.as_str()), (0, ""));
+    assert!(
+        ran.out.starts_with("profile: work\ndefault: yes\nstate: fresh\nserver: https://api.wandb.ai\n"),
+        "{}",
+        ran.out
+    );
+    assert!(ran.out.contains("\n\nprofile: eval\ndefault: no\n"), "{}", ran.out);
+    assert!(ran.out.contains("access token: expires at 2100-01-01T00:00:00Z, in 1 h\n"), "{}", ran.out);
+    assert!(!ran.out.contains('\x1b'));
+}
+
+#[test]
+fn the_worst_profile_decides_the_exit_code() {
+    for (state, exit) in [("fresh", 0), ("stale", 0), ("starting", 0), ("failed", 75), ("needs-login", 77)] {
+        let daemon = daemon(state);
+        assert_eq!(daemon.run(&["status"]).code, exit, "{state}");
+        assert_eq!(daemon.run(&["status", "--profile", "work"]).code, 0);
+    }
+    let ran = daemon("fresh").run(&["status", "--profile", "nobody"]);
+    assert_eq!(ran.code, 78);
+    assert!(ran.err.contains("there is no profile nobody"), "{}", ran.err);
+}
+
+#[test]
+fn json_is_one_document_a_line() {
+    let ran = daemon("failed").run(&["status", "--json"]);
+    assert_eq!((ran.code, ran.out.lines().count()), (75, 1));
+    let status: wandb_cred::api::Status = serde_json::from_str(&ran.out).expect("the daemon's own form");
+    assert_eq!(status.profiles[1].state(), "failed");
+}
+
+trait StateOf {
+    fn state(&self) -> &'static str;
+}
+
+impl StateOf for wandb_cred::api::Profile {
+    fn state(&self) -> &'static str {
+        if self.access.state == wandb_cred::api::State::Failed { "failed" } else { "other" }
+    }
+}
+
+#[test]
+fn a_terminal_gets_a_table() {
+    // script(1) gives the command a terminal.
+    let daemon = daemon("failed");
+    for (no_color, colour) in [("", true), ("1", false)] {
+        let output = std::process::Command::new("script")
+            .args(["-qec", &format!("{} status", env!("CARGO_BIN_EXE_wandb-cred")), "/dev/null"])
+            .env("WANDB_CRED_SOCKET", daemon.socket())
+            .env("NO_COLOR", no_color)
+            .env("TERM", "xterm")
+            .stdin(Stdio::null())
+            .output()
+            .expect("script(1) runs");
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(text.contains("PROFILE") && text.contains("work*"), "{text}");
+        assert_eq!(text.contains("\x1b[3"), colour, "NO_COLOR={no_color}: {text:?}");
+    }
+}
+
+#[test]
+fn watch_in_a_pipe_prints_changes_only_and_survives_the_daemon() {
+    let daemon = daemon("fresh");
+    let mut child =
+        daemon.command(&["status", "--watch", "--json"]).stdout(Stdio::piped()).spawn().expect("starts");
+    let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+    let first = lines.next().expect("a line").expect("text");
+    assert!(first.starts_with('{'), "{first}");
+    while daemon.requests().len() < 3 {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    std::fs::remove_file(daemon.socket()).expect("removed");
+    let second = lines.next().expect("a line").expect("text");
+    child.kill().expect("killed");
+    child.wait().expect("reaped");
+    assert!(second.starts_with("no daemon answers at"), "the same state was printed twice: {second}");
+}
