@@ -61,6 +61,19 @@ impl Http {
         Self { clients: Arc::default(), clock }
     }
 
+    /// The same rules for a server with a private authority, such as a cluster's API server: only the
+    /// certificates in `pem` are trusted, and no proxy is used.
+    pub fn with_root(&self, pem: &[u8]) -> Result<Self, Error> {
+        let bad = |error: reqwest::Error| Error::Request(format!("the CA file is not usable: {}", plain(&error)));
+        let roots = reqwest::Certificate::from_pem_bundle(pem).map_err(bad)?;
+        if roots.is_empty() {
+            return Err(Error::Request("the CA file holds no certificate".into()));
+        }
+        let client = builder(Reach::Platform).tls_certs_only(roots).build().map_err(bad)?;
+        let clients = Arc::new([OnceLock::from(client.clone()), OnceLock::from(client)]);
+        Ok(Self { clients, clock: self.clock.clone() })
+    }
+
     /// A request builder of the right client. The URL is checked in [`Self::send`].
     pub fn request(&self, reach: Reach, method: reqwest::Method, url: Url) -> reqwest::RequestBuilder {
         self.client(reach).request(method, url)
@@ -104,6 +117,10 @@ impl Http {
 }
 
 fn build(reach: Reach) -> reqwest::Client {
+    builder(reach).build().expect("a client without custom certificates always builds")
+}
+
+fn builder(reach: Reach) -> reqwest::ClientBuilder {
     // Err means that a provider is installed already: which is all we want.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let builder = reqwest::Client::builder()
@@ -112,11 +129,10 @@ fn build(reach: Reach) -> reqwest::Client {
         .connect_timeout(CONNECT_TIMEOUT)
         // A request every half hour gains nothing from a kept connection, which costs memory and a timer.
         .pool_max_idle_per_host(0);
-    let builder = match reach {
+    match reach {
         Reach::Network => builder,
         Reach::Platform => builder.no_proxy(),
-    };
-    builder.build().expect("a client without custom certificates always builds")
+    }
 }
 
 /// Refuses plain http to anything but this machine (or a checked platform address), and credentials in URLs.

@@ -13,9 +13,11 @@ use crate::env::Env;
 use crate::http::{self, Http};
 use crate::token::{IdentityToken, Malformed};
 
+mod answer;
 pub mod command;
 pub mod env_var;
 pub mod file;
+pub mod github_actions;
 
 /// A source of identity tokens.
 ///
@@ -36,6 +38,8 @@ pub struct Context {
     pub profile: String,
     /// The audience the organization expects, from the profile.
     pub audience: Option<String>,
+    /// The W&B server of the profile, where the source holds accounts of several.
+    pub base_url: Option<url::Url>,
     pub env: Env,
     pub clock: Clock,
     pub http: Http,
@@ -69,6 +73,7 @@ pub enum Config {
     Command(command::Config),
     Env(env_var::Config),
     File(file::Config),
+    GithubActions(github_actions::Config),
 }
 
 impl Config {
@@ -78,6 +83,7 @@ impl Config {
             Self::Command(config) => Box::new(config.build(cx)?),
             Self::Env(config) => Box::new(config.build(cx)?),
             Self::File(config) => Box::new(config.build(cx)?),
+            Self::GithubActions(config) => Box::new(config.build(cx)?),
         })
     }
 }
