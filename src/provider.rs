@@ -17,6 +17,7 @@ mod answer;
 pub mod command;
 pub mod env_var;
 pub mod file;
+pub mod gcp;
 pub mod github_actions;
 
 /// A source of identity tokens.
@@ -73,6 +74,7 @@ pub enum Config {
     Command(command::Config),
     Env(env_var::Config),
     File(file::Config),
+    Gcp(gcp::Config),
     GithubActions(github_actions::Config),
 }
 
@@ -83,6 +85,7 @@ impl Config {
             Self::Command(config) => Box::new(config.build(cx)?),
             Self::Env(config) => Box::new(config.build(cx)?),
             Self::File(config) => Box::new(config.build(cx)?),
+            Self::Gcp(config) => Box::new(config.build(cx)?),
             Self::GithubActions(config) => Box::new(config.build(cx)?),
         })
     }
