@@ -65,7 +65,8 @@ impl Http {
     /// The same rules for a server with a private authority, such as a cluster's API server: only the
     /// certificates in `pem` are trusted, and no proxy is used.
     pub fn with_root(&self, pem: &[u8]) -> Result<Self, Error> {
-        let bad = |error: reqwest::Error| Error::Request(format!("the CA file is not usable: {}", plain(&error)));
+        let bad =
+            |error: reqwest::Error| Error::Request(format!("the CA file is not usable: {}", plain(&error)));
         let roots = reqwest::Certificate::from_pem_bundle(pem).map_err(bad)?;
         if roots.is_empty() {
             return Err(Error::Request("the CA file holds no certificate".into()));

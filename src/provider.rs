@@ -14,11 +14,15 @@ use crate::http::{self, Http};
 use crate::token::{IdentityToken, Malformed};
 
 mod answer;
+pub mod buildkite;
+pub mod circleci;
 pub mod command;
 pub mod env_var;
 pub mod file;
 pub mod gcp;
 pub mod github_actions;
+pub mod gitlab;
+pub mod wandb_sso;
 
 /// A source of identity tokens.
 ///
@@ -71,22 +75,30 @@ impl Context {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Config {
+    Buildkite(buildkite::Config),
+    Circleci(circleci::Config),
     Command(command::Config),
     Env(env_var::Config),
     File(file::Config),
     Gcp(gcp::Config),
     GithubActions(github_actions::Config),
+    Gitlab(gitlab::Config),
+    WandbSso(wandb_sso::Config),
 }
 
 impl Config {
     /// Checks what can be checked without asking the source, and builds the provider.
     pub fn build(self, cx: Context) -> Result<Box<dyn Provider>, Error> {
         Ok(match self {
+            Self::Buildkite(config) => Box::new(config.build(cx)?),
+            Self::Circleci(config) => Box::new(config.build(cx)?),
             Self::Command(config) => Box::new(config.build(cx)?),
             Self::Env(config) => Box::new(config.build(cx)?),
             Self::File(config) => Box::new(config.build(cx)?),
             Self::Gcp(config) => Box::new(config.build(cx)?),
             Self::GithubActions(config) => Box::new(config.build(cx)?),
+            Self::Gitlab(config) => Box::new(config.build(cx)?),
+            Self::WandbSso(config) => Box::new(config.build(cx)?),
         })
     }
 }

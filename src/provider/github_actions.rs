@@ -90,8 +90,8 @@ impl Provider for GithubActions {
             _ => return Err(answer::refusal(SERVICE, &answer, None)),
         }
         let minted: Minted = answer::json(SERVICE, &answer)?;
-        let value = Zeroizing::new(minted.value);
-        let token = answer::identity(&self.cx, &value, SERVICE, "report this: the service ignored the audience")?;
+
+        let token = answer::identity(&self.cx, &minted.value, SERVICE)?;
         Ok(token.with_renewal(Renewal { outlook: Some(outlook), ..Renewal::default() }))
     }
 }
@@ -101,7 +101,8 @@ impl GithubActions {
     fn outlook(&self) -> Result<Outlook, Error> {
         let until = match IdentityToken::parse_insecure(self.token.expose(), self.cx.clock.now()) {
             Ok(token) => {
-                let reason = "the job's request token says that it ends then, and nothing renews it within the job";
+                let reason =
+                    "the job's request token says that it ends then, and nothing renews it within the job";
                 return Ok(Outlook { until: token.expiry().wall(), reason: Arc::from(reason) });
             }
             Err(Malformed::Expired { at }) => {
@@ -120,7 +121,7 @@ impl GithubActions {
 
 #[derive(Deserialize)]
 struct Minted {
-    value: String,
+    value: Zeroizing<String>,
 }
 
 fn absent(env: &Env) -> String {
@@ -129,7 +130,9 @@ fn absent(env: &Env) -> String {
             "{URL} and {TOKEN} are not set, so the job may not ask for ID tokens; add `permissions: id-token: write` \
              to the job (pull requests from forks never get it)"
         ),
-        None => format!("provider {KIND}: {URL} and {TOKEN} are not set: this is no job of GitHub or Forgejo Actions"),
+        None => format!(
+            "provider {KIND}: {URL} and {TOKEN} are not set: this is no job of GitHub or Forgejo Actions"
+        ),
     }
 }
 
@@ -169,7 +172,8 @@ mod tests {
 
     #[test]
     fn a_job_without_the_permission_is_told_which_one() {
-        let error = Config::default().build(context(&[("GITHUB_ACTIONS", "true")])).err().expect("no permission");
+        let error =
+            Config::default().build(context(&[("GITHUB_ACTIONS", "true")])).err().expect("no permission");
         assert!(error.to_string().contains("id-token: write"), "{error}");
         assert!(present(&context(&[("GITHUB_ACTIONS", "true")]).env).is_none());
     }
