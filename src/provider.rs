@@ -16,12 +16,15 @@ use crate::token::{IdentityToken, Malformed};
 mod answer;
 pub mod buildkite;
 pub mod circleci;
+pub mod client_credentials;
 pub mod command;
 pub mod env_var;
 pub mod file;
 pub mod gcp;
 pub mod github_actions;
 pub mod gitlab;
+pub mod kubernetes;
+pub mod spiffe;
 pub mod wandb_sso;
 
 /// A source of identity tokens.
@@ -77,12 +80,15 @@ impl Context {
 pub enum Config {
     Buildkite(buildkite::Config),
     Circleci(circleci::Config),
+    ClientCredentials(client_credentials::Config),
     Command(command::Config),
     Env(env_var::Config),
     File(file::Config),
     Gcp(gcp::Config),
     GithubActions(github_actions::Config),
     Gitlab(gitlab::Config),
+    Kubernetes(kubernetes::Config),
+    Spiffe(spiffe::Config),
     WandbSso(wandb_sso::Config),
 }
 
@@ -92,12 +98,15 @@ impl Config {
         Ok(match self {
             Self::Buildkite(config) => Box::new(config.build(cx)?),
             Self::Circleci(config) => Box::new(config.build(cx)?),
+            Self::ClientCredentials(config) => Box::new(config.build(cx)?),
             Self::Command(config) => Box::new(config.build(cx)?),
             Self::Env(config) => Box::new(config.build(cx)?),
             Self::File(config) => Box::new(config.build(cx)?),
             Self::Gcp(config) => Box::new(config.build(cx)?),
             Self::GithubActions(config) => Box::new(config.build(cx)?),
             Self::Gitlab(config) => Box::new(config.build(cx)?),
+            Self::Kubernetes(config) => Box::new(config.build(cx)?),
+            Self::Spiffe(config) => Box::new(config.build(cx)?),
             Self::WandbSso(config) => Box::new(config.build(cx)?),
         })
     }

@@ -47,15 +47,15 @@ pub(crate) fn json<T: DeserializeOwned>(who: &str, answer: &Answer) -> Result<T,
     })
 }
 
-/// Parses the JWT that `source` gave and holds its `aud` against the profile's audience.
-pub(crate) fn identity(cx: &Context, raw: &str, source: &str) -> Result<IdentityToken, Error> {
+/// Parses the JWT that `source` gave and holds its `aud` against the profile's audience. `fix` says how the
+/// user makes them agree.
+pub(crate) fn identity(cx: &Context, raw: &str, source: &str, fix: &str) -> Result<IdentityToken, Error> {
     let token = cx.parse(raw, source)?;
-    check_audience(cx, &token, source, "the source ignored the audience it was asked for")?;
+    check_audience(cx, &token, source, fix)?;
     Ok(token)
 }
 
-/// Whether the JWT is for the profile's audience. W&B would refuse it otherwise, and say less. `fix` tells how
-/// to make the two agree.
+/// Whether the JWT is for the profile's audience. W&B would refuse it otherwise, and say less.
 pub(crate) fn check_audience(
     cx: &Context,
     token: &IdentityToken,
@@ -77,6 +77,9 @@ fn redirected_to(answer: &Answer) -> Option<String> {
     let location = answer.headers.get(LOCATION)?.to_str().ok()?;
     Some(url::Url::parse(location).ok()?.host_str()?.to_owned())
 }
+
+/// The `fix` where the service was asked for the audience and has no setting of its own.
+pub(crate) const IGNORED: &str = "the service ignored the audience that it was asked for; please report this";
 
 /// Longest foreign text shown.
 const MAX_SAID: usize = 300;
@@ -172,9 +175,13 @@ mod tests {
     #[test]
     fn a_jwt_for_another_audience_is_named_as_such() {
         let cx = test::context(&[]);
-        let error = identity(&cx, &test::jwt(60, r#""aud":["sts","x"]"#), "source");
+        let error = identity(&cx, &test::jwt(60, r#""aud":["sts","x"]"#), "source", "do this");
         let error = error.expect_err("wrong audience").to_string();
-        assert!(error.contains("\"sts, x\"") && error.contains("\"acme\""), "{error}");
-        identity(&cx, &test::jwt(60, r#""aud":["x","acme"]"#), "source").expect("one of several is enough");
+        assert!(
+            error.contains("\"sts, x\"") && error.contains("\"acme\"") && error.contains("do this"),
+            "{error}"
+        );
+        identity(&cx, &test::jwt(60, r#""aud":["x","acme"]"#), "source", "")
+            .expect("one of several is enough");
     }
 }

@@ -119,7 +119,7 @@ impl Provider for Buildkite {
             });
         }
         let minted: Minted = answer::json(SERVICE, &answer)?;
-        let token = answer::identity(&self.cx, &minted.token, SERVICE)?;
+        let token = answer::identity(&self.cx, &minted.token, SERVICE, answer::IGNORED)?;
         Ok(token.with_renewal(Renewal { outlook: self.outlook(), ..Renewal::default() }))
     }
 }

@@ -108,7 +108,12 @@ impl Circleci {
         let claims = json!({ "aud": self.cx.require_audience("circleci")? }).to_string();
         let argv = [&self.program, "run", "oidc", "get", "--claims", &claims].map(str::to_owned);
         let printed = command::run(&argv, &BTreeMap::new(), TIMEOUT).await?;
-        answer::identity(&self.cx, &String::from_utf8_lossy(&printed), "circleci run oidc get")
+        answer::identity(
+            &self.cx,
+            &String::from_utf8_lossy(&printed),
+            "circleci run oidc get",
+            answer::IGNORED,
+        )
     }
 }
 

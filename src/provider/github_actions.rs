@@ -91,7 +91,7 @@ impl Provider for GithubActions {
         }
         let minted: Minted = answer::json(SERVICE, &answer)?;
 
-        let token = answer::identity(&self.cx, &minted.value, SERVICE)?;
+        let token = answer::identity(&self.cx, &minted.value, SERVICE, answer::IGNORED)?;
         Ok(token.with_renewal(Renewal { outlook: Some(outlook), ..Renewal::default() }))
     }
 }
