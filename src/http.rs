@@ -304,16 +304,25 @@ mod tests {
     #[test]
     fn plain_http_never_goes_to_a_public_address() {
         let judge = |url: &str, reach| check_url(&Url::parse(url).expect("a URL"), reach);
-        for url in
-            ["http://127.0.0.1:1/", "http://localhost/", "http://[::1]/", "https://x/", "https://203.0.113.5/"]
-        {
+        for url in [
+            "http://127.0.0.1:1/",
+            "http://localhost/",
+            "http://[::1]/",
+            "https://x/",
+            "https://203.0.113.5/",
+        ] {
             assert!(judge(url, Reach::Network).is_ok() && judge(url, Reach::Platform).is_ok(), "{url}");
         }
-        for url in ["http://169.254.169.254/", "http://[fd00:ec2::254]/", "http://10.0.0.5/", "http://name/"] {
+        for url in ["http://169.254.169.254/", "http://[fd00:ec2::254]/", "http://10.0.0.5/", "http://name/"]
+        {
             assert!(judge(url, Reach::Network).is_err() && judge(url, Reach::Platform).is_ok(), "{url}");
         }
-        for url in ["http://203.0.113.5/", "http://[2001:db8::1]/", "http://[::ffff:203.0.113.5]/", "http://3405803781/"]
-        {
+        for url in [
+            "http://203.0.113.5/",
+            "http://[2001:db8::1]/",
+            "http://[::ffff:203.0.113.5]/",
+            "http://3405803781/",
+        ] {
             assert!(judge(url, Reach::Platform).is_err(), "{url}");
         }
     }
@@ -324,7 +333,9 @@ mod tests {
             ips.iter().map(|ip| SocketAddr::new(ip.parse().expect("an address"), 0)).collect()
         };
         assert!(judge_addresses("metadata.google.internal", &at(&["169.254.169.254"])).is_ok());
-        assert!(judge_addresses("metadata.google.internal", &at(&["169.254.169.254", "203.0.113.5"])).is_err());
+        assert!(
+            judge_addresses("metadata.google.internal", &at(&["169.254.169.254", "203.0.113.5"])).is_err()
+        );
         assert!(judge_addresses("localhost", &at(&["::1", "127.0.0.1"])).is_ok());
         assert!(judge_addresses("localhost", &at(&["10.0.0.5"])).is_err(), "localhost is this machine only");
     }

@@ -14,6 +14,7 @@ use crate::http::{self, Http};
 use crate::token::{IdentityToken, Malformed};
 
 mod answer;
+pub mod auto;
 pub mod buildkite;
 pub mod circleci;
 pub mod client_credentials;
@@ -78,6 +79,7 @@ impl Context {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Config {
+    Auto(auto::Config),
     Buildkite(buildkite::Config),
     Circleci(circleci::Config),
     ClientCredentials(client_credentials::Config),
@@ -96,6 +98,7 @@ impl Config {
     /// Checks what can be checked without asking the source, and builds the provider.
     pub fn build(self, cx: Context) -> Result<Box<dyn Provider>, Error> {
         Ok(match self {
+            Self::Auto(config) => Box::new(config.build(cx)?),
             Self::Buildkite(config) => Box::new(config.build(cx)?),
             Self::Circleci(config) => Box::new(config.build(cx)?),
             Self::ClientCredentials(config) => Box::new(config.build(cx)?),

@@ -124,7 +124,7 @@ struct Minted {
     value: Zeroizing<String>,
 }
 
-fn absent(env: &Env) -> String {
+pub(super) fn absent(env: &Env) -> String {
     match env.var("GITHUB_ACTIONS").or_else(|| env.var("FORGEJO_ACTIONS")) {
         Some(_) => format!(
             "{URL} and {TOKEN} are not set, so the job may not ask for ID tokens; add `permissions: id-token: write` \
