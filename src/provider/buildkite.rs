@@ -45,6 +45,9 @@ pub struct Config {
     /// How long the token shall live; Buildkite's default (5 minutes) unless said otherwise.
     #[serde(default)]
     pub lifetime: Option<Seconds>,
+    /// For one request; 15 s unless said otherwise.
+    #[serde(default)]
+    pub timeout: Option<Seconds>,
 }
 
 impl Config {
@@ -75,7 +78,8 @@ impl Config {
             body["lifetime"] = lifetime.0.as_secs().into();
         }
         let built = cx.clock.now().wall;
-        Ok(Buildkite { url, token: Secret::new(token), body: body.to_string(), built, cx })
+        let timeout = self.timeout.map_or(TIMEOUT, |timeout| timeout.0);
+        Ok(Buildkite { url, token: Secret::new(token), body: body.to_string(), built, timeout, cx })
     }
 }
 
@@ -91,6 +95,7 @@ pub struct Buildkite {
     token: Secret<String>,
     body: String,
     built: Timestamp,
+    timeout: Duration,
     cx: Context,
 }
 
@@ -108,7 +113,7 @@ impl Provider for Buildkite {
             .header(AUTHORIZATION, header.as_str())
             .header(CONTENT_TYPE, "application/json")
             .body(self.body.clone());
-        let answer = http.send(Reach::Network, request, TIMEOUT, MAX_ANSWER).await?;
+        let answer = http.send(Reach::Network, request, self.timeout, MAX_ANSWER).await?;
         if !matches!(answer.status, 200 | 201) {
             let said = answer::json::<Refused>(SERVICE, &answer).ok().map(|refused| refused.message);
             return Err(match answer::refusal(SERVICE, &answer, said.as_deref()) {
@@ -180,6 +185,7 @@ mod tests {
             subject_claim: Some(String::new()),
             claims: vec!["organization_id".into()],
             lifetime: Some(Seconds(Duration::from_secs(600))),
+            timeout: None,
         };
         let body: serde_json::Value =
             serde_json::from_str(&build(config, &[]).expect("built").body).expect("JSON");

@@ -43,6 +43,7 @@ use url::form_urlencoded::byte_serialize;
 use zeroize::Zeroizing;
 
 use super::{Context, Error, Provider, answer, file};
+use crate::config_types::Seconds;
 use crate::http::{Answer, Reach, check_url};
 use crate::token::IdentityToken;
 
@@ -84,6 +85,9 @@ pub struct Config {
     /// Which token of the answer is the JWT for W&B.
     #[serde(default, rename = "use")]
     pub wanted: Option<Wanted>,
+    /// For each of the two requests; 15 s unless said otherwise.
+    #[serde(default)]
+    pub timeout: Option<Seconds>,
 }
 
 /// How a client sends its secret.
@@ -147,7 +151,8 @@ impl Config {
             .map_err(|_| Error::misconfigured("provider client-credentials: issuer is not a URL"))?;
         check_url(&issuer, Reach::Network).map_err(|why| Error::misconfigured(format!("issuer: {why}")))?;
         let host = issuer.host_str().unwrap_or_default().to_owned();
-        Ok(ClientCredentials { config: self, proof, host, cx })
+        let timeout = self.timeout.map_or(TIMEOUT, |timeout| timeout.0);
+        Ok(ClientCredentials { config: self, proof, host, timeout, cx })
     }
 }
 
@@ -155,6 +160,7 @@ pub struct ClientCredentials {
     config: Config,
     proof: Proof,
     host: String,
+    timeout: Duration,
     cx: Context,
 }
 
@@ -197,7 +203,7 @@ impl Provider for ClientCredentials {
         if let Some(header) = &header {
             request = request.header(AUTHORIZATION, header.as_str());
         }
-        let answer = http.send(Reach::Network, request, TIMEOUT, MAX_ANSWER).await?;
+        let answer = http.send(Reach::Network, request, self.timeout, MAX_ANSWER).await?;
         let who = self.who("token endpoint");
         if answer.status != 200 {
             return Err(refused(&who, &answer));
@@ -219,7 +225,7 @@ impl ClientCredentials {
             .map_err(|_| Error::misconfigured("issuer is not a URL that a path can be added to"))?;
         let http = &self.cx.http;
         let request = http.request(Reach::Network, Method::GET, url).header(ACCEPT, "application/json");
-        let answer = http.send(Reach::Network, request, TIMEOUT, MAX_ANSWER).await?;
+        let answer = http.send(Reach::Network, request, self.timeout, MAX_ANSWER).await?;
         let who = self.who("discovery document");
         if answer.status != 200 {
             return Err(answer::refusal(&who, &answer, None));

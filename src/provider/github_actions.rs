@@ -26,14 +26,19 @@ use url::Url;
 use zeroize::Zeroizing;
 
 use super::{Context, Error, Provider, answer};
+use crate::config_types::Seconds;
 use crate::env::Env;
 use crate::http::{Reach, check_url};
 use crate::token::{Expires as _, IdentityToken, Malformed, Outlook, Renewal, Secret};
 
-/// Nothing to set: the runner's variables and the profile's audience say it all.
+/// The runner's variables and the profile's audience say all that is needed.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct Config {}
+pub struct Config {
+    /// For one request; 15 s unless said otherwise.
+    #[serde(default)]
+    pub timeout: Option<Seconds>,
+}
 
 impl Config {
     pub fn build(self, cx: Context) -> Result<GithubActions, Error> {
@@ -44,7 +49,8 @@ impl Config {
         check_url(&url, Reach::Network).map_err(|why| Error::misconfigured(format!("{URL}: {why}")))?;
         url.query_pairs_mut().append_pair("audience", cx.require_audience(KIND)?);
         let built = cx.clock.now().wall;
-        Ok(GithubActions { url, token: Secret::new(token), built, cx })
+        let timeout = self.timeout.map_or(TIMEOUT, |timeout| timeout.0);
+        Ok(GithubActions { url, token: Secret::new(token), built, timeout, cx })
     }
 }
 
@@ -60,6 +66,7 @@ pub struct GithubActions {
     url: Url,
     token: Secret<String>,
     built: Timestamp,
+    timeout: Duration,
     cx: Context,
 }
 
@@ -77,7 +84,7 @@ impl Provider for GithubActions {
             .request(Reach::Network, Method::GET, self.url.clone())
             .header(AUTHORIZATION, bearer.as_str())
             .header(ACCEPT, "application/json; api-version=2.0");
-        let answer = http.send(Reach::Network, request, TIMEOUT, MAX_ANSWER).await?;
+        let answer = http.send(Reach::Network, request, self.timeout, MAX_ANSWER).await?;
         match answer.status {
             200 => {}
             401 | 403 => {

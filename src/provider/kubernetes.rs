@@ -62,6 +62,9 @@ pub struct Config {
     /// Bind the token asked for to this pod, so that it ends with it. On by default for the pod's own account.
     #[serde(default)]
     pub bind_to_pod: Option<bool>,
+    /// For one request; 15 s unless said otherwise.
+    #[serde(default)]
+    pub timeout: Option<Seconds>,
 }
 
 impl Config {
@@ -164,7 +167,8 @@ impl Kubernetes {
             .header(AUTHORIZATION, bearer.as_str())
             .header(CONTENT_TYPE, "application/json")
             .body(body.to_string());
-        let answer = http.send(Reach::Platform, request, TIMEOUT, MAX_ANSWER).await?;
+        let timeout = self.config.timeout.map_or(TIMEOUT, |timeout| timeout.0);
+        let answer = http.send(Reach::Platform, request, timeout, MAX_ANSWER).await?;
         if !matches!(answer.status, 200 | 201) {
             return Err(account.refused(&answer));
         }

@@ -23,6 +23,7 @@ use spiffe::{SpiffeId, WorkloadApiClient, WorkloadApiError};
 use zeroize::Zeroizing;
 
 use super::{Context, Error, Provider, answer};
+use crate::config_types::Seconds;
 use crate::env::Env;
 use crate::redact::redact;
 use crate::token::IdentityToken;
@@ -39,6 +40,9 @@ pub struct Config {
     /// The hint of the identity to take, where the workload has several.
     #[serde(default)]
     pub hint: Option<String>,
+    /// For one request; 10 s unless said otherwise.
+    #[serde(default)]
+    pub timeout: Option<Seconds>,
 }
 
 impl Config {
@@ -66,7 +70,8 @@ impl Config {
             ))
         })?;
         cx.require_audience("spiffe")?;
-        Ok(Spiffe { socket, endpoint, spiffe_id, hint: self.hint, cx })
+        let timeout = self.timeout.map_or(TIMEOUT, |timeout| timeout.0);
+        Ok(Spiffe { socket, endpoint, spiffe_id, hint: self.hint, timeout, cx })
     }
 }
 
@@ -84,6 +89,7 @@ pub struct Spiffe {
     endpoint: Endpoint,
     spiffe_id: Option<SpiffeId>,
     hint: Option<String>,
+    timeout: Duration,
     cx: Context,
 }
 
@@ -94,9 +100,9 @@ impl Provider for Spiffe {
     }
 
     async fn fetch(&self) -> Result<IdentityToken, Error> {
-        let jwt = tokio::time::timeout(TIMEOUT, self.ask()).await.map_err(|_| {
-            let seconds = TIMEOUT.as_secs();
-            Error::transient(format!("the SPIFFE agent at {} did not answer within {seconds} s", self.socket))
+        let jwt = tokio::time::timeout(self.timeout, self.ask()).await.map_err(|_| {
+            let (socket, after) = (&self.socket, self.timeout);
+            Error::transient(format!("the SPIFFE agent at {socket} did not answer within {after:?}"))
         })??;
         answer::identity(&self.cx, &jwt, "the SPIFFE agent", answer::IGNORED)
     }
