@@ -4,7 +4,7 @@
 //! has a deadline and every body a bound; metadata requests use no proxy. Providers and the exchange build
 //! requests, [`Http::send`] makes them.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -30,7 +30,8 @@ pub struct Http {
 pub enum Reach {
     /// A server on the network: https (http on loopback only), the system's proxy is used.
     Network,
-    /// A metadata or agent address that the caller has checked: http allowed, never through a proxy.
+    /// A metadata or agent address: never through a proxy; http allowed, but only to an address that is not
+    /// public, also after DNS.
     Platform,
 }
 
@@ -59,6 +60,33 @@ impl Answer {
 impl Http {
     pub fn new(clock: Clock) -> Self {
         Self { clients: Arc::default(), clock }
+    }
+
+    /// The same rules for a server with a private authority, such as a cluster's API server: only the
+    /// certificates in `pem` are trusted, and no proxy is used.
+    pub fn with_root(&self, pem: &[u8]) -> Result<Self, Error> {
+        let bad =
+            |error: reqwest::Error| Error::Request(format!("the CA file is not usable: {}", plain(&error)));
+        let roots = reqwest::Certificate::from_pem_bundle(pem).map_err(bad)?;
+        if roots.is_empty() {
+            return Err(Error::Request("the CA file holds no certificate".into()));
+        }
+        let client = builder(Reach::Platform).tls_certs_only(roots).build().map_err(bad)?;
+        let clients = Arc::new([OnceLock::from(client.clone()), OnceLock::from(client)]);
+        Ok(Self { clients, clock: self.clock.clone() })
+    }
+
+    /// Like [`Self::with_root`], and shows the server the certificate whose PEM (with its key) is `identity`.
+    pub fn with_identity(&self, roots: &[u8], identity: &[u8]) -> Result<Self, Error> {
+        let bad = |error: reqwest::Error| {
+            Error::Request(format!("the mTLS files are not usable: {}", plain(&error)))
+        };
+        let roots = reqwest::Certificate::from_pem_bundle(roots).map_err(bad)?;
+        let identity = reqwest::Identity::from_pem(identity).map_err(bad)?;
+        let client =
+            builder(Reach::Platform).tls_certs_only(roots).identity(identity).build().map_err(bad)?;
+        let clients = Arc::new([OnceLock::from(client.clone()), OnceLock::from(client)]);
+        Ok(Self { clients, clock: self.clock.clone() })
     }
 
     /// A request builder of the right client. The URL is checked in [`Self::send`].
@@ -104,6 +132,14 @@ impl Http {
 }
 
 fn build(reach: Reach) -> reqwest::Client {
+    let builder = match reach {
+        Reach::Network => builder(reach),
+        Reach::Platform => builder(reach).dns_resolver(PlatformNames),
+    };
+    builder.build().expect("a client without custom certificates always builds")
+}
+
+fn builder(reach: Reach) -> reqwest::ClientBuilder {
     // Err means that a provider is installed already: which is all we want.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let builder = reqwest::Client::builder()
@@ -112,11 +148,10 @@ fn build(reach: Reach) -> reqwest::Client {
         .connect_timeout(CONNECT_TIMEOUT)
         // A request every half hour gains nothing from a kept connection, which costs memory and a timer.
         .pool_max_idle_per_host(0);
-    let builder = match reach {
+    match reach {
         Reach::Network => builder,
         Reach::Platform => builder.no_proxy(),
-    };
-    builder.build().expect("a client without custom certificates always builds")
+    }
 }
 
 /// Refuses plain http to anything but this machine (or a checked platform address), and credentials in URLs.
@@ -126,7 +161,9 @@ pub fn check_url(url: &Url, reach: Reach) -> Result<(), Error> {
     }
     match url.scheme() {
         "https" => Ok(()),
-        "http" if reach == Reach::Platform || is_loopback(url) => Ok(()),
+        "http" if is_loopback(url) => Ok(()),
+        // A name is judged when it is resolved, by `PlatformNames`: there is no gap for another answer.
+        "http" if reach == Reach::Platform && literal(url).is_none_or(is_platform_address) => Ok(()),
         _ => Err(Error::NotHttps { host: url.host_str().unwrap_or_default().to_owned() }),
     }
 }
@@ -134,10 +171,58 @@ pub fn check_url(url: &Url, reach: Reach) -> Result<(), Error> {
 /// Whether the URL names this machine: a loopback address, `localhost` or a name under it (RFC 6761).
 pub fn is_loopback(url: &Url) -> bool {
     match url.host() {
-        Some(Host::Ipv4(ip)) => IpAddr::V4(ip).is_loopback(),
-        Some(Host::Ipv6(ip)) => IpAddr::V6(ip).is_loopback(),
-        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
-        None => false,
+        Some(Host::Domain(name)) => is_loopback_name(name),
+        _ => literal(url).is_some_and(|ip| ip.is_loopback()),
+    }
+}
+
+/// Whether plain http may go to this address: this machine, this link, or a private network. Metadata
+/// services live there, and nothing on the internet does.
+pub fn is_platform_address(ip: IpAddr) -> bool {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => ip.is_loopback() || ip.is_link_local() || ip.is_private(),
+        IpAddr::V6(ip) => ip.is_loopback() || ip.is_unicast_link_local() || ip.is_unique_local(),
+    }
+}
+
+fn is_loopback_name(name: &str) -> bool {
+    name == "localhost" || name.ends_with(".localhost")
+}
+
+fn literal(url: &Url) -> Option<IpAddr> {
+    match url.host()? {
+        Host::Ipv4(ip) => Some(ip.into()),
+        Host::Ipv6(ip) => Some(ip.into()),
+        Host::Domain(_) => None,
+    }
+}
+
+/// Resolves the names of platform services, and refuses a name that leads to a public address: a metadata
+/// header, and what it unlocks, must not leave because DNS says so.
+struct PlatformNames;
+
+impl reqwest::dns::Resolve for PlatformNames {
+    fn resolve(&self, name: reqwest::dns::Name) -> reqwest::dns::Resolving {
+        Box::pin(async move {
+            let name = name.as_str();
+            let addresses: Vec<SocketAddr> = tokio::net::lookup_host((name, 0)).await?.collect();
+            judge_addresses(name, &addresses)?;
+            let addresses: reqwest::dns::Addrs = Box::new(addresses.into_iter());
+            Ok(addresses)
+        })
+    }
+}
+
+/// Every address counts: which one the connection would take is not ours to say.
+fn judge_addresses(name: &str, addresses: &[SocketAddr]) -> Result<(), String> {
+    let allowed = |ip: IpAddr| {
+        if is_loopback_name(name) { ip.to_canonical().is_loopback() } else { is_platform_address(ip) }
+    };
+    match addresses.iter().find(|address| !allowed(address.ip())) {
+        Some(address) => {
+            Err(format!("the name leads to {}, which is no address of this platform", address.ip()))
+        }
+        None => Ok(()),
     }
 }
 
@@ -211,3 +296,47 @@ const USER_AGENT: &str = concat!("wandb-cred/", env!("CARGO_PKG_VERSION"));
 
 /// To open a connection, TLS included. The whole request has its own deadline.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_http_never_goes_to_a_public_address() {
+        let judge = |url: &str, reach| check_url(&Url::parse(url).expect("a URL"), reach);
+        for url in [
+            "http://127.0.0.1:1/",
+            "http://localhost/",
+            "http://[::1]/",
+            "https://x/",
+            "https://203.0.113.5/",
+        ] {
+            assert!(judge(url, Reach::Network).is_ok() && judge(url, Reach::Platform).is_ok(), "{url}");
+        }
+        for url in ["http://169.254.169.254/", "http://[fd00:ec2::254]/", "http://10.0.0.5/", "http://name/"]
+        {
+            assert!(judge(url, Reach::Network).is_err() && judge(url, Reach::Platform).is_ok(), "{url}");
+        }
+        for url in [
+            "http://203.0.113.5/",
+            "http://[2001:db8::1]/",
+            "http://[::ffff:203.0.113.5]/",
+            "http://3405803781/",
+        ] {
+            assert!(judge(url, Reach::Platform).is_err(), "{url}");
+        }
+    }
+
+    #[test]
+    fn one_public_address_spoils_a_name() {
+        let at = |ips: &[&str]| -> Vec<SocketAddr> {
+            ips.iter().map(|ip| SocketAddr::new(ip.parse().expect("an address"), 0)).collect()
+        };
+        assert!(judge_addresses("metadata.google.internal", &at(&["169.254.169.254"])).is_ok());
+        assert!(
+            judge_addresses("metadata.google.internal", &at(&["169.254.169.254", "203.0.113.5"])).is_err()
+        );
+        assert!(judge_addresses("localhost", &at(&["::1", "127.0.0.1"])).is_ok());
+        assert!(judge_addresses("localhost", &at(&["10.0.0.5"])).is_err(), "localhost is this machine only");
+    }
+}

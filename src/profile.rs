@@ -67,6 +67,7 @@ impl Config {
         provider::Context {
             profile: name.to_owned(),
             audience: self.audience.clone(),
+            base_url: Some(self.base_url.url().clone()),
             env: parts.env.clone(),
             clock: parts.clock.clone(),
             http: parts.http.clone(),

@@ -13,9 +13,20 @@ use crate::env::Env;
 use crate::http::{self, Http};
 use crate::token::{IdentityToken, Malformed};
 
+mod answer;
+pub mod auto;
+pub mod buildkite;
+pub mod circleci;
+pub mod client_credentials;
 pub mod command;
 pub mod env_var;
 pub mod file;
+pub mod gcp;
+pub mod github_actions;
+pub mod gitlab;
+pub mod kubernetes;
+pub mod spiffe;
+pub mod wandb_sso;
 
 /// A source of identity tokens.
 ///
@@ -36,6 +47,8 @@ pub struct Context {
     pub profile: String,
     /// The audience the organization expects, from the profile.
     pub audience: Option<String>,
+    /// The W&B server of the profile, where the source holds accounts of several.
+    pub base_url: Option<url::Url>,
     pub env: Env,
     pub clock: Clock,
     pub http: Http,
@@ -62,43 +75,60 @@ impl Context {
     }
 }
 
-/// `[profile.NAME.provider.KIND]`: the kind is the table's name, so that a typo is reported at its own line.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Config {
-    Command(command::Config),
-    Env(env_var::Config),
-    File(file::Config),
-    /// Not written by anybody: a profile whose table is wrong, and why.
-    #[serde(skip)]
-    Invalid(String),
+/// Declares the kinds: each has a module with a `Config` that builds its provider.
+macro_rules! kinds {
+    ($($kind:ident($module:ident) = $name:literal,)*) => {
+        /// `[profile.NAME.provider.KIND]`: the kind is the table's name, so that a typo is reported at its
+        /// own line.
+        #[derive(Clone, Debug, Deserialize)]
+        pub enum Config {
+            $(#[serde(rename = $name)] $kind($module::Config),)*
+            /// Not written by anybody: a profile whose table is wrong, and why.
+            #[serde(skip)]
+            Invalid(String),
+        }
+
+        impl Config {
+            /// Checks what can be checked without asking the source, and builds the provider.
+            pub fn build(self, cx: Context) -> Result<Box<dyn Provider>, Error> {
+                Ok(match self {
+                    $(Self::$kind(config) => Box::new(config.build(cx)?),)*
+                    Self::Invalid(why) => return Err(Error::misconfigured(why)),
+                })
+            }
+
+            /// As the configuration spells it.
+            pub fn kind(&self) -> &'static str {
+                match self {
+                    $(Self::$kind(_) => $name,)*
+                    Self::Invalid(_) => "invalid",
+                }
+            }
+        }
+    };
+}
+
+kinds! {
+    Auto(auto) = "auto",
+    Buildkite(buildkite) = "buildkite",
+    Circleci(circleci) = "circleci",
+    ClientCredentials(client_credentials) = "client-credentials",
+    Command(command) = "command",
+    Env(env_var) = "env",
+    File(file) = "file",
+    Gcp(gcp) = "gcp",
+    GithubActions(github_actions) = "github-actions",
+    Gitlab(gitlab) = "gitlab",
+    Kubernetes(kubernetes) = "kubernetes",
+    Spiffe(spiffe) = "spiffe",
+    WandbSso(wandb_sso) = "wandb-sso",
 }
 
 impl Config {
-    /// Checks what can be checked without asking the source, and builds the provider.
-    pub fn build(self, cx: Context) -> Result<Box<dyn Provider>, Error> {
-        Ok(match self {
-            Self::Command(config) => Box::new(config.build(cx)?),
-            Self::Env(config) => Box::new(config.build(cx)?),
-            Self::File(config) => Box::new(config.build(cx)?),
-            Self::Invalid(why) => return Err(Error::misconfigured(why)),
-        })
-    }
-
     /// The same; what cannot be built becomes a provider that says why at each attempt.
     pub fn build_or_explain(self, cx: Context) -> Box<dyn Provider> {
         let kind = self.kind();
         self.build(cx).unwrap_or_else(|error| Box::new(Unusable { kind, error }))
-    }
-
-    /// As the configuration spells it.
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Self::Command(_) => "command",
-            Self::Env(_) => "env",
-            Self::File(_) => "file",
-            Self::Invalid(_) => "invalid",
-        }
     }
 }
 

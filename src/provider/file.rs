@@ -58,7 +58,7 @@ impl Provider for File {
     }
 }
 
-fn read(path: &Path) -> Result<Zeroizing<String>, Error> {
+pub(super) fn read(path: &Path) -> Result<Zeroizing<String>, Error> {
     let at = |error: io::Error| {
         let message = format!("cannot read the identity token file {}: {error}", path.display());
         match error.kind() {

@@ -1,0 +1,210 @@
+//! `github-actions`: the ID token of a GitHub Actions or Forgejo Actions job.
+//!
+//! The runner gives the job a request URL and a request token; each call mints a new JWT of 5 minutes. The
+//! request token itself ends about six hours after the job began, and nothing renews it: that is the outlook.
+//!
+//! The job needs `permissions: id-token: write`, which pull requests from forks never get.
+//! `iss` is `https://token.actions.githubusercontent.com` (GitHub Enterprise: `https://HOST/_services/token`;
+//! Forgejo: `https://HOST/api/actions`), `sub` is `repo:OWNER/REPO:ref:refs/heads/BRANCH`,
+//! `repo:OWNER/REPO:environment:NAME` or `repo:OWNER/REPO:pull_request`, unless the repository customises it.
+//!
+//! ```toml
+//! [profile.ci]
+//! audience = "acme"
+//! [profile.ci.provider.github-actions]
+//! ```
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use reqwest::Method;
+use reqwest::header::{ACCEPT, AUTHORIZATION};
+use serde::Deserialize;
+use url::Url;
+use zeroize::Zeroizing;
+
+use super::{Context, Error, Provider, answer};
+use crate::config_types::Seconds;
+use crate::env::Env;
+use crate::http::{Reach, check_url};
+use crate::token::{Expires as _, IdentityToken, Malformed, Outlook, Renewal, Secret};
+
+/// The runner's variables and the profile's audience say all that is needed.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Config {
+    /// For one request; 15 s unless said otherwise.
+    #[serde(default)]
+    pub timeout: Option<Seconds>,
+}
+
+impl Config {
+    pub fn build(self, cx: Context) -> Result<GithubActions, Error> {
+        let Some(url) = cx.env.var(URL) else { return Err(Error::misconfigured(absent(&cx.env))) };
+        let Some(token) = cx.env.var(TOKEN) else { return Err(Error::misconfigured(absent(&cx.env))) };
+        let mut url = Url::parse(&url).map_err(|_| Error::misconfigured(format!("{URL} is not a URL")))?;
+        // https, or the runner of a test on this machine: the request token goes nowhere else.
+        check_url(&url, Reach::Network).map_err(|why| Error::misconfigured(format!("{URL}: {why}")))?;
+        url.query_pairs_mut().append_pair("audience", cx.require_audience(KIND)?);
+        let built = cx.clock.now().wall;
+        let timeout = self.timeout.map_or(TIMEOUT, |timeout| timeout.0);
+        Ok(GithubActions { url, token: Secret::new(token), built, timeout, cx })
+    }
+}
+
+/// Why this is believed to be such a job, if it is.
+pub fn present(env: &Env) -> Option<String> {
+    env.var(URL)?;
+    env.var(TOKEN)?;
+    let system = if env.var("FORGEJO_ACTIONS").is_some() { "Forgejo" } else { "GitHub" };
+    Some(format!("{URL} is set: a {system} Actions job with `id-token: write`"))
+}
+
+pub struct GithubActions {
+    url: Url,
+    token: Secret<String>,
+    built: Timestamp,
+    timeout: Duration,
+    cx: Context,
+}
+
+#[async_trait]
+impl Provider for GithubActions {
+    fn name(&self) -> &'static str {
+        KIND
+    }
+
+    async fn fetch(&self) -> Result<IdentityToken, Error> {
+        let outlook = self.outlook()?;
+        let bearer = Zeroizing::new(format!("bearer {}", self.token.expose()));
+        let http = &self.cx.http;
+        let request = http
+            .request(Reach::Network, Method::GET, self.url.clone())
+            .header(AUTHORIZATION, bearer.as_str())
+            .header(ACCEPT, "application/json; api-version=2.0");
+        let answer = http.send(Reach::Network, request, self.timeout, MAX_ANSWER).await?;
+        match answer.status {
+            200 => {}
+            401 | 403 => {
+                return Err(Error::rejected(format!(
+                    "{SERVICE} answered {}: the job's request token is refused; it ends about 6 h after the \
+                     job began, and `permissions: id-token: write` must not be taken from the job",
+                    answer.status
+                )));
+            }
+            _ => return Err(answer::refusal(SERVICE, &answer, None)),
+        }
+        let minted: Minted = answer::json(SERVICE, &answer)?;
+
+        let token = answer::identity(&self.cx, &minted.value, SERVICE, answer::IGNORED)?;
+        Ok(token.with_renewal(Renewal { outlook: Some(outlook), ..Renewal::default() }))
+    }
+}
+
+impl GithubActions {
+    /// When the request token ends: by its own `exp` where it is a JWT, as GitHub's are, else by estimate.
+    fn outlook(&self) -> Result<Outlook, Error> {
+        let until = match IdentityToken::parse_insecure(self.token.expose(), self.cx.clock.now()) {
+            Ok(token) => {
+                let reason =
+                    "the job's request token says that it ends then, and nothing renews it within the job";
+                return Ok(Outlook { until: token.expiry().wall(), reason: Arc::from(reason) });
+            }
+            Err(Malformed::Expired { at }) => {
+                return Err(Error::rejected(format!(
+                    "the job's request token ({TOKEN}) ended at {at}, and nothing renews it within the job; \
+                     split the work into jobs of under 6 h"
+                )));
+            }
+            Err(_) => self.built + REQUEST_TOKEN_LIFE,
+        };
+        let reason = "estimate: a job's request token lives about 6 h 10 min, counted from the start of this \
+                      daemon, since the job's own start is not told";
+        Ok(Outlook { until, reason: Arc::from(reason) })
+    }
+}
+
+#[derive(Deserialize)]
+struct Minted {
+    value: Zeroizing<String>,
+}
+
+pub(super) fn absent(env: &Env) -> String {
+    match env.var("GITHUB_ACTIONS").or_else(|| env.var("FORGEJO_ACTIONS")) {
+        Some(_) => format!(
+            "{URL} and {TOKEN} are not set, so the job may not ask for ID tokens; add `permissions: id-token: write` \
+             to the job (pull requests from forks never get it)"
+        ),
+        None => format!(
+            "provider {KIND}: {URL} and {TOKEN} are not set: this is no job of GitHub or Forgejo Actions"
+        ),
+    }
+}
+
+const KIND: &str = "github-actions";
+const SERVICE: &str = "the Actions ID token service";
+const URL: &str = "ACTIONS_ID_TOKEN_REQUEST_URL";
+const TOKEN: &str = "ACTIONS_ID_TOKEN_REQUEST_TOKEN";
+const TIMEOUT: Duration = Duration::from_secs(15);
+const MAX_ANSWER: usize = 128 * 1024;
+
+/// 6 h 10 min, as seen in a job's trace; GitHub does not document it.
+const REQUEST_TOKEN_LIFE: Duration = Duration::from_secs(6 * 3600 + 600);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::provider::answer::test::{context, jwt};
+
+    fn build(url: &str, token: &str) -> Result<GithubActions, Error> {
+        Config::default().build(context(&[(URL, url), (TOKEN, token)]))
+    }
+
+    #[test]
+    fn the_request_token_goes_by_https_or_to_this_machine_only() {
+        assert!(build("https://x.actions.githubusercontent.com/t?api-version=2.0", "t").is_ok());
+        assert!(build("http://127.0.0.1:9/t", "t").is_ok());
+        for url in ["http://metadata.internal/t", "http://169.254.169.254/t", "https://u:p@x/t", "nonsense"] {
+            assert!(matches!(build(url, "t"), Err(Error::Misconfigured { .. })), "{url}");
+        }
+    }
+
+    #[test]
+    fn the_audience_joins_the_query_of_the_runner() {
+        let provider = build("https://x/t?api-version=2.0", "t").expect("built");
+        assert_eq!(provider.url.query(), Some("api-version=2.0&audience=acme"));
+    }
+
+    #[test]
+    fn a_job_without_the_permission_is_told_which_one() {
+        let error =
+            Config::default().build(context(&[("GITHUB_ACTIONS", "true")])).err().expect("no permission");
+        assert!(error.to_string().contains("id-token: write"), "{error}");
+        assert!(present(&context(&[("GITHUB_ACTIONS", "true")]).env).is_none());
+    }
+
+    #[test]
+    fn the_outlook_is_the_request_tokens_own_end_where_it_says_so() {
+        let provider = build("https://x/t", &jwt(3600, "")).expect("built");
+        let outlook = provider.outlook().expect("alive");
+        let left = outlook.until.duration_since(provider.built).as_secs();
+        assert!((3595..=3600).contains(&left), "{left}");
+        assert!(!outlook.reason.contains("estimate"));
+    }
+
+    #[test]
+    fn the_outlook_of_an_opaque_request_token_is_called_an_estimate() {
+        let provider = build("https://x/t", "opaque").expect("built");
+        let outlook = provider.outlook().expect("an estimate");
+        assert_eq!(outlook.until, provider.built + REQUEST_TOKEN_LIFE);
+        assert!(outlook.reason.contains("estimate"));
+    }
+
+    #[test]
+    fn an_ended_request_token_is_refused_without_asking() {
+        let provider = build("https://x/t", &jwt(-5, "")).expect("built");
+        assert!(matches!(provider.outlook(), Err(Error::Rejected { .. })));
+    }
+}

@@ -1,0 +1,411 @@
+//! `kubernetes`: a token of the pod's service account, projected into a file or asked of the API server.
+//!
+//! A projected token needs no rights: the kubelet mints it for the audience that the pod says and swaps it at
+//! 80 % of its life. Without one, the pod's own account asks the API server for a token (TokenRequest), which
+//! needs a role; the refusal names the commands that give it. The API server is trusted by the cluster's own
+//! certificate and by nothing else.
+//!
+//! `iss` is the cluster's issuer, which W&B must be able to reach (EKS, GKE and AKS publish theirs), `sub` is
+//! `system:serviceaccount:NAMESPACE:NAME`, `aud` is what the projection or the request says.
+//!
+//! ```toml
+//! [profile.pod]
+//! audience = "acme"
+//! [profile.pod.provider.kubernetes]
+//! path = "/var/run/secrets/wandb/token"    # the default; without such a file, TokenRequest
+//! ```
+//!
+//! ```yaml
+//! volumes:
+//!   - name: wandb
+//!     projected:
+//!       sources: [{serviceAccountToken: {path: token, audience: acme, expirationSeconds: 3600}}]
+//! containers:
+//!   - volumeMounts: [{name: wandb, mountPath: /var/run/secrets/wandb}]
+//! ```
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use reqwest::Method;
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use url::Url;
+use zeroize::Zeroizing;
+
+use super::{Context, Error, Provider, answer, file};
+use crate::config_types::Seconds;
+use crate::env::Env;
+use crate::http::Reach;
+use crate::token::{Claims, IdentityToken};
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Config {
+    /// The projected token; `/var/run/secrets/wandb/token` is looked for unless said otherwise.
+    #[serde(default)]
+    pub path: Option<PathBuf>,
+    /// The folder of the pod's own account (`token`, `ca.crt`, `namespace`), where it is not the usual one.
+    #[serde(default)]
+    pub account_dir: Option<PathBuf>,
+    /// Ask for the token of this service account instead of the pod's own.
+    #[serde(default)]
+    pub service_account: Option<String>,
+    /// Its namespace; the pod's own unless said otherwise.
+    #[serde(default)]
+    pub namespace: Option<String>,
+    /// How long the token asked for shall live: 1 h unless said otherwise, 10 min at least.
+    #[serde(default)]
+    pub lifetime: Option<Seconds>,
+    /// Bind the token asked for to this pod, so that it ends with it. On by default for the pod's own account.
+    #[serde(default)]
+    pub bind_to_pod: Option<bool>,
+    /// For one request; 15 s unless said otherwise.
+    #[serde(default)]
+    pub timeout: Option<Seconds>,
+}
+
+impl Config {
+    pub fn build(self, cx: Context) -> Result<Kubernetes, Error> {
+        if let Some(path) =
+            [&self.path, &self.account_dir].into_iter().flatten().find(|path| path.is_relative())
+        {
+            let path = path.display();
+            return Err(Error::misconfigured(format!("provider {KIND}: paths must be absolute, not {path}")));
+        }
+        if self.lifetime.is_some_and(|lifetime| lifetime.0 < MIN_LIFETIME) {
+            return Err(Error::misconfigured(format!(
+                "provider {KIND}: lifetime must be 10m or more; the API server refuses less"
+            )));
+        }
+        if let (Some(_), Some(account)) = (&self.path, &self.service_account) {
+            return Err(Error::misconfigured(format!(
+                "provider {KIND}: `path` reads a projected token, `service-account = {account:?}` asks for \
+                 another; give one of the two"
+            )));
+        }
+        Ok(Kubernetes { config: self, cx })
+    }
+}
+
+/// Why a token for W&B is believed to be mounted here, if it is.
+pub fn present(_env: &Env) -> Option<String> {
+    Path::new(PROJECTED).exists().then(|| format!("{PROJECTED} exists: a projected service-account token"))
+}
+
+/// Why this is believed to be a pod that could ask the API server, if it is.
+pub fn in_pod(env: &Env) -> Option<String> {
+    env.var(HOST)?;
+    let token = Path::new(ACCOUNT_DIR).join("token");
+    token
+        .exists()
+        .then(|| format!("{HOST} is set and {} exists: a pod with a service account", token.display()))
+}
+
+pub struct Kubernetes {
+    config: Config,
+    cx: Context,
+}
+
+#[async_trait]
+impl Provider for Kubernetes {
+    fn name(&self) -> &'static str {
+        KIND
+    }
+
+    async fn fetch(&self) -> Result<IdentityToken, Error> {
+        match &self.config.path {
+            Some(path) => self.projected(path).await,
+            None if self.config.service_account.is_none() && Path::new(PROJECTED).exists() => {
+                self.projected(Path::new(PROJECTED)).await
+            }
+            None => self.request().await,
+        }
+    }
+}
+
+impl Kubernetes {
+    /// Opened by path each time, so that the kubelet's swap of `..data` is followed.
+    async fn projected(&self, path: &Path) -> Result<IdentityToken, Error> {
+        let raw = read(path).await?;
+        let source = path.display().to_string();
+        let token = self.cx.parse(&raw, &source).map_err(|error| match error {
+            // The kubelet never leaves a broken token behind: this is somebody's copy, half written.
+            Error::Rejected { message } => Error::transient(message),
+            other => other,
+        })?;
+        let fix = "set `audience` in the pod's `serviceAccountToken` projection";
+        answer::check_audience(&self.cx, &token, &source, fix)?;
+        Ok(token)
+    }
+
+    /// One TokenRequest with the pod's own account.
+    async fn request(&self) -> Result<IdentityToken, Error> {
+        let audience = self.cx.require_audience(KIND)?;
+        let dir = self.config.account_dir.as_deref().unwrap_or(Path::new(ACCOUNT_DIR));
+        let own = read(&dir.join("token")).await?;
+        let root = read(&dir.join("ca.crt")).await?;
+        let account = self.account(&own, dir).await?;
+        let url = self
+            .api()?
+            .join(&format!("api/v1/namespaces/{}/serviceaccounts/{}/token", account.namespace, account.name));
+        let url =
+            url.map_err(|_| Error::misconfigured("the service account's name does not fit in a URL"))?;
+
+        let lifetime = self.config.lifetime.map_or(LIFETIME, |lifetime| lifetime.0);
+        let mut spec = json!({ "audiences": [audience], "expirationSeconds": lifetime.as_secs() });
+        if let Some(pod) = &account.pod {
+            spec["boundObjectRef"] = pod.clone();
+        }
+        let body = json!({ "apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec });
+        let http = self.cx.http.with_root(root.as_bytes())?;
+        let bearer = Zeroizing::new(format!("Bearer {}", own.trim()));
+        let request = http
+            .request(Reach::Platform, Method::POST, url)
+            .header(AUTHORIZATION, bearer.as_str())
+            .header(CONTENT_TYPE, "application/json")
+            .body(body.to_string());
+        let timeout = self.config.timeout.map_or(TIMEOUT, |timeout| timeout.0);
+        let answer = http.send(Reach::Platform, request, timeout, MAX_ANSWER).await?;
+        if !matches!(answer.status, 200 | 201) {
+            return Err(account.refused(&answer));
+        }
+        let granted: Granted = answer::json(SERVICE, &answer)?;
+        answer::identity(&self.cx, &granted.status.token, SERVICE, answer::IGNORED)
+    }
+
+    /// Whose token to ask for: what is configured, else what the pod's own token and folder say.
+    async fn account(&self, own: &str, dir: &Path) -> Result<Account, Error> {
+        let claims = IdentityToken::parse_insecure(own, self.cx.clock.now()).map_err(|why| {
+            Error::transient(format!("the pod's own token in {}: {why}", dir.join("token").display()))
+        })?;
+        let claims = claims.claims();
+        let own = own_account(claims);
+        let namespace = match (&self.config.namespace, &own) {
+            (Some(namespace), _) => namespace.clone(),
+            (None, Some((namespace, _))) => namespace.clone(),
+            (None, None) => read(&dir.join("namespace")).await?.trim().to_owned(),
+        };
+        let name = match (&self.config.service_account, &own) {
+            (Some(name), _) => name.clone(),
+            (None, Some((_, name))) => name.clone(),
+            (None, None) => {
+                return Err(Error::misconfigured(format!(
+                    "the pod's own token does not say which service account it is; set `service-account` in \
+                     [profile.{}.provider.{KIND}]",
+                    self.cx.profile
+                )));
+            }
+        };
+        if ![&namespace, &name].into_iter().all(|name| is_name(name)) {
+            return Err(Error::misconfigured(format!("{namespace:?} / {name:?} names no service account")));
+        }
+        let ours = own.as_ref().is_some_and(|own| own.0 == namespace && own.1 == name);
+        let pod = self.config.bind_to_pod.unwrap_or(ours).then(|| own_pod(claims)).flatten();
+        let asker = own.unwrap_or_else(|| (namespace.clone(), name.clone()));
+        Ok(Account { namespace, name, pod, asker })
+    }
+
+    fn api(&self) -> Result<Url, Error> {
+        let host = self.cx.env.var(HOST).ok_or_else(|| {
+            Error::misconfigured(format!(
+                "no projected token at {PROJECTED}, and {HOST} is not set: this is no pod; mount a projected \
+                 token, or set `path`"
+            ))
+        })?;
+        let port = self.cx.env.var("KUBERNETES_SERVICE_PORT").unwrap_or_else(|| "443".to_owned());
+        let host = if host.contains(':') { format!("[{host}]") } else { host };
+        let url = Url::parse(&format!("https://{host}:{port}/")).ok().filter(|url| url.path() == "/");
+        url.ok_or_else(|| Error::misconfigured(format!("{HOST} and KUBERNETES_SERVICE_PORT make no address")))
+    }
+}
+
+/// The service account whose token is asked for, and the one that asks (namespace, name).
+struct Account {
+    namespace: String,
+    name: String,
+    /// The `boundObjectRef`.
+    pod: Option<Value>,
+    asker: (String, String),
+}
+
+impl Account {
+    /// The API server's refusal, with the commands that mend it.
+    fn refused(&self, answer: &crate::http::Answer) -> Error {
+        let status: Option<Status> = answer::json(SERVICE, answer).ok();
+        let said = status.as_ref().and_then(|status| status.message.as_deref());
+        let Self { namespace, name, asker: (from, asker), .. } = self;
+        match (answer::refusal(SERVICE, answer, said), answer.status) {
+            (Error::Rejected { message }, 403) => Error::misconfigured(format!(
+                "{message}; let the account ask for tokens: kubectl create role wandb-cred -n {namespace} \
+                 --verb=create --resource=serviceaccounts/token --resource-name={name} && kubectl create \
+                 rolebinding wandb-cred -n {namespace} --role=wandb-cred --serviceaccount={from}:{asker}"
+            )),
+            (Error::Rejected { message }, 401) => {
+                Error::rejected(format!("{message}; the API server does not accept the pod's own token"))
+            }
+            (Error::Misconfigured { message }, 404) => Error::misconfigured(format!(
+                "{message}; check that the account exists: kubectl get serviceaccount {name} -n {namespace}"
+            )),
+            (Error::Transient { message, retry_after }, _) => {
+                let asked = status.and_then(|status| status.details?.retry_after_seconds);
+                Error::Transient { message, retry_after: retry_after.or(asked.map(Duration::from_secs)) }
+            }
+            (error, _) => error,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Granted {
+    status: TokenStatus,
+}
+
+#[derive(Deserialize)]
+struct TokenStatus {
+    token: Zeroizing<String>,
+}
+
+/// The API server's error object.
+#[derive(Deserialize)]
+struct Status {
+    message: Option<String>,
+    details: Option<Details>,
+}
+
+#[derive(Deserialize)]
+struct Details {
+    #[serde(rename = "retryAfterSeconds")]
+    retry_after_seconds: Option<u64>,
+}
+
+/// Never on the daemon's one thread: the mount may hang.
+async fn read(path: &Path) -> Result<Zeroizing<String>, Error> {
+    let owned = path.to_owned();
+    let read = tokio::task::spawn_blocking(move || file::read(&owned)).await;
+    read.map_err(|_| Error::transient(format!("reading {} was cut short", path.display())))?
+}
+
+/// Namespace and name out of `system:serviceaccount:NAMESPACE:NAME`.
+fn own_account(claims: &Claims) -> Option<(String, String)> {
+    let (namespace, name) = claims.sub.as_deref()?.strip_prefix("system:serviceaccount:")?.split_once(':')?;
+    Some((namespace.to_owned(), name.to_owned()))
+}
+
+/// The reference to the pod that the kubelet bound the pod's own token to.
+fn own_pod(claims: &Claims) -> Option<Value> {
+    let pod = claims.other.get("kubernetes.io")?.get("pod")?;
+    let (name, uid) = (pod.get("name")?.as_str()?, pod.get("uid")?.as_str()?);
+    Some(json!({ "apiVersion": "v1", "kind": "Pod", "name": name, "uid": uid }))
+}
+
+/// A DNS subdomain name (RFC 1123), as the API server demands; also keeps a name from leaving its place in the path.
+fn is_name(name: &str) -> bool {
+    let letters = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-' || c == b'.';
+    !name.is_empty() && name.len() <= 253 && name.bytes().all(letters) && !name.starts_with('.')
+}
+
+const KIND: &str = "kubernetes";
+const SERVICE: &str = "the Kubernetes API server";
+const HOST: &str = "KUBERNETES_SERVICE_HOST";
+
+/// Where the documentation has users mount a token for W&B.
+const PROJECTED: &str = "/var/run/secrets/wandb/token";
+const ACCOUNT_DIR: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+
+const LIFETIME: Duration = Duration::from_secs(3600);
+const MIN_LIFETIME: Duration = Duration::from_secs(600);
+const TIMEOUT: Duration = Duration::from_secs(15);
+const MAX_ANSWER: usize = 256 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+    use crate::provider::answer::test::{context, jwt};
+
+    fn at(path: PathBuf) -> Kubernetes {
+        Config { path: Some(path), ..Config::default() }.build(context(&[])).expect("built")
+    }
+
+    /// Lays a projection as the kubelet does and returns the token's path.
+    fn project(dir: &Path, version: &str, content: &str) -> PathBuf {
+        std::fs::create_dir(dir.join(version)).expect("made");
+        std::fs::write(dir.join(version).join("token"), content).expect("written");
+        symlink(version, dir.join("..data_tmp")).expect("linked");
+        std::fs::rename(dir.join("..data_tmp"), dir.join("..data")).expect("swapped");
+        if !dir.join("token").exists() {
+            symlink("..data/token", dir.join("token")).expect("linked");
+        }
+        dir.join("token")
+    }
+
+    #[tokio::test]
+    async fn the_kubelets_swap_is_followed() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let provider = at(project(dir.path(), "..v1", &jwt(600, r#""aud":["acme"],"sub":"one""#)));
+        assert_eq!(provider.fetch().await.expect("the first").claims().sub.as_deref(), Some("one"));
+        project(dir.path(), "..v2", &jwt(600, r#""aud":["acme"],"sub":"two""#));
+        assert_eq!(provider.fetch().await.expect("the second").claims().sub.as_deref(), Some("two"));
+    }
+
+    #[tokio::test]
+    async fn a_half_written_or_missing_token_is_transient() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let whole = jwt(600, "");
+        let path = dir.path().join("token");
+        let provider = at(path.clone());
+        assert!(matches!(provider.fetch().await, Err(Error::Transient { .. })), "missing");
+        for part in ["", &whole[..10], &whole[..whole.rfind('.').expect("a JWT") - 3]] {
+            std::fs::write(&path, part).expect("written");
+            let error = provider.fetch().await.expect_err("not whole");
+            assert!(matches!(error, Error::Transient { .. }), "{part}: {error}");
+        }
+        std::fs::write(&path, whole).expect("written");
+        provider.fetch().await.expect("whole now");
+    }
+
+    #[tokio::test]
+    async fn another_audience_is_for_the_pods_author_to_mend() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let path = project(dir.path(), "..v1", &jwt(600, r#""aud":["https://kubernetes.default.svc"]"#));
+        let error = at(path).fetch().await.expect_err("for the API server");
+        assert!(
+            matches!(&error, Error::Misconfigured { message } if message.contains("serviceAccountToken"))
+        );
+    }
+
+    #[tokio::test]
+    async fn the_account_and_its_pod_are_read_from_the_pods_own_token() {
+        let own = jwt(
+            600,
+            r#""sub":"system:serviceaccount:ml:trainer","kubernetes.io":{"pod":{"name":"p-0","uid":"u-1"}}"#,
+        );
+        let ask = async |config: Config| {
+            let provider = config.build(context(&[])).expect("built");
+            provider.account(&own, Path::new("/nonexistent")).await
+        };
+        let account = ask(Config::default()).await.expect("known");
+        assert_eq!((account.namespace.as_str(), account.name.as_str()), ("ml", "trainer"));
+        assert_eq!(account.pod.expect("bound")["uid"], "u-1");
+        let other = Config { service_account: Some("other".into()), ..Config::default() };
+        let account = ask(other).await.expect("configured");
+        assert_eq!((account.name.as_str(), &account.pod), ("other", &None));
+        let evil = Config { service_account: Some("../../secrets".into()), ..Config::default() };
+        assert!(ask(evil).await.is_err());
+    }
+
+    #[test]
+    fn the_api_server_is_reached_by_https_and_ipv6_is_bracketed() {
+        let api = |host, port| {
+            let cx = context(&[(HOST, host), ("KUBERNETES_SERVICE_PORT", port)]);
+            Config::default().build(cx).expect("built").api().map(String::from)
+        };
+        assert_eq!(api("10.0.0.1", "6443").expect("an address"), "https://10.0.0.1:6443/");
+        assert_eq!(api("fd00::1", "443").expect("an address"), "https://[fd00::1]/");
+        assert!(api("evil/path", "x").is_err());
+    }
+}

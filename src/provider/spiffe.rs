@@ -1,0 +1,210 @@
+//! `spiffe`: a JWT-SVID from the SPIFFE Workload API, as SPIRE's agent serves it.
+//!
+//! One unary call on a connection of its own: nothing is cached, and no task outlives the call.
+//!
+//! `iss` is the trust domain's issuer where an OIDC discovery provider is deployed (SPIRE: `jwt_issuer`, without
+//! which W&B cannot check the token), `sub` is `spiffe://TRUST-DOMAIN/PATH`, `aud` is what is asked for.
+//!
+//! ```toml
+//! [profile.mesh]
+//! audience = "acme"
+//! [profile.mesh.provider.spiffe]
+//! socket = "unix:///run/spire/agent-sockets/api.sock"   # else SPIFFE_ENDPOINT_SOCKET
+//! spiffe-id = "spiffe://example.org/trainer"            # where the workload has several
+//! ```
+
+use std::path::Path;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde::Deserialize;
+use spiffe::transport::{Endpoint, GrpcStatusCode, TransportError};
+use spiffe::{SpiffeId, WorkloadApiClient, WorkloadApiError};
+use zeroize::Zeroizing;
+
+use super::{Context, Error, Provider, answer};
+use crate::config_types::Seconds;
+use crate::env::Env;
+use crate::redact::redact;
+use crate::token::IdentityToken;
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Config {
+    /// The Workload API, `unix:///PATH` or `tcp://127.0.0.1:PORT`; `SPIFFE_ENDPOINT_SOCKET` unless said otherwise.
+    #[serde(default)]
+    pub socket: Option<String>,
+    /// The identity to ask for, where the workload has several.
+    #[serde(default)]
+    pub spiffe_id: Option<String>,
+    /// The hint of the identity to take, where the workload has several.
+    #[serde(default)]
+    pub hint: Option<String>,
+    /// For one request; 10 s unless said otherwise.
+    #[serde(default)]
+    pub timeout: Option<Seconds>,
+}
+
+impl Config {
+    pub fn build(self, cx: Context) -> Result<Spiffe, Error> {
+        let socket = self.socket.or_else(|| cx.env.var(SOCKET)).ok_or_else(|| {
+            Error::misconfigured(format!("provider spiffe: set `socket`, or {SOCKET}, to the agent's socket"))
+        })?;
+        let endpoint = Endpoint::parse(&socket).map_err(|why| {
+            Error::misconfigured(format!(
+                "{socket:?} is no SPIFFE endpoint ({why}); write it as unix:///PATH"
+            ))
+        })?;
+        if let Endpoint::Tcp { host, .. } = &endpoint
+            && !host.is_loopback()
+        {
+            return Err(Error::misconfigured(format!(
+                "the SPIFFE endpoint {socket:?} is on the network, where the token would pass unencrypted; use \
+                 the agent's Unix socket"
+            )));
+        }
+        let spiffe_id = self.spiffe_id.as_deref().map(SpiffeId::new).transpose().map_err(|why| {
+            Error::misconfigured(format!(
+                "spiffe-id {:?}: {why}",
+                self.spiffe_id.as_deref().unwrap_or_default()
+            ))
+        })?;
+        cx.require_audience("spiffe")?;
+        let timeout = self.timeout.map_or(TIMEOUT, |timeout| timeout.0);
+        Ok(Spiffe { socket, endpoint, spiffe_id, hint: self.hint, timeout, cx })
+    }
+}
+
+/// Why a Workload API is believed to be here, if it is.
+pub fn present(env: &Env) -> Option<String> {
+    let socket = env.var(SOCKET)?;
+    match Endpoint::parse(&socket).ok()? {
+        Endpoint::Unix(path) if !path.exists() => None,
+        _ => Some(format!("{SOCKET} is set: a SPIFFE Workload API")),
+    }
+}
+
+pub struct Spiffe {
+    socket: String,
+    endpoint: Endpoint,
+    spiffe_id: Option<SpiffeId>,
+    hint: Option<String>,
+    timeout: Duration,
+    cx: Context,
+}
+
+#[async_trait]
+impl Provider for Spiffe {
+    fn name(&self) -> &'static str {
+        "spiffe"
+    }
+
+    async fn fetch(&self) -> Result<IdentityToken, Error> {
+        let jwt = tokio::time::timeout(self.timeout, self.ask()).await.map_err(|_| {
+            let (socket, after) = (&self.socket, self.timeout);
+            Error::transient(format!("the SPIFFE agent at {socket} did not answer within {after:?}"))
+        })??;
+        answer::identity(&self.cx, &jwt, "the SPIFFE agent", answer::IGNORED)
+    }
+}
+
+impl Spiffe {
+    async fn ask(&self) -> Result<Zeroizing<String>, Error> {
+        let audience = [self.cx.require_audience("spiffe")?];
+        let id = self.spiffe_id.as_ref();
+        let connected = WorkloadApiClient::connect(self.endpoint.clone()).await;
+        let client = connected.map_err(|error| self.class(&error))?;
+        // The client, and with it the connection's task, ends with this function.
+        match &self.hint {
+            None => client.fetch_jwt_token(audience, id).await.map(Zeroizing::new),
+            Some(hint) => client
+                .fetch_jwt_svid_by_hint(audience, id, hint)
+                .await
+                .map(|svid| Zeroizing::new(svid.token().to_owned())),
+        }
+        .map_err(|error| self.class(&error))
+    }
+
+    fn class(&self, error: &WorkloadApiError) -> Error {
+        let message =
+            format!("the SPIFFE agent at {}: {}", self.socket, redact(&error.to_string(), MAX_SAID));
+        match error {
+            WorkloadApiError::NoIdentityIssued | WorkloadApiError::PermissionDenied(_) => {
+                // A registration entry reaches the agent some seconds after it was made: not final.
+                Error::transient(format!(
+                    "{message}; it knows no registration entry for this process: spire-server entry create \
+                     -spiffeID ... -parentID ... -selector unix:uid:{}",
+                    rustix::process::geteuid().as_raw()
+                ))
+            }
+            WorkloadApiError::HintNotFound(_) => Error::misconfigured(message),
+            WorkloadApiError::Transport(TransportError::Status(status)) => match status.code() {
+                GrpcStatusCode::InvalidArgument | GrpcStatusCode::Unimplemented => {
+                    Error::misconfigured(message)
+                }
+                GrpcStatusCode::Unauthenticated => Error::rejected(message),
+                _ => Error::transient(message),
+            },
+            WorkloadApiError::Transport(_) => match &self.endpoint {
+                Endpoint::Unix(path) if !Path::new(path).exists() => {
+                    Error::transient(format!("{message}; {} does not exist (yet)", path.display()))
+                }
+                _ => Error::transient(message),
+            },
+            WorkloadApiError::JwtSvid(_) | WorkloadApiError::SpiffeId(_) => Error::rejected(message),
+            _ => Error::transient(message),
+        }
+    }
+}
+
+const SOCKET: &str = "SPIFFE_ENDPOINT_SOCKET";
+const TIMEOUT: Duration = Duration::from_secs(10);
+const MAX_SAID: usize = 300;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::provider::answer::test::context;
+
+    fn build(config: Config, socket: &str) -> Result<Spiffe, Error> {
+        config.build(context(&[(SOCKET, socket)]))
+    }
+
+    #[test]
+    fn the_token_never_crosses_a_network_in_the_clear() {
+        assert!(build(Config::default(), "tcp://127.0.0.1:8081").is_ok());
+        assert!(build(Config::default(), "unix:///run/spire/api.sock").is_ok());
+        for bad in ["tcp://10.0.0.1:8081", "tcp://host:1", "/run/api.sock", "unix://", ""] {
+            assert!(matches!(build(Config::default(), bad), Err(Error::Misconfigured { .. })), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_malformed_id_is_named() {
+        let config = Config { spiffe_id: Some("https://x".into()), ..Config::default() };
+        let error = build(config, "unix:///s").err().expect("no SPIFFE ID").to_string();
+        assert!(error.contains("https://x"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn an_agent_not_up_yet_is_transient() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let socket = format!("unix://{}/none.sock", dir.path().display());
+        let error = build(Config::default(), &socket).expect("built").fetch().await.expect_err("no agent");
+        assert!(
+            matches!(&error, Error::Transient { message, .. } if message.contains("does not exist")),
+            "{error}"
+        );
+        assert!(present(&context(&[(SOCKET, &socket)]).env).is_none());
+    }
+
+    #[test]
+    fn each_refusal_has_its_class() {
+        let provider = build(Config::default(), "unix:///s").expect("built");
+        let denied = WorkloadApiError::PermissionDenied("nope".into());
+        assert!(matches!(provider.class(&denied), Error::Transient { .. }));
+        let hint = WorkloadApiError::HintNotFound("h".into());
+        assert!(matches!(provider.class(&hint), Error::Misconfigured { .. }));
+        assert!(matches!(provider.class(&WorkloadApiError::EmptyResponse), Error::Transient { .. }));
+    }
+}
