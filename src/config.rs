@@ -42,12 +42,12 @@ pub struct General {
 }
 
 impl Config {
-    /// Reads `path`, or what the environment offers if there is no such file.
+    /// Reads `path`. Where there is no such file, and nobody said that there is one, the environment decides.
     pub fn load(path: &Path, env: &Env) -> Result<Self, Error> {
         let text = match read(path) {
             Ok(text) => text,
             Err(Error::Missing { .. }) if env.var("WANDB_CRED_CONFIG").is_none() => {
-                return from_env(path, env);
+                return from_env(env);
             }
             Err(error) => return Err(error),
         };
@@ -159,26 +159,24 @@ fn read(path: &Path) -> Result<String, Error> {
     std::fs::read_to_string(path).map_err(at)
 }
 
-/// One profile, `default`, from the variables that the SDK itself would use.
-fn from_env(path: &Path, env: &Env) -> Result<Config, Error> {
-    let Some(provider) = provider::from_env(env) else {
-        return Err(Error::Missing { path: path.to_owned() });
-    };
+/// Without a file: one profile, `default`, from whatever identity source is here, for the W&B server and the
+/// audience that the environment names.
+fn from_env(env: &Env) -> Result<Config, Error> {
     let base_url = match env.var("WANDB_BASE_URL") {
         Some(url) => url.parse().map_err(|error| Error::BaseUrlVariable { error })?,
         None => profile::BaseUrl::default(),
     };
-    let profile = profile::Config { base_url, ..profile::Config::new(provider) };
+    let provider = provider::Config::Auto(provider::auto::Config::default());
+    let audience = env.var("WANDB_CRED_AUDIENCE");
+    let profile = profile::Config { base_url, audience, ..profile::Config::new(provider) };
     Ok(Config { profiles: BTreeMap::from([("default".to_owned(), profile)]), ..Config::default() })
 }
 
 /// Why there is no usable configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No file, and nothing in the environment to go by.
-    #[error(
-        "there is no configuration at {}, and the environment names no identity source; run: wandb-cred init", path.display()
-    )]
+    /// The file that WANDB_CRED_CONFIG names does not exist.
+    #[error("there is no configuration at {}; mend WANDB_CRED_CONFIG, or run: wandb-cred init", path.display())]
     Missing { path: PathBuf },
     #[error("cannot read {}: {source}", path.display())]
     Unreadable { path: PathBuf, source: io::Error },

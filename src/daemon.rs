@@ -15,6 +15,7 @@ use rustix::process::Pid;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tracing::level_filters::LevelFilter;
 use tracing::{error, info, warn};
 
 use crate::clock::Clock;
@@ -68,9 +69,9 @@ struct Run {
     /// How to log; the journal with its fields when run by systemd and this is not given
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<log::Format>,
-    /// error, warn, info, debug or trace
-    #[arg(long, value_name = "LEVEL", env = "WANDB_CRED_LOG", default_value = "info")]
-    log_level: tracing::level_filters::LevelFilter,
+    /// off, error, warn, info, debug or trace; info unless given, warn beside a job
+    #[arg(long, value_name = "LEVEL", env = "WANDB_CRED_LOG")]
+    log_level: Option<LevelFilter>,
     /// End when this process ends
     #[arg(long, value_name = "PID")]
     lifetime_of: Option<i32>,
@@ -145,15 +146,51 @@ fn check(source: &Source) -> anyhow::Result<()> {
 #[error("{0}")]
 struct InvalidProfiles(String);
 
+/// A configuration for the best identity source that is here; the rest of what was looked for on stderr.
 fn detect() -> anyhow::Result<()> {
-    let env = Env::system();
-    let Some(provider::Config::File(file)) = provider::from_env(&env) else {
-        let missing = InvalidProfiles("the environment names no identity source".to_owned());
-        return Err(missing.into());
+    let (env, clock) = (Env::system(), Clock::system());
+    let cx = provider::Context {
+        profile: "default".to_owned(),
+        audience: None,
+        base_url: None,
+        http: Http::new(clock.clone()),
+        env: env.clone(),
+        clock,
     };
-    let path = toml::Value::from(file.path.display().to_string());
-    println!("# Found: WANDB_IDENTITY_TOKEN_FILE\n[profile.default.provider.file]\npath = {path}");
+    let findings = runtime()?.block_on(provider::auto::survey(&cx));
+    let (found, passed): (Vec<_>, Vec<_>) = findings.iter().partition(|finding| finding.found);
+    let Some(best) = found.first() else {
+        let passed: Vec<_> = passed.iter().map(|other| format!("  {}: {}", other.kind, other.why)).collect();
+        let message = format!("found no identity source here; looked for:\n{}", passed.join("\n"));
+        return Err(InvalidProfiles(message).into());
+    };
+    println!("# {}: {}", best.kind, best.why);
+    for other in &found[1..] {
+        println!("# also here: {} ({})", other.kind, other.why);
+    }
+    println!("[profile.default]");
+    let value = |text: String| toml::Value::from(text);
+    if let Some(url) = env.var("WANDB_BASE_URL") {
+        println!("base-url = {}", value(url));
+    }
+    match env.var("WANDB_CRED_AUDIENCE") {
+        Some(audience) => println!("audience = {}", value(audience)),
+        None => println!("# audience = \"the name of your W&B organization\""),
+    }
+    println!("\n[profile.default.provider.{}]", best.kind);
+    if let provider::Config::File(file) = &best.config {
+        println!("path = {}", value(file.path.display().to_string()));
+    }
     Ok(())
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS)
+        .thread_keep_alive(BLOCKING_IDLE)
+        .build()
+        .context("cannot start the runtime")
 }
 
 fn run(args: Run) -> anyhow::Result<()> {
@@ -166,15 +203,12 @@ fn run(args: Run) -> anyhow::Result<()> {
         // Out of the terminal's process group: Ctrl-C is for the job, which still needs tokens to end well.
         let _ = rustix::process::setsid();
     }
-    log::init(args.log_format, args.log_level);
+    // Beside a job our standard error is the job's own: only what matters goes there.
+    let level = if args.lifetime_of.is_some() { LevelFilter::WARN } else { LevelFilter::INFO };
+    log::init(args.log_format, args.log_level.unwrap_or(level));
     let env = Env::system();
     let places = places(&args.source)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .max_blocking_threads(BLOCKING_THREADS)
-        .thread_keep_alive(BLOCKING_IDLE)
-        .build()
-        .context("cannot start the runtime")?;
+    let runtime = runtime()?;
     let outcome = runtime.block_on(serve(env, places, args.lifetime_of, signals));
     // A provider's file on a dead mount may hold a blocking thread for ever.
     runtime.shutdown_timeout(Duration::from_millis(100));

@@ -423,7 +423,7 @@ impl<T: Expires> Keeper<T> {
         let Label { profile, stage } = &self.shared.label;
         match before {
             Some(_) => {
-                info!(%profile, %stage, next_renewal_s = wait.as_secs(), "renewed again after failure")
+                info!(%profile, %stage, next_renewal_s = wait.as_secs(), "renewed again after failure");
             }
             None => debug!(%profile, %stage, next_renewal_s = wait.as_secs(), "renewed"),
         }

@@ -149,12 +149,6 @@ impl Provider for Unusable {
     }
 }
 
-/// The source that the environment itself names, for running without a configuration file.
-pub fn from_env(env: &Env) -> Option<Config> {
-    let path = env.var("WANDB_IDENTITY_TOKEN_FILE")?.into();
-    Some(Config::File(file::Config { path }))
-}
-
 /// Why there is no identity token, by what to do next. Messages hold no token and no unparsed output.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {

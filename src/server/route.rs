@@ -8,6 +8,7 @@ use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use hyper::header::ORIGIN;
 use hyper::{Method, Request};
+use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use url::form_urlencoded;
 
@@ -123,7 +124,7 @@ async fn identity_token(state: &State, query: Option<&str>) -> Outcome {
     let now = state.clock.now();
     Ok(answer::json(&api::IdentityToken {
         identity_token: token.jwt().expose().clone(),
-        expires_at: token.expiry().wall(),
+        expires_at: whole(token.expiry().wall()),
         expires_in: token.expiry().remaining(now).as_secs(),
         profile: profile.name.to_string(),
     }))
@@ -137,7 +138,7 @@ fn status(state: &State) -> Answer {
     answer::json(&api::Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
-        started_at: state.started.wall,
+        started_at: whole(state.started.wall),
         socket: state.socket.clone(),
         config: state.directory().config.clone(),
         profiles: describe_all(state),
@@ -269,7 +270,7 @@ fn describe(member: &Member, default: bool, now: Now) -> api::Profile {
     let claims = claims.unwrap_or_default();
     let outlook = profile.access.read(|snapshot| {
         let outlook = snapshot.token.as_ref()?.renewal().outlook?;
-        Some(api::Outlook { until: outlook.until, reason: outlook.reason.to_string() })
+        Some(api::Outlook { until: whole(outlook.until), reason: outlook.reason.to_string() })
     });
     let hot = profile.demand.is_hot(now);
     api::Profile {
@@ -299,13 +300,18 @@ fn kept<T: Expires>(keeper: &Keeper<T>, hot: bool, now: Now) -> api::Kept {
         let expiry = snapshot.good(now, Duration::ZERO).map(Expires::expiry);
         api::Kept {
             state: snapshot.state(now),
-            expires_at: expiry.map(|expiry| expiry.wall()),
+            expires_at: expiry.map(|expiry| whole(expiry.wall())),
             expires_in: expiry.map(|expiry| expiry.remaining(now).as_secs()),
-            next_renewal: snapshot.due.filter(|_| hot).map(|due| due.wall),
+            next_renewal: snapshot.due.filter(|_| hot).map(|due| whole(due.wall)),
             last_error: snapshot.error.as_ref().map(ToString::to_string),
             failures: snapshot.failures,
         }
     })
+}
+
+/// Whole seconds, rounded down: what the wire carries.
+fn whole(at: Timestamp) -> Timestamp {
+    Timestamp::from_second(at.as_second()).unwrap_or(at)
 }
 
 /// The parameters that routes know.
