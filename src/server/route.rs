@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
-use hyper::header::ORIGIN;
-use hyper::{Method, Request};
+use hyper::header::{ALLOW, HeaderValue, ORIGIN};
+use hyper::{Method, Request, StatusCode};
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use url::form_urlencoded;
@@ -27,7 +27,14 @@ pub(super) async fn handle(
     request: Request<Incoming>,
 ) -> Result<Answer, std::convert::Infallible> {
     let (route, outcome) = dispatch(&state, peer, request).await;
-    let answer = outcome.unwrap_or_else(|problem| answer::problem(&problem));
+    let mut answer = outcome.unwrap_or_else(|problem| answer::problem(&problem));
+    if answer.status() == StatusCode::METHOD_NOT_ALLOWED
+        && let Some((_, method)) = ROUTES.iter().find(|(path, _)| *path == route)
+    {
+        // RFC 9110, section 15.5.6.
+        let allow = if method == Method::GET { "GET, HEAD" } else { method.as_str() };
+        answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
+    }
     state.metrics.count(route, answer.status().as_u16());
     Ok(answer)
 }
@@ -63,7 +70,7 @@ async fn dispatch(state: &Arc<State>, peer: Peer, request: Request<Incoming>) ->
     (route, outcome)
 }
 
-const ROUTES: [(&str, Method); 10] = [
+static ROUTES: [(&str, Method); 10] = [
     ("/v1/token", Method::GET),
     ("/v1/identity-token", Method::GET),
     ("/v1/profiles", Method::GET),
