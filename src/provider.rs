@@ -15,6 +15,8 @@ use crate::token::{IdentityToken, Malformed};
 
 mod answer;
 pub mod auto;
+pub mod azure;
+mod azure_platform;
 pub mod buildkite;
 pub mod circleci;
 pub mod client_credentials;
@@ -110,6 +112,7 @@ macro_rules! kinds {
 
 kinds! {
     Auto(auto) = "auto",
+    Azure(azure) = "azure",
     Buildkite(buildkite) = "buildkite",
     Circleci(circleci) = "circleci",
     ClientCredentials(client_credentials) = "client-credentials",
