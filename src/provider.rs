@@ -15,6 +15,11 @@ use crate::token::{IdentityToken, Malformed};
 
 mod answer;
 pub mod auto;
+pub mod aws;
+mod aws_credentials;
+mod aws_files;
+mod aws_metadata;
+mod aws_sts;
 pub mod azure;
 mod azure_platform;
 pub mod buildkite;
@@ -112,6 +117,7 @@ macro_rules! kinds {
 
 kinds! {
     Auto(auto) = "auto",
+    Aws(aws) = "aws",
     Azure(azure) = "azure",
     Buildkite(buildkite) = "buildkite",
     Circleci(circleci) = "circleci",
