@@ -15,6 +15,13 @@ use crate::token::{IdentityToken, Malformed};
 
 mod answer;
 pub mod auto;
+pub mod aws;
+mod aws_credentials;
+mod aws_files;
+mod aws_metadata;
+mod aws_sts;
+pub mod azure;
+mod azure_platform;
 pub mod buildkite;
 pub mod circleci;
 pub mod client_credentials;
@@ -110,6 +117,8 @@ macro_rules! kinds {
 
 kinds! {
     Auto(auto) = "auto",
+    Aws(aws) = "aws",
+    Azure(azure) = "azure",
     Buildkite(buildkite) = "buildkite",
     Circleci(circleci) = "circleci",
     ClientCredentials(client_credentials) = "client-credentials",

@@ -203,7 +203,7 @@ async fn run(case: Case) -> Result<(), String> {
     }
     if let Some(seconds) = expect.not_before_expiry {
         let got = renewal.and_then(|renewal| renewal.not_before_expiry).map(|before| before.as_secs());
-        if !got.is_some_and(|got| got.abs_diff(seconds) <= 5) {
+        if got.is_none_or(|got| got.abs_diff(seconds) > 5) {
             wrong.push(format!("wanted not to be asked before {seconds} s are left, got {got:?}"));
         }
     }

@@ -1,0 +1,224 @@
+//! Calls to AWS STS: the regional address, the SigV4 signature, and what the XML answer says. `aws` and
+//! `aws_credentials` call.
+
+use std::time::Duration;
+
+use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
+use aws_sigv4::sign::v4;
+use reqwest::Method;
+use reqwest::header::{CONTENT_TYPE, HeaderValue};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use url::Url;
+use zeroize::Zeroizing;
+
+use super::aws_credentials::Credentials;
+use super::{Context, Error, answer};
+use crate::http::{Answer, Reach, check_url};
+
+pub(super) struct Sts<'a> {
+    url: Url,
+    region: &'a str,
+    timeout: Duration,
+    cx: &'a Context,
+}
+
+/// STS said no, or nothing.
+pub(super) struct Refusal {
+    /// STS's own code; empty where there is none.
+    pub(super) code: String,
+    pub(super) error: Error,
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        Self { code: String::new(), error }
+    }
+}
+
+impl<'a> Sts<'a> {
+    /// `GetWebIdentityToken` is not to be had at the global address, so the region is always used.
+    pub(super) fn new(
+        cx: &'a Context,
+        endpoint: Option<&str>,
+        region: &'a str,
+        timeout: Duration,
+    ) -> Result<Self, Error> {
+        // The region becomes part of a host name.
+        if region.is_empty()
+            || !region.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        {
+            return Err(Error::misconfigured("the AWS region must look like eu-central-1"));
+        }
+        let named = |name: &'static str| Some((name, cx.env.var(name)?));
+        let ignored = cx.env.var("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS");
+        let ignored = ignored.is_some_and(|value| value.eq_ignore_ascii_case("true"));
+        let configured = endpoint.map(|url| ("endpoint-url", url.to_owned())).or_else(|| {
+            let set = named("AWS_ENDPOINT_URL_STS").or_else(|| named("AWS_ENDPOINT_URL"));
+            set.filter(|_| !ignored)
+        });
+        let url = match configured {
+            Some((name, url)) => {
+                let url =
+                    Url::parse(&url).map_err(|_| Error::misconfigured(format!("{name} is not a URL")))?;
+                check_url(&url, Reach::Network)
+                    .map_err(|why| Error::misconfigured(format!("{name}: {why}")))?;
+                url
+            }
+            None => {
+                Url::parse(&format!("https://sts.{region}.{}/", suffix(region))).expect("a checked region")
+            }
+        };
+        Ok(Self { url, region, timeout, cx })
+    }
+
+    /// One call; unsigned without credentials.
+    pub(super) async fn call<T: DeserializeOwned>(
+        &self,
+        form: &[(String, String)],
+        credentials: Option<&Credentials>,
+    ) -> Result<T, Refusal> {
+        // Holds a token where the call is AssumeRoleWithWebIdentity.
+        let body =
+            Zeroizing::new(url::form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish());
+        let http = &self.cx.http;
+        let mut request =
+            http.request(Reach::Network, Method::POST, self.url.clone()).header(CONTENT_TYPE, FORM);
+        if let Some(credentials) = credentials {
+            for (name, value) in self.signature(&body, credentials)? {
+                request = request.header(name, value);
+            }
+        }
+        let request = request.body(body.to_string());
+        let answer =
+            http.send(Reach::Network, request, self.timeout, MAX_ANSWER).await.map_err(Error::from)?;
+        if answer.status != 200 {
+            return Err(refusal(&answer));
+        }
+        let text = answer.text();
+        quick_xml::de::from_str(&text).map_err(|_| {
+            // The parser's words can quote the answer.
+            let kind =
+                answer.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("none");
+            let kind = crate::redact::redact(kind, 60);
+            Error::transient(format!("{SERVICE} answered 200 without the XML expected (content type {kind})"))
+                .into()
+        })
+    }
+
+    fn signature(
+        &self,
+        body: &str,
+        credentials: &Credentials,
+    ) -> Result<Vec<(&'static str, HeaderValue)>, Error> {
+        let unsignable = |why: &dyn std::fmt::Display| {
+            Error::misconfigured(format!(
+                "cannot sign with the AWS credentials ({}): {why}",
+                credentials.source
+            ))
+        };
+        let identity = aws_credential_types::Credentials::new(
+            credentials.id.clone(),
+            credentials.secret.expose().clone(),
+            credentials.session.as_ref().map(|session| session.expose().clone()),
+            None,
+            "wandb-cred",
+        )
+        .into();
+        let params = v4::SigningParams::builder()
+            .identity(&identity)
+            .region(self.region)
+            .name("sts")
+            .time(self.cx.clock.now().wall.into())
+            .settings(SigningSettings::default())
+            .build()
+            .map_err(|why| unsignable(&why))?
+            .into();
+        let headers = [(CONTENT_TYPE.as_str(), FORM)];
+        let body = SignableBody::Bytes(body.as_bytes());
+        let request = SignableRequest::new("POST", self.url.as_str(), headers.into_iter(), body)
+            .map_err(|why| unsignable(&why))?;
+        let (instructions, _) = sign(request, &params).map_err(|why| unsignable(&why))?.into_parts();
+        let (headers, _) = instructions.into_parts();
+        headers
+            .into_iter()
+            .map(|header| {
+                let mut value = HeaderValue::from_str(header.value())
+                    .map_err(|_| unsignable(&"they hold characters that no header can"))?;
+                value.set_sensitive(true);
+                Ok((header.name(), value))
+            })
+            .collect()
+    }
+}
+
+/// The class of each of STS's codes that says more than its status.
+fn refusal(answer: &Answer) -> Refusal {
+    let said = quick_xml::de::from_str::<ErrorResponse>(&answer.text()).ok().map(|answer| answer.error);
+    let Some(ErrorBody { code, message }) = said else {
+        return answer::refusal(SERVICE, answer, None).into();
+    };
+    let generic = answer::refusal(SERVICE, answer, Some(&format!("{code}: {message}")));
+    let words = generic.to_string();
+    let error = match code.trim_end_matches("Exception") {
+        "Throttling"
+        | "TooManyRequests"
+        | "RequestLimitExceeded"
+        | "IDPCommunicationError"
+        | "ServiceUnavailable"
+        | "InternalFailure" => Error::Transient { message: words, retry_after: answer.retry_after },
+        "SignatureDoesNotMatch" | "RequestExpired" | "RequestTimeTooSkewed"
+            if answer.skew.is_some_and(|skew| skew.abs() > MAX_SKEW) =>
+        {
+            let skew = answer.skew.unwrap_or_default();
+            Error::transient(format!("{words}; this machine's clock is off by {skew} s: set it (NTP)"))
+        }
+        "SignatureDoesNotMatch"
+        | "IncompleteSignature"
+        | "ExpiredToken"
+        | "InvalidClientTokenId"
+        | "UnrecognizedClient"
+        | "InvalidIdentityToken"
+        | "IDPRejectedClaim" => Error::rejected(words),
+        "RegionDisabled" => {
+            Error::misconfigured(format!("{words}; activate STS in this region, or set another `region`"))
+        }
+        _ => generic,
+    };
+    Refusal { code, error }
+}
+
+/// The DNS suffix of the region's partition, from botocore's partitions.json.
+fn suffix(region: &str) -> &'static str {
+    let table = [
+        ("cn-", "amazonaws.com.cn"),
+        ("eusc-", "amazonaws.eu"),
+        ("us-iso-", "c2s.ic.gov"),
+        ("us-isob-", "sc2s.sgov.gov"),
+        ("eu-isoe-", "cloud.adc-e.uk"),
+        ("us-isof-", "csp.hci.ic.gov"),
+    ];
+    let partition = table.iter().find(|(prefix, _)| region.starts_with(prefix));
+    partition.map_or("amazonaws.com", |(_, suffix)| suffix)
+}
+
+#[derive(Deserialize)]
+struct ErrorResponse {
+    #[serde(rename = "Error")]
+    error: ErrorBody,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct ErrorBody {
+    code: String,
+    #[serde(default)]
+    message: String,
+}
+
+pub(super) const VERSION: &str = "2011-06-15";
+const SERVICE: &str = "AWS STS";
+const FORM: &str = "application/x-www-form-urlencoded; charset=utf-8";
+const MAX_ANSWER: usize = 128 * 1024;
+/// STS takes 5 minutes.
+const MAX_SKEW: i64 = 240;

@@ -1,0 +1,389 @@
+//! `azure`: the managed identity of an Azure VM, App Service, Function, Container App, Arc machine or Azure ML
+//! compute.
+//!
+//! `iss` is `https://sts.windows.net/TENANT/`, `sub` the object ID of the identity, and `aud` must be the
+//! Application ID URI (or the client ID) of an application registered in the tenant: Entra ID gives no token for
+//! an audience it does not know. Tokens live for about a day and are cached by the platform, so asking early
+//! gives the old one: the keeper is told to wait for half of the life, as MSAL does.
+//!
+//! ```toml
+//! [profile.work]
+//! audience = "api://wandb"
+//! [profile.work.provider.azure]
+//! client-id = "..."      # only for a user-assigned identity
+//! ```
+//!
+//! Honoured: `AZURE_POD_IDENTITY_AUTHORITY_HOST`, `IDENTITY_ENDPOINT`, `IDENTITY_HEADER`, `IMDS_ENDPOINT`,
+//! `MSI_ENDPOINT`, `MSI_SECRET`, and `AZURE_CLIENT_ID` as DefaultAzureCredential does. Service Fabric
+//! (`IDENTITY_SERVER_THUMBPRINT`) is refused: it needs TLS that trusts a SHA-1 thumbprint and nothing else, which
+//! this program does not have. AKS workload identity is no managed identity: mount a second projected token and
+//! use the `kubernetes` provider.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use reqwest::Method;
+use reqwest::header::AUTHORIZATION;
+use serde::Deserialize;
+use url::Url;
+use zeroize::Zeroizing;
+
+pub use super::azure_platform::Platform;
+use super::azure_platform::{ARC_TOKENS, By, HIMDS, POD_HOST, detect, reach, read_key, vm_base};
+use super::{Context, Error, Provider, answer};
+use crate::config_types::Seconds;
+use crate::env::Env;
+use crate::http::Answer;
+use crate::token::{Expires as _, IdentityToken, Renewal, Secret};
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Config {
+    /// The Application ID URI to ask for, where it is not the profile's audience.
+    #[serde(default)]
+    pub resource: Option<String>,
+    /// A user-assigned identity, by one of its three names. Otherwise `AZURE_CLIENT_ID`, else the system-assigned.
+    #[serde(default)]
+    pub client_id: Option<String>,
+    #[serde(default)]
+    pub object_id: Option<String>,
+    #[serde(default)]
+    pub resource_id: Option<String>,
+    /// The system-assigned identity, whatever `AZURE_CLIENT_ID` says.
+    #[serde(default)]
+    pub system_assigned: bool,
+    /// Where this runs, if it is not to be found out.
+    #[serde(default)]
+    pub platform: Option<Platform>,
+    /// For one request; 10 s unless said otherwise.
+    #[serde(default)]
+    pub timeout: Option<Seconds>,
+}
+
+impl Config {
+    pub fn build(self, cx: Context) -> Result<Azure, Error> {
+        let identity = self.identity(&cx.env)?;
+        let resource = match &self.resource {
+            Some(resource) => resource.clone(),
+            None => cx.require_audience(KIND)?.to_owned(),
+        };
+        let platform = self.platform.unwrap_or_else(|| detect(&cx.env));
+        let (mut url, header, version) = platform.endpoint(&cx.env)?;
+        {
+            let mut query = url.query_pairs_mut();
+            query.append_pair("api-version", version).append_pair("resource", &resource);
+            if let Some((by, id)) = &identity {
+                query.append_pair(platform.parameter(*by), id);
+            }
+        }
+        let timeout = self.timeout.map_or(TIMEOUT, |timeout| timeout.0);
+        Ok(Azure { platform, url, header, identity, tokens: ARC_TOKENS.into(), timeout, cx })
+    }
+
+    fn identity(&self, env: &Env) -> Result<Option<(By, String)>, Error> {
+        let named: Vec<(By, String)> =
+            [(By::Client, &self.client_id), (By::Object, &self.object_id), (By::Resource, &self.resource_id)]
+                .into_iter()
+                .filter_map(|(by, id)| Some((by, id.clone()?)))
+                .collect();
+        match (named.as_slice(), self.system_assigned) {
+            ([], true) => Ok(None),
+            ([], false) => Ok(env.var("AZURE_CLIENT_ID").map(|id| (By::Client, id))),
+            ([one], false) if !one.1.is_empty() => Ok(Some(one.clone())),
+            _ => Err(Error::misconfigured(
+                "provider azure: give at most one of client-id, object-id, resource-id and system-assigned, and none empty",
+            )),
+        }
+    }
+}
+
+/// Why this is believed to be Azure with a managed identity, if it is; asks nobody.
+pub fn present(env: &Env) -> Option<String> {
+    if let Some(name) =
+        ["IDENTITY_ENDPOINT", "MSI_ENDPOINT", POD_HOST].iter().find(|name| env.var(name).is_some())
+    {
+        return Some(format!("{name} is set"));
+    }
+    if Path::new(HIMDS).exists() {
+        return Some(format!("{HIMDS} is installed: an Arc machine"));
+    }
+    let tag = std::fs::read_to_string(DMI_TAG).ok()?;
+    (tag.trim() == AZURE_TAG).then(|| format!("{DMI_TAG} says this is an Azure VM"))
+}
+
+/// Asks the metadata address whether it is Azure's, in half a second at most.
+pub async fn probe(cx: &Context) -> Result<String, String> {
+    let mut url = vm_base(&cx.env).map_err(|why| why.to_string())?;
+    url.set_path("/metadata/instance");
+    url.set_query(Some("api-version=2021-02-01"));
+    let host = url.host_str().unwrap_or_default().to_owned();
+    let reach = reach(&url);
+    let request = cx.http.request(reach, Method::GET, url).header(METADATA, "true");
+    let answer = cx.http.send(reach, request, PROBE, MAX_ANSWER).await.map_err(|why| why.to_string())?;
+    // Other clouds answer this address too, with 404 or a page of their own.
+    match serde_json::from_slice::<serde_json::Value>(&answer.body) {
+        Ok(instance) if answer.status == 200 && instance.get("compute").is_some() => {
+            Ok(format!("{host} answers as Azure's metadata service"))
+        }
+        _ => Err(format!("{host} answers, but not as Azure's metadata service")),
+    }
+}
+
+pub struct Azure {
+    platform: Platform,
+    url: Url,
+    header: Option<(&'static str, Secret<String>)>,
+    identity: Option<(By, String)>,
+    /// Where the Arc agent puts its keys.
+    tokens: PathBuf,
+    timeout: Duration,
+    cx: Context,
+}
+
+#[async_trait]
+impl Provider for Azure {
+    fn name(&self) -> &'static str {
+        KIND
+    }
+
+    async fn fetch(&self) -> Result<IdentityToken, Error> {
+        let answer = match self.platform {
+            Platform::Arc => {
+                let challenge = self.ask(None).await?;
+                let key = self.arc_key(&challenge).await?;
+                self.ask(Some(key)).await?
+            }
+            _ => self.ask(None).await?,
+        };
+        if answer.status != 200 {
+            return Err(self.refusal(&answer));
+        }
+        let given: Given = answer::json(self.who(), &answer)?;
+        self.check_identity(&given)?;
+        let raw = Zeroizing::new(given.access_token);
+        let fix = "set `audience` to what the token says, and let the W&B organization expect the same; or register \
+                   an application with that Application ID URI in the tenant (az ad app create --identifier-uris)";
+        let token = answer::identity(&self.cx, &raw, self.who(), fix)?;
+        let life = token.expiry().remaining(self.cx.clock.now());
+        let not_before_expiry = (life >= LONG_LIFE).then_some(life / 2);
+        Ok(token.with_renewal(Renewal { not_before_expiry, ..Renewal::default() }))
+    }
+}
+
+impl Azure {
+    async fn ask(&self, key: Option<Zeroizing<String>>) -> Result<Answer, Error> {
+        let reach = reach(&self.url);
+        let mut request = self.cx.http.request(reach, Method::GET, self.url.clone());
+        if self.platform != Platform::MachineLearning {
+            request = request.header(METADATA, "true");
+        }
+        if let Some((name, secret)) = &self.header {
+            request = request.header(*name, secret.expose());
+        }
+        if let Some(key) = key {
+            request = request.header(AUTHORIZATION, Zeroizing::new(format!("Basic {}", *key)).as_str());
+        }
+        let sent = self.cx.http.send(reach, request, self.timeout, MAX_ANSWER).await;
+        sent.map_err(|why| match Error::from(why) {
+            Error::Transient { message, retry_after } => {
+                let message = format!("{}: {message}; is this Azure, with a managed identity?", self.who());
+                Error::Transient { message, retry_after }
+            }
+            other => other,
+        })
+    }
+
+    /// The key the agent asks for: proof that we may read its folder. The answer names a file; only the name is
+    /// taken from it, and the folder is fixed, or the agent's port could ask for any file of this machine.
+    async fn arc_key(&self, challenge: &Answer) -> Result<Zeroizing<String>, Error> {
+        let who = self.who();
+        match challenge.status {
+            401 => {}
+            200 => return Err(Error::rejected(format!("{who} gave a token without asking for its key"))),
+            _ => return Err(self.refusal(challenge)),
+        }
+        let header = challenge.headers.get("www-authenticate").and_then(|value| value.to_str().ok());
+        let realm = header.and_then(|header| {
+            let (scheme, realm) = header.split_once('=')?;
+            scheme.trim().eq_ignore_ascii_case("basic realm").then(|| realm.trim().trim_matches('"'))
+        });
+        let name = realm.and_then(|realm| Path::new(realm).file_name()).map(PathBuf::from);
+        let Some(name) = name.filter(|name| name.extension().is_some_and(|end| end == "key")) else {
+            return Err(Error::rejected(format!("{who} answered 401 without naming a .key file")));
+        };
+        let path = self.tokens.join(name);
+        let shown = path.display().to_string();
+        let read = tokio::task::spawn_blocking(move || read_key(&path)).await;
+        read.map_err(|_| Error::transient(format!("reading {shown} was cut short")))?
+    }
+
+    /// An old Arc agent ignores which identity is asked for and answers with the machine's own.
+    fn check_identity(&self, given: &Given) -> Result<(), Error> {
+        let Some((by, id)) = self.identity.as_ref().filter(|_| self.platform == Platform::Arc) else {
+            return Ok(());
+        };
+        let got = match by {
+            By::Client => &given.client_id,
+            By::Object => &given.object_id,
+            By::Resource => {
+                if given.msi_res_id.is_some() {
+                    &given.msi_res_id
+                } else {
+                    &given.mi_res_id
+                }
+            }
+        };
+        if got.as_ref().is_some_and(|got| got.eq_ignore_ascii_case(id)) {
+            return Ok(());
+        }
+        Err(Error::rejected(format!(
+            "{} did not confirm the user-assigned identity; its agent is too old for these: update it, or use the \
+             system-assigned one",
+            self.who()
+        )))
+    }
+
+    fn refusal(&self, answer: &Answer) -> Error {
+        let who = self.who();
+        let said = serde_json::from_slice::<Refused>(&answer.body).unwrap_or_default().words();
+        let generic = answer::refusal(who, answer, said.as_deref());
+        match (answer.status, self.platform) {
+            (400, _) => Error::misconfigured(format!(
+                "{generic}; assign a managed identity (az vm identity assign, az webapp identity assign), check its \
+                 ID, and register an application with the resource as its Application ID URI in the tenant"
+            )),
+            // 410 is the service being updated: back within 70 seconds by its documentation.
+            (404 | 410, Platform::Vm) => {
+                Error::Transient { message: generic.to_string(), retry_after: answer.retry_after }
+            }
+            (403, Platform::Vm) if String::from_utf8_lossy(&answer.body).contains("unreachable") => {
+                Error::misconfigured(format!(
+                    "{who} cannot be reached: a proxy (Docker Desktop's?) answered in its place; this is no Azure VM"
+                ))
+            }
+            _ => generic,
+        }
+    }
+
+    fn who(&self) -> &'static str {
+        match self.platform {
+            Platform::ServiceFabric => "the Service Fabric identity endpoint",
+            Platform::AppService => "the App Service identity endpoint",
+            Platform::MachineLearning => "the Azure ML identity endpoint",
+            Platform::Arc => "the Azure Arc agent",
+            Platform::Vm => "the Azure instance metadata service",
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Given {
+    access_token: String,
+    client_id: Option<String>,
+    object_id: Option<String>,
+    msi_res_id: Option<String>,
+    mi_res_id: Option<String>,
+}
+
+/// The error bodies of all platforms.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Refused {
+    error: Option<serde_json::Value>,
+    error_description: Option<String>,
+    message: Option<String>,
+}
+
+impl Refused {
+    fn words(self) -> Option<String> {
+        let code = self.error.and_then(|error| match error {
+            serde_json::Value::String(code) => Some(code),
+            other => Some(other.get("message")?.as_str()?.to_owned()),
+        });
+        match (code, self.error_description.or(self.message)) {
+            (Some(code), Some(more)) => Some(format!("{code}: {more}")),
+            (one, other) => one.or(other),
+        }
+    }
+}
+
+const KIND: &str = "azure";
+const METADATA: &str = "Metadata";
+const DMI_TAG: &str = "/sys/class/dmi/id/chassis_asset_tag";
+/// The same on every Azure VM.
+const AZURE_TAG: &str = "7783-7084-3265-9085-8269-3286-77";
+const MAX_ANSWER: usize = 128 * 1024;
+const TIMEOUT: Duration = Duration::from_secs(10);
+const PROBE: Duration = Duration::from_millis(500);
+/// From this life on, MSAL renews at half of it.
+const LONG_LIFE: Duration = Duration::from_secs(2 * 3600);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::provider::answer::test::context;
+
+    fn build(vars: &[(&str, &str)], config: Config) -> Result<Azure, Error> {
+        config.build(context(vars))
+    }
+
+    #[test]
+    fn no_secret_goes_over_http_to_a_public_host() {
+        for vars in [
+            vec![("IDENTITY_ENDPOINT", "http://203.0.113.5/x"), ("IDENTITY_HEADER", "h")],
+            vec![("MSI_ENDPOINT", "http://203.0.113.5/x"), ("MSI_SECRET", "s")],
+            vec![(POD_HOST, "http://203.0.113.5")],
+            vec![(POD_HOST, "ftp://127.0.0.1")],
+            vec![("IDENTITY_ENDPOINT", "http://10.0.0.5/x"), ("IMDS_ENDPOINT", "http://10.0.0.5")],
+            vec![("IDENTITY_ENDPOINT", "https://example.com/x"), ("IMDS_ENDPOINT", "https://example.com")],
+        ] {
+            assert!(matches!(build(&vars, Config::default()), Err(Error::Misconfigured { .. })), "{vars:?}");
+        }
+    }
+
+    #[test]
+    fn identities_exclude_each_other() {
+        let one = Config { client_id: Some("c".into()), ..Config::default() };
+        assert!(build(&[], one.clone()).is_ok());
+        assert!(build(&[], Config { object_id: Some("o".into()), ..one.clone() }).is_err());
+        assert!(build(&[], Config { system_assigned: true, ..one }).is_err());
+        let own = Config { system_assigned: true, ..Config::default() };
+        assert_eq!(build(&[("AZURE_CLIENT_ID", "c")], own).expect("built").identity, None);
+        let inherited = build(&[("AZURE_CLIENT_ID", "c")], Config::default()).expect("built");
+        assert!(inherited.url.query().expect("a query").ends_with("&client_id=c"));
+    }
+
+    #[tokio::test]
+    async fn the_arc_agent_names_a_file_of_its_own_folder_only() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        std::fs::create_dir(dir.path().join("tokens")).expect("made");
+        std::fs::write(dir.path().join("tokens/good.key"), "proof").expect("written");
+        std::fs::write(dir.path().join("tokens/big.key"), "x".repeat(5000)).expect("written");
+        std::fs::write(dir.path().join("outside.key"), "planted").expect("written");
+        let vars = [("IDENTITY_ENDPOINT", "http://127.0.0.1/x"), ("IMDS_ENDPOINT", "http://127.0.0.1")];
+        let mut azure = build(&vars, Config::default()).expect("built");
+        azure.tokens = dir.path().join("tokens");
+        let key = async |challenge: &str| {
+            let mut headers = reqwest::header::HeaderMap::new();
+            headers.insert("www-authenticate", challenge.parse().expect("a header"));
+            let (sent, body) = (azure.cx.clock.now(), Zeroizing::default());
+            let answer = Answer { status: 401, headers, body, sent, retry_after: None, skew: None };
+            azure.arc_key(&answer).await.map(|key| key.to_string())
+        };
+        assert_eq!(key("Basic realm=/var/opt/azcmagent/tokens/good.key").await.expect("read"), "proof");
+        assert_eq!(key("Basic realm=/elsewhere/good.key").await.expect("the name alone counts"), "proof");
+        for challenge in [
+            "Basic realm=../outside.key",
+            "Basic realm=/etc/passwd",
+            "Basic realm=big.key",
+            "Basic realm=missing.key",
+            "Basic realm=",
+            "Basic realm=..",
+            "Bearer realm=good.key",
+            "nonsense",
+        ] {
+            assert!(key(challenge).await.is_err(), "{challenge}");
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! Where an Azure managed identity is asked for: the platforms, how each is recognised, its address, its secret
+//! and its spelling. `azure` asks; MSAL is the model for every value here.
+
+use std::path::Path;
+
+use serde::Deserialize;
+use url::Url;
+use zeroize::Zeroizing;
+
+use super::Error;
+use crate::env::Env;
+use crate::http::{Reach, check_url, is_loopback};
+use crate::token::Secret;
+
+/// Who answers for the identity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Platform {
+    ServiceFabric,
+    AppService,
+    MachineLearning,
+    Arc,
+    Vm,
+}
+
+impl Platform {
+    /// Address without query, secret header, and API version.
+    pub(super) fn endpoint(self, env: &Env) -> Result<Endpoint, Error> {
+        match self {
+            Self::ServiceFabric => Err(Error::misconfigured(
+                "provider azure: Service Fabric is not supported: its endpoint is trusted by a SHA-1 thumbprint only; \
+                 use the command provider with a program of the Azure SDK",
+            )),
+            Self::AppService => Ok((
+                variable(env, "IDENTITY_ENDPOINT")?,
+                Some(("X-IDENTITY-HEADER", secret(env, "IDENTITY_HEADER")?)),
+                "2019-08-01",
+            )),
+            Self::MachineLearning => Ok((
+                variable(env, "MSI_ENDPOINT")?,
+                Some(("secret", secret(env, "MSI_SECRET")?)),
+                "2017-09-01",
+            )),
+            Self::Arc => {
+                let url = match env.var("IDENTITY_ENDPOINT") {
+                    Some(_) => variable(env, "IDENTITY_ENDPOINT")?,
+                    None => Url::parse(ARC_ENDPOINT).expect("a constant URL"),
+                };
+                // The key of the second request is for the agent of this machine.
+                if !is_loopback(&url) {
+                    return Err(Error::misconfigured(
+                        "IDENTITY_ENDPOINT of an Arc machine must be an address of this machine",
+                    ));
+                }
+                Ok((url, None, "2020-06-01"))
+            }
+            Self::Vm => {
+                let mut url = vm_base(env)?;
+                let path = format!("{}/metadata/identity/oauth2/token", url.path().trim_end_matches('/'));
+                url.set_path(&path);
+                Ok((url, None, "2018-02-01"))
+            }
+        }
+    }
+
+    /// How this platform spells the name of a user-assigned identity; MSAL's table.
+    pub(super) fn parameter(self, by: By) -> &'static str {
+        match (by, self) {
+            (By::Client, Self::MachineLearning) => "clientid",
+            (By::Client, _) => "client_id",
+            (By::Object, _) => "object_id",
+            (By::Resource, Self::AppService) => "mi_res_id",
+            (By::Resource, _) => "msi_res_id",
+        }
+    }
+}
+
+pub(super) type Endpoint = (Url, Option<(&'static str, Secret<String>)>, &'static str);
+
+/// The three names of a user-assigned identity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum By {
+    Client,
+    Object,
+    Resource,
+}
+
+/// MSAL's order.
+pub(super) fn detect(env: &Env) -> Platform {
+    let set = |name| env.var(name).is_some();
+    if set("IDENTITY_ENDPOINT") && set("IDENTITY_HEADER") {
+        if set("IDENTITY_SERVER_THUMBPRINT") { Platform::ServiceFabric } else { Platform::AppService }
+    } else if set("MSI_ENDPOINT") && set("MSI_SECRET") {
+        Platform::MachineLearning
+    } else if (set("IDENTITY_ENDPOINT") && set("IMDS_ENDPOINT")) || Path::new(HIMDS).exists() {
+        Platform::Arc
+    } else {
+        Platform::Vm
+    }
+}
+
+pub(super) fn vm_base(env: &Env) -> Result<Url, Error> {
+    match env.var(POD_HOST) {
+        Some(_) => variable(env, POD_HOST),
+        None => Ok(Url::parse(IMDS).expect("a constant URL")),
+    }
+}
+
+/// A URL from the environment that may get a secret: https, or http to no public address.
+fn variable(env: &Env, name: &str) -> Result<Url, Error> {
+    let value = env.var(name).ok_or_else(|| Error::misconfigured(format!("{name} is not set")))?;
+    let url = Url::parse(&value).map_err(|_| Error::misconfigured(format!("{name} is not a URL")))?;
+    check_url(&url, Reach::Platform).map_err(|why| Error::misconfigured(format!("{name}: {why}")))?;
+    Ok(url)
+}
+
+fn secret(env: &Env, name: &str) -> Result<Secret<String>, Error> {
+    env.var(name).map(Secret::new).ok_or_else(|| Error::misconfigured(format!("{name} is not set")))
+}
+
+/// https proves the host by itself and may need the proxy; plain http stays on the platform.
+pub(super) fn reach(url: &Url) -> Reach {
+    if url.scheme() == "https" { Reach::Network } else { Reach::Platform }
+}
+
+pub(super) fn read_key(path: &Path) -> Result<Zeroizing<String>, Error> {
+    use std::io::Read as _;
+    let failed = |why: &dyn std::fmt::Display| {
+        Error::misconfigured(format!(
+            "cannot read the Arc agent's key {}: {why}; add this user to the group himds",
+            path.display()
+        ))
+    };
+    let file = std::fs::File::open(path).map_err(|why| failed(&why))?;
+    let meta = file.metadata().map_err(|why| failed(&why))?;
+    if !meta.is_file() || meta.len() > MAX_KEY {
+        return Err(failed(&"it is no file of 4 KiB or less"));
+    }
+    let mut key = Zeroizing::new(String::with_capacity(MAX_KEY as usize));
+    file.take(MAX_KEY).read_to_string(&mut key).map_err(|why| failed(&why))?;
+    Ok(key)
+}
+
+const IMDS: &str = "http://169.254.169.254";
+pub(super) const POD_HOST: &str = "AZURE_POD_IDENTITY_AUTHORITY_HOST";
+const ARC_ENDPOINT: &str = "http://localhost:40342/metadata/identity/oauth2/token";
+pub(super) const ARC_TOKENS: &str = "/var/opt/azcmagent/tokens";
+pub(super) const HIMDS: &str = "/opt/azcmagent/bin/himds";
+const MAX_KEY: u64 = 4096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn platforms_are_told_apart_in_msals_order() {
+        let app = [("IDENTITY_ENDPOINT", "http://127.0.0.1/x"), ("IDENTITY_HEADER", "h")];
+        let arc = [("IDENTITY_ENDPOINT", "http://127.0.0.1/x"), ("IMDS_ENDPOINT", "http://127.0.0.1")];
+        let ml = [("MSI_ENDPOINT", "http://127.0.0.1/x"), ("MSI_SECRET", "s")];
+        let fabric = [app[0], app[1], ("IDENTITY_SERVER_THUMBPRINT", "00")];
+        let detected = |vars: &[(&str, &str)]| detect(&Env::fixed(vars.iter().copied()));
+        assert_eq!(detected(&app), Platform::AppService);
+        assert_eq!(detected(&[app[0], app[1], ml[0], ml[1]]), Platform::AppService);
+        assert_eq!(detected(&[arc[0], arc[1], ml[0], ml[1]]), Platform::MachineLearning);
+        assert_eq!(detected(&arc), Platform::Arc);
+        assert_eq!(detected(&fabric), Platform::ServiceFabric);
+        assert_eq!(detected(&[]), Platform::Vm);
+    }
+}
