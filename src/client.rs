@@ -115,7 +115,7 @@ impl Client {
     }
 
     fn connect(&self, within: Duration) -> Result<UnixStream, Error> {
-        use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, connect, socket};
+        use rustix::net::{SocketAddrUnix, connect};
         if self.guarded
             && let Some(folder) = self.socket.parent()
         {
@@ -129,9 +129,7 @@ impl Client {
         }
         let io = |source: Errno| Error::Io { socket: self.socket.clone(), source: source.into() };
         let address = SocketAddrUnix::new(&self.socket).map_err(io)?;
-        let fd = socket(AddressFamily::UNIX, SocketType::STREAM, None).map_err(io)?;
-        // A terminal's child must not inherit it; macOS has no flag for this in socket(2).
-        rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC).map_err(io)?;
+        let fd = open().map_err(io)?;
         // On Linux the send time-out also bounds connect, which waits while a stuck daemon's queue is full.
         set_socket_timeout(&fd, Timeout::Send, Some(within)).map_err(io)?;
         set_socket_timeout(&fd, Timeout::Recv, Some(within)).map_err(io)?;
@@ -197,6 +195,22 @@ impl Client {
 
     fn malformed(&self, why: impl Into<String>) -> Error {
         Error::Malformed { socket: self.socket.clone(), why: why.into() }
+    }
+}
+
+/// A socket that no child inherits.
+fn open() -> rustix::io::Result<rustix::fd::OwnedFd> {
+    use rustix::net::{AddressFamily, SocketType};
+    #[cfg(target_os = "linux")]
+    {
+        let flags = rustix::net::SocketFlags::CLOEXEC;
+        rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let fd = rustix::net::socket(AddressFamily::UNIX, SocketType::STREAM, None)?;
+        rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC)?;
+        Ok(fd)
     }
 }
 

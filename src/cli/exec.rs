@@ -54,10 +54,10 @@ fn run(matches: &ArgMatches, env: &Env) -> Outcome {
         command.env("WANDB_CRED_SOCKET", &socket);
         client = Client::at(socket);
     }
-    args.need.check(&client, &args.profile, env)?;
     // The process stays the same when it becomes the command, so the job ends with the command.
     let job =
         job::register(&client, &args.profile, process::id(), env).map_err(|error| Failure::of(error, env))?;
+    args.need.check(&client, &job.profile, env)?;
     command.envs(job::variables(&job)?).env_remove(job::UNSET);
 
     let error = command.exec();
