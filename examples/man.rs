@@ -17,7 +17,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// File name and text of each page.
-pub fn pages() -> Result<Vec<(String, String)>, Box<dyn Error>> {
+pub(crate) fn pages() -> Result<Vec<(String, String)>, Box<dyn Error>> {
     let mut command = wandb_cred::cli::command();
     command.build();
     let mut pages = vec![("wandb-cred.1".to_owned(), page(&command, "wandb-cred", SECTIONS)?)];
@@ -30,23 +30,16 @@ pub fn pages() -> Result<Vec<(String, String)>, Box<dyn Error>> {
 
 fn page(command: &Command, name: &str, end: &str) -> Result<String, Box<dyn Error>> {
     let after = command.get_after_help().map(ToString::to_string).unwrap_or_default();
-    // clap_mangen would put "wandb-cred token" where a page is called wandb-cred-token.
-    let man = Man::new(
-        command
-            .clone()
-            .display_name(name.to_owned())
-            .bin_name(name.replacen('-', " ", 2).replacen(' ', "-", 1)),
-    )
-    .title(name.to_uppercase())
-    .source(concat!("wandb-cred ", env!("CARGO_PKG_VERSION")))
-    .manual("Weights & Biases credentials");
-    let mut page = Vec::new();
-    man.render_title(&mut page)?;
-    man.render_name_section(&mut page)?;
-    man.render_synopsis_section(&mut page)?;
-    man.render_description_section(&mut page)?;
-    man.render_options_section(&mut page)?;
-    let mut page = String::from_utf8(page)?;
+    let man = Man::new(command.clone().display_name(name.to_owned()));
+    let mut body = Vec::new();
+    man.render_name_section(&mut body)?;
+    man.render_synopsis_section(&mut body)?;
+    man.render_description_section(&mut body)?;
+    man.render_options_section(&mut body)?;
+    // No date: the pages change with the command line and with nothing else.
+    let version = concat!("wandb\\-cred ", env!("CARGO_PKG_VERSION"));
+    let mut page = format!(".TH {} 1 \"\" \"{version}\" \"{MANUAL}\"\n", escape(&name.to_uppercase()));
+    page += &String::from_utf8(body)?;
     if command.has_subcommands() {
         page += ".SH COMMANDS\n";
         for verb in command.get_subcommands().filter(|verb| verb.get_name() != "help") {
@@ -92,6 +85,8 @@ fn escape(text: &str) -> String {
         .collect::<Vec<_>>()
         .join("\n")
 }
+
+const MANUAL: &str = "Weights & Biases credentials";
 
 const SECTIONS: &str = include_str!("../man/wandb-cred.sections");
 
