@@ -92,12 +92,15 @@ impl Client {
         }
         request.extend_from_slice(b"\r\n");
         request.extend_from_slice(body);
-        match self.once(&request, within) {
-            // The daemon ended between taking the connection and answering, as in a restart. Every request
-            // may be repeated, and a service manager has the next daemon ready.
-            Err(Error::BrokeOff { received: 0, .. }) => self.once(&request, within),
-            other => other,
+        // A daemon that ended between taking the connection and answering is about to be started again by its
+        // service manager, and every request may be repeated.
+        for pause in RESTART_PAUSES {
+            match self.once(&request, within) {
+                Err(Error::BrokeOff { received: 0, .. }) => std::thread::sleep(pause),
+                other => return other,
+            }
         }
+        self.once(&request, within)
     }
 
     fn once(&self, request: &[u8], within: Duration) -> Result<Vec<u8>, Error> {
@@ -293,6 +296,9 @@ pub enum Error {
     #[error("{}", .0.detail)]
     Problem(Box<api::Problem>),
 }
+
+/// Longer in all than a restart takes: 100 ms until the service manager acts, and the start.
+const RESTART_PAUSES: [Duration; 2] = [Duration::from_millis(150), Duration::from_millis(500)];
 
 const MAX_HEADERS: usize = 32;
 const MAX_HEAD: usize = 16 * 1024;

@@ -78,6 +78,8 @@ fn bring_daemon(env: &Env, missing: &Client) -> Result<PathBuf, Failure> {
     let status = process::Command::new(&program)
         .args(["run", "--background", "--lifetime-of", &process::id().to_string()])
         .env("WANDB_CRED_SOCKET", &socket)
+        // Its log goes where the command's errors go, so it speaks only when something is wrong.
+        .env("WANDB_CRED_LOG", env.var("WANDB_CRED_LOG").unwrap_or_else(|| "warn".to_owned()))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .status();
