@@ -53,6 +53,7 @@ pub fn command() -> Command {
     let command = Command::new("wandb-cred")
         .version(env!("CARGO_PKG_VERSION"))
         .about(ABOUT)
+        .long_about(LONG_ABOUT)
         .after_help(AFTER_HELP)
         .subcommand_required(true)
         .arg_required_else_help(true)
@@ -115,9 +116,12 @@ fn usage(error: &clap::Error) -> ExitCode {
     }
 }
 
-const ABOUT: &str = "Always a good Weights & Biases token, from your own identity provider.
+const ABOUT: &str = "Always a good Weights & Biases token, from your own identity provider";
 
-Asks wandb-credd, the daemon that keeps the tokens fresh.";
+const LONG_ABOUT: &str = "Always a good Weights & Biases token, from your own identity provider.
+
+This program asks wandb-credd, a daemon of yours that keeps tokens fresh: it takes the identity that your organization \
+or your platform gives you, exchanges it for W&B access tokens, and renews them before they expire.";
 
 const AFTER_HELP: &str = "Try:
   wandb-cred exec -- python train.py      run a W&B program with credentials that stay fresh

@@ -92,12 +92,15 @@ impl Client {
         }
         request.extend_from_slice(b"\r\n");
         request.extend_from_slice(body);
-        match self.once(&request, within) {
-            // The daemon ended between taking the connection and answering, as in a restart. Every request
-            // may be repeated, and a service manager has the next daemon ready.
-            Err(Error::BrokeOff { received: 0, .. }) => self.once(&request, within),
-            other => other,
+        // A daemon that ended between taking the connection and answering is about to be started again by its
+        // service manager, and every request may be repeated.
+        for pause in RESTART_PAUSES {
+            match self.once(&request, within) {
+                Err(Error::BrokeOff { received: 0, .. }) => std::thread::sleep(pause),
+                other => return other,
+            }
         }
+        self.once(&request, within)
     }
 
     fn once(&self, request: &[u8], within: Duration) -> Result<Vec<u8>, Error> {
@@ -115,7 +118,7 @@ impl Client {
     }
 
     fn connect(&self, within: Duration) -> Result<UnixStream, Error> {
-        use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, connect, socket};
+        use rustix::net::{SocketAddrUnix, connect};
         if self.guarded
             && let Some(folder) = self.socket.parent()
         {
@@ -129,9 +132,7 @@ impl Client {
         }
         let io = |source: Errno| Error::Io { socket: self.socket.clone(), source: source.into() };
         let address = SocketAddrUnix::new(&self.socket).map_err(io)?;
-        let fd = socket(AddressFamily::UNIX, SocketType::STREAM, None).map_err(io)?;
-        // A terminal's child must not inherit it; macOS has no flag for this in socket(2).
-        rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC).map_err(io)?;
+        let fd = open().map_err(io)?;
         // On Linux the send time-out also bounds connect, which waits while a stuck daemon's queue is full.
         set_socket_timeout(&fd, Timeout::Send, Some(within)).map_err(io)?;
         set_socket_timeout(&fd, Timeout::Recv, Some(within)).map_err(io)?;
@@ -197,6 +198,22 @@ impl Client {
 
     fn malformed(&self, why: impl Into<String>) -> Error {
         Error::Malformed { socket: self.socket.clone(), why: why.into() }
+    }
+}
+
+/// A socket that no child inherits.
+fn open() -> rustix::io::Result<rustix::fd::OwnedFd> {
+    use rustix::net::{AddressFamily, SocketType};
+    #[cfg(target_os = "linux")]
+    {
+        let flags = rustix::net::SocketFlags::CLOEXEC;
+        rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let fd = rustix::net::socket(AddressFamily::UNIX, SocketType::STREAM, None)?;
+        rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC)?;
+        Ok(fd)
     }
 }
 
@@ -279,6 +296,9 @@ pub enum Error {
     #[error("{}", .0.detail)]
     Problem(Box<api::Problem>),
 }
+
+/// Longer in all than a restart takes: 100 ms until the service manager acts, and the start.
+const RESTART_PAUSES: [Duration; 2] = [Duration::from_millis(150), Duration::from_millis(500)];
 
 const MAX_HEADERS: usize = 32;
 const MAX_HEAD: usize = 16 * 1024;

@@ -54,10 +54,10 @@ fn run(matches: &ArgMatches, env: &Env) -> Outcome {
         command.env("WANDB_CRED_SOCKET", &socket);
         client = Client::at(socket);
     }
-    args.need.check(&client, &args.profile, env)?;
     // The process stays the same when it becomes the command, so the job ends with the command.
     let job =
         job::register(&client, &args.profile, process::id(), env).map_err(|error| Failure::of(error, env))?;
+    args.need.check(&client, &job.profile, env)?;
     command.envs(job::variables(&job)?).env_remove(job::UNSET);
 
     let error = command.exec();
@@ -78,6 +78,8 @@ fn bring_daemon(env: &Env, missing: &Client) -> Result<PathBuf, Failure> {
     let status = process::Command::new(&program)
         .args(["run", "--background", "--lifetime-of", &process::id().to_string()])
         .env("WANDB_CRED_SOCKET", &socket)
+        // Its log goes where the command's errors go, so it speaks only when something is wrong.
+        .env("WANDB_CRED_LOG", env.var("WANDB_CRED_LOG").unwrap_or_else(|| "warn".to_owned()))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .status();

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::failure::{Exit, Failure};
-use super::{profile, span};
+use super::span;
 use crate::api;
 use crate::client::Client;
 use crate::clock::Clock;
@@ -20,24 +20,21 @@ pub(super) struct Need {
 }
 
 impl Need {
-    pub(super) fn check(&self, client: &Client, choice: &profile::Choice, env: &Env) -> Result<(), Failure> {
+    /// To be asked once `profile` has a token: before its first one, nobody knows how long its identity lasts.
+    pub(super) fn check(&self, client: &Client, profile: &str, env: &Env) -> Result<(), Failure> {
         let Some(need) = self.need else { return Ok(()) };
         let status: api::Status =
             client.get("/v1/status", super::status::PATIENCE).map_err(|error| Failure::of(error, env))?;
-        let name = choice.name(env);
-        let profile = status.profiles.iter().find(|profile| match &name {
-            Some(name) => profile.name == *name,
-            None => profile.default,
-        });
-        // The request that follows tells what is wrong with the choice, if anything is.
-        let Some(api::Profile { name, outlook: Some(outlook), .. }) = profile else { return Ok(()) };
+        let outlook =
+            status.profiles.into_iter().find(|known| known.name == profile).and_then(|known| known.outlook);
+        let Some(outlook) = outlook else { return Ok(()) };
         let left = outlook.until.duration_since(Clock::system().now().wall);
         let left = Duration::try_from(left).unwrap_or_default();
         if left >= need {
             return Ok(());
         }
         let what = format!(
-            "the identity of profile {name} lasts until {} (in {}), not {}: {}",
+            "the identity of profile {profile} lasts until {} (in {}), not {}: {}",
             outlook.until,
             span::text(left.as_secs()),
             span::text(need.as_secs()),

@@ -50,7 +50,6 @@ fn args(command: Command) -> Command {
 fn run(matches: &ArgMatches, env: &Env) -> Outcome {
     let args: Args = super::typed(matches)?;
     let client = Client::find(env)?;
-    args.need.check(&client, &args.profile, env)?;
     let mut target = args.profile.target("/v1/token", env);
     for (name, value) in [("min_ttl", args.min_ttl), ("wait", args.wait.map(u64::from))] {
         if let Some(value) = value {
@@ -68,6 +67,7 @@ fn run(matches: &ArgMatches, env: &Env) -> Outcome {
         return Err(Failure::new(Exit::Configuration, "the daemon's answer holds no usable access token")
             .next("wandb-cred refresh"));
     }
+    args.need.check(&client, &token.profile, env)?;
     output::print_line(match args.format {
         Format::Json => String::from_utf8_lossy(&body).trim_end().to_owned(),
         format => render(&token, format),

@@ -94,7 +94,7 @@ fn exec_brings_a_daemon_where_none_runs() {
     let daemon = job_daemon();
     let home = daemon.folder.path();
     let script = format!(
-        "echo \"$@\" >{0}/arguments; ln -s {1} \"$WANDB_CRED_SOCKET\"",
+        "echo \"$@\" $WANDB_CRED_LOG >{0}/arguments; ln -s {1} \"$WANDB_CRED_SOCKET\"",
         home.display(),
         daemon.socket().display()
     );
@@ -112,7 +112,7 @@ fn exec_brings_a_daemon_where_none_runs() {
     let folder = home.join(format!("run/wandb-cred/exec-{pid}"));
     assert_eq!(ran.out, format!("{}/wandb-cred.sock\n700\n", folder.display()));
     let arguments = std::fs::read_to_string(home.join("arguments")).expect("the stand-in ran");
-    assert_eq!(arguments, format!("run --background --lifetime-of {pid}\n"));
+    assert_eq!(arguments, format!("run --background --lifetime-of {pid} warn\n"));
 }
 
 #[test]

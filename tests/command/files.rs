@@ -115,3 +115,16 @@ fn completions_are_scripts_their_shells_accept() {
         }
     }
 }
+
+#[path = "../../examples/man.rs"]
+#[expect(dead_code, reason = "its main is not for tests")]
+mod man;
+
+#[test]
+fn the_committed_manual_pages_are_those_of_this_command_line() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("man");
+    for (name, page) in man::pages().expect("rendered") {
+        let committed = std::fs::read_to_string(folder.join(&name)).unwrap_or_default();
+        assert!(committed == page, "man/{name} is stale; run: cargo run --example man -- man");
+    }
+}
