@@ -190,6 +190,25 @@ async fn client_credentials_pass_a_certified_provider_each_way() {
     assert!(error.to_string().contains("not a JWT"), "{error}");
 }
 
+#[test]
+#[ignore = "needs iproute2 and the right to make a network namespace"]
+fn a_metadata_address_that_is_a_black_hole_holds_nothing_up() {
+    // In a network of its own, where what is sent to link-local addresses vanishes without an answer.
+    let script = "ip link set lo up && ip link add hole type dummy && ip addr add 169.254.1.1/16 dev hole \
+                  && ip link set hole up && exec \"$0\" detect";
+    let dir = tempfile::tempdir().expect("temp dir");
+    let mut command = Command::new("unshare");
+    command.args(["--net", "sh", "-c", script, env!("CARGO_BIN_EXE_wandb-credd")]).env_clear();
+    command.env("PATH", std::env::var("PATH").unwrap_or_default()).env("HOME", dir.path());
+    let started = Clock::system().now().boot;
+    let output = command.output().expect("unshare runs");
+    let took = Clock::system().now().boot - started;
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(78), "{said}");
+    assert!(took > Duration::from_millis(400), "it was no black hole: {took:?}");
+    assert!(took < Duration::from_secs(3), "{took:?}");
+}
+
 /// A stand-in that runs until this is dropped.
 struct Agent {
     address: String,

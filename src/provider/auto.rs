@@ -21,21 +21,30 @@ use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
 
 use super::{
-    Context, Error, Provider, buildkite, circleci, file, gcp, github_actions, gitlab, kubernetes, spiffe,
-    wandb_sso,
+    Context, Error, Provider, aws, azure, buildkite, circleci, file, gcp, github_actions, gitlab, kubernetes,
+    spiffe, wandb_sso,
 };
 use crate::env::Env;
 use crate::paths;
 use crate::token::IdentityToken;
 
-/// Nothing to set: whoever wants to choose names the kind.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct Config {}
+/// Whoever wants to choose names the kind instead.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Config {
+    /// Whether to ask the clouds' metadata addresses when nothing else was found.
+    pub probe: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { probe: true }
+    }
+}
 
 impl Config {
     pub fn build(self, cx: Context) -> Result<Auto, Error> {
-        Ok(Auto { chosen: OnceCell::new(), cx })
+        Ok(Auto { probe: self.probe, chosen: OnceCell::new(), cx })
     }
 }
 
@@ -53,6 +62,10 @@ pub struct Finding {
 
 /// Looks for every kind; what was found comes first, the best at the top.
 pub async fn survey(cx: &Context) -> Vec<Finding> {
+    look(cx, true).await
+}
+
+async fn look(cx: &Context, probe: bool) -> Vec<Finding> {
     let env = cx.env.clone();
     // A file on a dead network mount must not stop this.
     let looking =
@@ -61,7 +74,7 @@ pub async fn survey(cx: &Context) -> Vec<Finding> {
         Ok(Ok(looks)) => looks,
         _ => ROWS.iter().map(|_| Look::Passed("its files could not be looked at in time".into())).collect(),
     };
-    if !looks.iter().any(|look| matches!(look, Look::Named(_) | Look::Local(_))) {
+    if probe && !looks.iter().any(|look| matches!(look, Look::Named(_) | Look::Local(_))) {
         let probes = ROWS.iter().map(|row| row.probe.map(|probe| probe(cx.clone()))).collect();
         for (look, answer) in looks.iter_mut().zip(ask(probes, PATIENCE).await) {
             match (answer, &*look) {
@@ -90,6 +103,7 @@ pub async fn survey(cx: &Context) -> Vec<Finding> {
 }
 
 pub struct Auto {
+    probe: bool,
     /// The choice, not a token: a machine does not change its platform while we run.
     chosen: OnceCell<Box<dyn Provider>>,
     cx: Context,
@@ -108,19 +122,22 @@ impl Provider for Auto {
 
 impl Auto {
     async fn choose(&self) -> Result<Box<dyn Provider>, Error> {
-        let findings = survey(&self.cx).await;
+        let findings = look(&self.cx, self.probe).await;
         let Some(best) = findings.first().filter(|finding| finding.found) else {
-            let passed: Vec<_> =
-                findings.iter().map(|finding| format!("{} ({})", finding.kind, finding.why)).collect();
-            return Err(Error::misconfigured(format!(
-                "found no identity source here; name one in [profile.{}.provider.KIND]. Looked for: {}",
-                self.cx.profile,
-                passed.join(", ")
-            )));
+            return Err(nothing(&self.cx.profile, &findings));
         };
         tracing::info!(profile = %self.cx.profile, kind = best.kind, why = %best.why, "identity source found");
         best.config.clone().build(self.cx.clone())
     }
+}
+
+fn nothing(profile: &str, findings: &[Finding]) -> Error {
+    let passed: Vec<_> =
+        findings.iter().map(|finding| format!("{} ({})", finding.kind, finding.why)).collect();
+    Error::misconfigured(format!(
+        "found no identity source here; name one in [profile.{profile}.provider.KIND]. Looked for: {}",
+        passed.join(", ")
+    ))
 }
 
 type Answer = Pin<Box<dyn Future<Output = Result<String, String>> + Send>>;
@@ -229,6 +246,32 @@ const ROWS: &[Row] = &[
         config: |_| super::Config::Circleci(circleci::Config::default()),
     },
     Row {
+        kind: "azure",
+        named: |env| {
+            any_set(env, &["IDENTITY_ENDPOINT", "MSI_ENDPOINT", "AZURE_POD_IDENTITY_AUTHORITY_HOST"])
+        },
+        local: azure::present,
+        probe: Some(|cx| Box::pin(async move { azure::probe(&cx).await })),
+        config: |_| super::Config::Azure(azure::Config::default()),
+    },
+    Row {
+        kind: "aws",
+        named: |env| {
+            any_set(
+                env,
+                &[
+                    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+                    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+                    "AWS_WEB_IDENTITY_TOKEN_FILE",
+                    "AWS_LAMBDA_FUNCTION_NAME",
+                ],
+            )
+        },
+        local: aws::present,
+        probe: Some(|cx| Box::pin(async move { aws::probe(&cx).await })),
+        config: |_| super::Config::Aws(aws::Config::default()),
+    },
+    Row {
         kind: "spiffe",
         named: |env| spiffe::present(env).ok_or_else(|| "SPIFFE_ENDPOINT_SOCKET names no socket".into()),
         local: |_| None,
@@ -289,12 +332,19 @@ mod tests {
     use super::*;
     use crate::provider::answer::test::{context, jwt};
 
-    /// No look at the real machine's firmware, nor at its network.
-    const NO_GCP: (&str, &str) = ("NO_GCE_CHECK", "true");
+    const QUIET: Config = Config { probe: false };
 
+    /// A test may run on a machine of any cloud, or in a pod.
+    const OF_THE_MACHINE: [&str; 4] = ["gcp", "azure", "aws", "kubernetes"];
+
+    /// Kinds found without asking the network, and without those of the machine that the test happens to run on.
     async fn found(vars: &[(&str, &str)]) -> Vec<&'static str> {
-        let findings = survey(&context(vars)).await;
-        findings.iter().filter(|finding| finding.found).map(|finding| finding.kind).collect()
+        let findings = look(&context(vars), false).await;
+        findings
+            .iter()
+            .filter(|finding| finding.found && !OF_THE_MACHINE.contains(&finding.kind))
+            .map(|finding| finding.kind)
+            .collect()
     }
 
     #[test]
@@ -314,15 +364,12 @@ mod tests {
         let dir = tempfile::tempdir().expect("temp dir");
         let token = dir.path().join("token");
         std::fs::write(&token, jwt(60, "")).expect("written");
-        let github = [
-            ("ACTIONS_ID_TOKEN_REQUEST_URL", "https://x/t"),
-            ("ACTIONS_ID_TOKEN_REQUEST_TOKEN", "t"),
-            NO_GCP,
-        ];
+        let github =
+            [("ACTIONS_ID_TOKEN_REQUEST_URL", "https://x/t"), ("ACTIONS_ID_TOKEN_REQUEST_TOKEN", "t")];
         assert_eq!(found(&github).await, ["github-actions"]);
         let both = [&github[..], &[("WANDB_IDENTITY_TOKEN_FILE", token.to_str().expect("UTF-8"))]].concat();
         assert_eq!(found(&both).await, ["file", "github-actions"]);
-        let gitlab = [("GITLAB_CI", "true"), ("WANDB_ID_TOKEN", "x"), NO_GCP];
+        let gitlab = [("GITLAB_CI", "true"), ("WANDB_ID_TOKEN", "x")];
         assert_eq!(found(&gitlab).await, ["gitlab"]);
     }
 
@@ -338,8 +385,8 @@ mod tests {
         let xdg = dir.path().to_str().expect("UTF-8");
         for path in [&own, &link] {
             let path = path.to_str().expect("UTF-8");
-            let cx = context(&[("XDG_RUNTIME_DIR", xdg), ("WANDB_IDENTITY_TOKEN_FILE", path), NO_GCP]);
-            let findings = survey(&cx).await;
+            let cx = context(&[("XDG_RUNTIME_DIR", xdg), ("WANDB_IDENTITY_TOKEN_FILE", path)]);
+            let findings = look(&cx, false).await;
             let file = findings.iter().find(|finding| finding.kind == "file").expect("in the table");
             assert!(!file.found && file.why.contains("wandb-cred writes itself"), "{file:?}");
         }
@@ -350,28 +397,27 @@ mod tests {
         let dir = tempfile::tempdir().expect("temp dir");
         let path = dir.path().join("identity.json");
         std::fs::write(&path, r#"{"version":1,"accounts":{}}"#).expect("written");
-        let vars = [("WANDB_IDENTITY_TOKEN_FILE", path.to_str().expect("UTF-8")), NO_GCP];
+        let vars = [("WANDB_IDENTITY_TOKEN_FILE", path.to_str().expect("UTF-8"))];
         assert_eq!(found(&vars).await.first(), Some(&"wandb-sso"));
     }
 
     #[tokio::test]
     async fn nothing_found_says_what_was_looked_for() {
-        let auto = Config::default().build(context(&[("GITHUB_ACTIONS", "true"), NO_GCP])).expect("built");
-        let error = auto.fetch().await.expect_err("nothing here");
+        let error = nothing("work", &look(&context(&[("GITHUB_ACTIONS", "true")]), false).await);
         let message = error.to_string();
         assert!(matches!(error, Error::Misconfigured { .. }));
         for row in ROWS {
             assert!(message.contains(row.kind), "{message}");
         }
-        assert!(message.contains("id-token: write") && message.contains("NO_GCE_CHECK"), "{message}");
-        assert_eq!(auto.name(), "auto");
+        assert!(message.contains("id-token: write"), "{message}");
     }
 
     #[tokio::test]
     async fn the_choice_is_the_provider() {
         let token = jwt(60, "");
-        let vars = [("GITLAB_CI", "true"), ("WANDB_ID_TOKEN", token.as_str()), NO_GCP];
-        let auto = Config::default().build(context(&vars)).expect("built");
+        let vars = [("GITLAB_CI", "true"), ("WANDB_ID_TOKEN", token.as_str())];
+        let auto = QUIET.build(context(&vars)).expect("built");
+        assert_eq!(auto.name(), "auto");
         auto.fetch().await.expect("a token");
         assert_eq!(auto.name(), "gitlab");
     }

@@ -82,7 +82,9 @@ class Api(BaseHTTPRequestHandler):
             why = f'serviceaccounts "{name}" is forbidden: User "{asker}" cannot create resource "serviceaccounts/token"'
             return self.status(403, "Forbidden", why)
         request = json.loads(body)
-        if (request["apiVersion"], request["kind"]) != ("authentication.k8s.io/v1", "TokenRequest"):
+        # Both may be absent, as the official Python client leaves them: the path says what is meant.
+        given = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest"} | request
+        if (given["apiVersion"], given["kind"]) != ("authentication.k8s.io/v1", "TokenRequest"):
             return self.status(400, "BadRequest", "no TokenRequest")
         spec = request["spec"]
         life = spec.get("expirationSeconds") or 3600
