@@ -20,6 +20,7 @@
 //! | `control` | `/sandbox/...`, through which tests steer and look |
 //! | `reply` | answers, broken ones included |
 //! | `demo` | the README's one command |
+//! | `signals` | Ctrl-C and its kin, as something to wait for |
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -33,6 +34,7 @@ use url::{Url, form_urlencoded};
 
 use crate::clock::Clock;
 use server::{Config, Sandbox, Settings};
+use signals::Signals;
 
 #[cfg(test)]
 mod checks;
@@ -44,6 +46,7 @@ mod idp;
 mod issuers;
 mod reply;
 pub mod server;
+mod signals;
 mod stats;
 mod tokens;
 mod wandb;
@@ -137,7 +140,7 @@ impl Serve {
                 std::fs::write(path, sandbox.url()).with_context(|| path.display().to_string())?;
             }
             println!("ready {}", sandbox.url());
-            let signals = signals()?;
+            let signals = Signals::install()?;
             sandbox.run(async move { drop(signals.recv().await) }).await;
             Ok(())
         })
@@ -200,33 +203,6 @@ fn get(base: &Url, path: &str) -> anyhow::Result<String> {
 
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")
-}
-
-/// SIGINT and SIGTERM, as readable ends: tokio's own signal support is not in this build.
-struct Signals(tokio::net::UnixStream);
-
-impl Signals {
-    /// Waits for one signal.
-    async fn recv(&self) -> std::io::Result<()> {
-        loop {
-            self.0.readable().await?;
-            match self.0.try_read(&mut [0; 8]) {
-                Ok(_) => return Ok(()),
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error),
-            }
-        }
-    }
-}
-
-/// Installs the handlers; from here on the signals no longer end the process by themselves.
-fn signals() -> anyhow::Result<Signals> {
-    let (read, write) = std::os::unix::net::UnixStream::pair()?;
-    read.set_nonblocking(true)?;
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        signal_hook::low_level::pipe::register(signal, write.try_clone()?)?;
-    }
-    Ok(Signals(tokio::net::UnixStream::from_std(read)?))
 }
 
 /// `EX_USAGE` of sysexits.
