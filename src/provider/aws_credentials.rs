@@ -114,7 +114,7 @@ impl Chain {
     async fn load(&self, region: &str) -> Result<Credentials, Error> {
         let env = &self.cx.env;
         if self.profile.is_none() && env.var("AWS_ACCESS_KEY_ID").is_some() {
-            return self.from_env();
+            return self.in_environment();
         }
         let profile = Profile::read(env, self.profile.as_deref()).await?;
         let role = profile.setting("role_arn").is_some();
@@ -156,7 +156,7 @@ impl Chain {
         })
     }
 
-    fn from_env(&self) -> Result<Credentials, Error> {
+    fn in_environment(&self) -> Result<Credentials, Error> {
         let env = &self.cx.env;
         let (Some(id), Some(secret)) = (env.var("AWS_ACCESS_KEY_ID"), env.var("AWS_SECRET_ACCESS_KEY"))
         else {

@@ -241,11 +241,11 @@ impl ClientCredentials {
     }
 
     /// Adds the client's proof to the form, or returns it as a header.
-    async fn prove<'f>(
+    async fn prove(
         &self,
         server: &Server,
         endpoint: &Url,
-        form: &mut Vec<(&'f str, Zeroizing<String>)>,
+        form: &mut Vec<(&str, Zeroizing<String>)>,
     ) -> Result<Option<Zeroizing<String>>, Error> {
         let secret = match &self.proof {
             Proof::Key(path) => {
