@@ -52,12 +52,32 @@ impl Drop for Bound {
     }
 }
 
+/// systemd's way: descriptors named by `LISTEN_FDS` (sd_listen_fds(3)).
+#[cfg(not(target_os = "macos"))]
 fn passed() -> Result<Option<UnixListener>, Error> {
     let mut passed = listenfd::ListenFd::from_env();
     match passed.len() {
         0 => Ok(None),
         1 => passed.take_unix_listener(0).map_err(Error::Passed),
         several => Err(Error::Several(several)),
+    }
+}
+
+/// launchd's way: descriptors asked for by the socket's name in the property list.
+#[cfg(target_os = "macos")]
+fn passed() -> Result<Option<UnixListener>, Error> {
+    match raunch::activate_socket(LAUNCHD_SOCKET) {
+        Ok(passed) => match passed.as_slice() {
+            [] => Ok(None),
+            // On macOS opening /dev/fd/N duplicates the descriptor, sockets too (fd(4)): so we get to own one
+            // without trusting a bare number.
+            [fd] => std::fs::File::open(format!("/dev/fd/{fd}"))
+                .map(|file| Some(UnixListener::from(std::os::fd::OwnedFd::from(file))))
+                .map_err(Error::Passed),
+            several => Err(Error::Several(several.len())),
+        },
+        // Started by hand, or by a property list without the socket.
+        Err(_) => Ok(None),
     }
 }
 
@@ -99,21 +119,23 @@ fn clear(socket: &Path) -> Result<(), Error> {
 }
 
 /// Who listens, for the message; the kernel knows.
+#[cfg(target_os = "linux")]
 fn holder(socket: &Path) -> String {
-    #[cfg(target_os = "linux")]
-    let pid = UnixStream::connect(socket)
-        .ok()
-        .and_then(|stream| rustix::net::sockopt::socket_peercred(&stream).ok())
-        .map(|cred| cred.pid.as_raw_nonzero().get());
-    #[cfg(not(target_os = "linux"))]
-    let pid: Option<i32> = None;
-    match pid {
-        Some(pid) => {
+    let peer =
+        UnixStream::connect(socket).and_then(|stream| Ok(rustix::net::sockopt::socket_peercred(&stream)?));
+    match peer {
+        Ok(peer) => {
+            let pid = peer.pid.as_raw_nonzero();
             let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
             format!("process {pid} ({})", name.trim())
         }
-        None => "another process".to_owned(),
+        Err(_) => "another process".to_owned(),
     }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn holder(_socket: &Path) -> String {
+    "another process".to_owned()
 }
 
 fn at(path: &Path, source: io::Error) -> Error {
@@ -140,3 +162,7 @@ pub enum Error {
 }
 
 const LOCK: &str = ".lock";
+
+/// The key under `Sockets` in launchd/io.github.wandb-cred.plist.
+#[cfg(target_os = "macos")]
+const LAUNCHD_SOCKET: &str = "api";
