@@ -23,3 +23,7 @@ endurance:
 # The packaged builds: a static command, the daemon, their sizes
 package:
     scripts/package
+
+# Type-check for macOS on Debian
+check-macos:
+    scripts/check-macos
