@@ -194,8 +194,9 @@ async fn client_credentials_pass_a_certified_provider_each_way() {
 #[ignore = "needs iproute2 and the right to make a network namespace"]
 fn a_metadata_address_that_is_a_black_hole_holds_nothing_up() {
     // In a network of its own, where what is sent to link-local addresses vanishes without an answer.
-    let script = "ip link set lo up && ip link add hole type dummy && ip addr add 169.254.1.1/16 dev hole \
-                  && ip link set hole up && exec \"$0\" detect";
+    let script = "ip link set lo up && ip link add hole type veth peer name end && ip link set hole up \
+                  && ip link set end up && ip addr add 169.254.1.1/16 dev hole \
+                  && ip neigh add 169.254.169.254 lladdr 02:00:00:00:00:01 dev hole && exec \"$0\" detect";
     let dir = tempfile::tempdir().expect("temp dir");
     let mut command = Command::new("unshare");
     command.args(["--net", "sh", "-c", script, env!("CARGO_BIN_EXE_wandb-credd")]).env_clear();
