@@ -3,6 +3,7 @@
 //! The identity keeper calls [`Provider::fetch`] and nobody else does.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -11,11 +12,13 @@ use serde::Deserialize;
 use crate::clock::Clock;
 use crate::env::Env;
 use crate::http::{self, Http};
+use crate::oidc::session::Session;
 use crate::token::{IdentityToken, Malformed};
 
 pub mod command;
 pub mod env_var;
 pub mod file;
+pub mod oidc;
 
 /// A source of identity tokens.
 ///
@@ -28,6 +31,11 @@ pub trait Provider: Send + Sync {
 
     /// One attempt at a fresh identity token. May be cancelled at any await.
     async fn fetch(&self) -> Result<IdentityToken, Error>;
+
+    /// Where a person can sign in for it, if that is how it gets its tokens.
+    fn session(&self) -> Option<Arc<Session>> {
+        None
+    }
 }
 
 /// What every provider may need, handed to [`Config::build`].
@@ -72,6 +80,7 @@ pub enum Config {
     /// Not written by anybody: a profile whose table is wrong, and why.
     #[serde(skip)]
     Invalid(String),
+    Oidc(oidc::Config),
 }
 
 impl Config {
@@ -82,6 +91,7 @@ impl Config {
             Self::Env(config) => Box::new(config.build(cx)?),
             Self::File(config) => Box::new(config.build(cx)?),
             Self::Invalid(why) => return Err(Error::misconfigured(why)),
+            Self::Oidc(config) => Box::new(config.build(cx)?),
         })
     }
 
@@ -98,6 +108,7 @@ impl Config {
             Self::Env(_) => "env",
             Self::File(_) => "file",
             Self::Invalid(_) => "invalid",
+            Self::Oidc(_) => "oidc",
         }
     }
 }
