@@ -17,6 +17,7 @@ use crate::oidc::session::{Session, SignedOut};
 use crate::oidc::{self, Tokens};
 
 mod browser;
+pub mod follow;
 mod loopback;
 pub mod notify;
 mod page;

@@ -36,6 +36,21 @@ pub struct Quirks {
 }
 
 impl Preset {
+    /// The provider that issuers of this form belong to.
+    pub fn of_issuer(issuer: &str) -> Self {
+        let host = issuer.split('/').nth(2).unwrap_or_default();
+        let under = |domain: &str| host == domain || host.ends_with(&format!(".{domain}"));
+        match () {
+            () if under("okta.com") || under("oktapreview.com") => Self::Okta,
+            () if under("login.microsoftonline.com") => Self::Entra,
+            () if host.starts_with("cognito-idp.") && under("amazonaws.com") => Self::Cognito,
+            () if under("auth0.com") => Self::Auth0,
+            () if under("accounts.google.com") => Self::Google,
+            () if issuer.contains("/realms/") => Self::Keycloak,
+            () => Self::Generic,
+        }
+    }
+
     pub fn quirks(self) -> &'static Quirks {
         match self {
             Self::Generic => &GENERIC,
@@ -167,6 +182,7 @@ mod tests {
             (Preset::Keycloak, "https://sso.example.com/realms/acme"),
         ] {
             assert_eq!(preset.check_issuer(good), None, "{good}");
+            assert_eq!(Preset::of_issuer(good), preset, "{good}");
         }
         for (preset, bad, said) in [
             (Preset::Entra, "https://login.microsoftonline.com/common/v2.0", "TENANT-ID"),

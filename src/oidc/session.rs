@@ -27,6 +27,25 @@ pub struct Session {
     clock: Clock,
     inner: Mutex<Inner>,
     person: watch::Sender<Option<Person>>,
+    changes: watch::Sender<Change>,
+}
+
+/// What a person has done last; the number tells one from the next.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Change {
+    #[default]
+    None,
+    SignedIn(u64),
+    SignedOut(u64),
+}
+
+impl Change {
+    fn next(self) -> u64 {
+        match self {
+            Self::None => 1,
+            Self::SignedIn(n) | Self::SignedOut(n) => n + 1,
+        }
+    }
 }
 
 /// Who is signed in, for people to read.
@@ -85,7 +104,8 @@ impl Session {
             issuer: party.settings.issuer.as_str().to_owned(),
             client_id: party.settings.client_id.clone(),
         };
-        Self { party, store, key, clock, inner: Mutex::default(), person: watch::Sender::new(None) }
+        let (person, changes) = (watch::Sender::new(None), watch::Sender::default());
+        Self { party, store, key, clock, inner: Mutex::default(), person, changes }
     }
 
     pub fn profile(&self) -> &str {
@@ -95,6 +115,11 @@ impl Session {
     /// Who is signed in, as far as has been seen: nothing is asked for it.
     pub fn person(&self) -> watch::Receiver<Option<Person>> {
         self.person.subscribe()
+    }
+
+    /// Sign-ins and sign-outs.
+    pub fn changes(&self) -> watch::Receiver<Change> {
+        self.changes.subscribe()
     }
 
     /// One attempt at a fresh identity token.
@@ -137,6 +162,7 @@ impl Session {
             ))
         })?;
         self.person.send_replace(Some(person.clone()));
+        self.changes.send_modify(|change| *change = Change::SignedIn(change.next()));
         Ok(person)
     }
 
@@ -150,6 +176,7 @@ impl Session {
         self.store.delete(&self.key).await.map_err(|error| Error::transient(error.to_string()))?;
         *inner = Inner::default();
         self.person.send_replace(None);
+        self.changes.send_modify(|change| *change = Change::SignedOut(change.next()));
         let revoked = match saved.as_ref().and_then(|saved| saved.refresh_token.as_ref()) {
             Some(token) => {
                 let token = Secret::new(token.to_string());

@@ -33,8 +33,9 @@ pub struct Config {
     /// Instead of the preset's.
     #[serde(default)]
     pub scopes: Option<Vec<String>>,
+    /// Told from the issuer where it is not given.
     #[serde(default)]
-    pub preset: Preset,
+    pub preset: Option<Preset>,
     #[serde(default)]
     pub token_store: secrets::Kind,
     #[serde(default)]
@@ -69,13 +70,14 @@ impl Config {
         let issuer = IssuerUrl::new(self.issuer.clone())
             .map_err(|_| wrong(format!("issuer `{}` is no URL", self.issuer)))?;
         check_url(issuer.url(), Reach::Network).map_err(|error| wrong(format!("issuer: {error}")))?;
-        if let Some(advice) = self.preset.check_issuer(&self.issuer) {
+        let preset = self.preset.unwrap_or_else(|| Preset::of_issuer(&self.issuer));
+        if let Some(advice) = preset.check_issuer(&self.issuer) {
             return Err(wrong(advice));
         }
         if self.client_id.is_empty() {
             return Err(wrong("client-id is empty".to_owned()));
         }
-        let quirks = self.preset.quirks();
+        let quirks = preset.quirks();
         let scopes =
             self.scopes.unwrap_or_else(|| quirks.scopes.iter().map(|&scope| scope.to_owned()).collect());
         if !scopes.iter().any(|scope| scope == "openid") {
@@ -109,7 +111,7 @@ impl Config {
             client_id: self.client_id,
             client_secret,
             scopes,
-            preset: self.preset,
+            preset,
             audience: cx.audience.clone(),
             flow: self.flow,
             redirect_host,
