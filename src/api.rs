@@ -242,3 +242,77 @@ impl ProblemKind {
         }
     }
 }
+
+/// `POST /v1/login`: begins a sign-in, or joins the one that is under way for this profile.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LoginRequest {
+    #[serde(default)]
+    pub profile: Option<String>,
+    #[serde(default)]
+    pub method: LoginMethod,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LoginMethod {
+    /// A browser on this machine.
+    #[default]
+    Browser,
+    /// A code, typed in on any other device.
+    Device,
+}
+
+/// Answer of `POST /v1/login` and `GET /v1/login/{id}`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Login {
+    /// 32 hexadecimal digits.
+    pub id: String,
+    pub profile: String,
+    pub method: LoginMethod,
+    pub state: LoginState,
+    /// What to open: the authorization URL, or the page that takes the code.
+    pub url: String,
+    /// With `device`: what to type there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_code: Option<String>,
+    /// With `device`: a page that has the code filled in already.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url_with_code: Option<String>,
+    /// The sign-in is given up then.
+    pub expires_at: Timestamp,
+    /// Who has signed in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<String>,
+    /// Why it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LoginState {
+    /// The person has not answered yet.
+    Waiting,
+    SignedIn,
+    Failed,
+}
+
+/// Answer of `POST /v1/logout`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Logout {
+    pub profile: String,
+    /// Who was signed in; absent if nobody was.
+    pub account: Option<String>,
+    /// Whether the provider has ended the session too.
+    pub revoked: bool,
+    /// Why it has not, where it could have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// `POST /v1/lock` and `POST /v1/unlock`, and their answers: while locked, no token is handed out.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Locked {
+    pub locked: bool,
+}

@@ -17,6 +17,9 @@ mod exec;
 mod failure;
 mod init;
 mod job;
+mod lock;
+mod login;
+mod logout;
 mod need;
 mod output;
 mod profile;
@@ -81,6 +84,10 @@ const VERBS: &[Verb] = &[
     env::VERB,
     status::VERB,
     refresh::VERB,
+    login::VERB,
+    logout::VERB,
+    lock::LOCK,
+    lock::UNLOCK,
     init::VERB,
     check::VERB,
     service::VERB,

@@ -26,7 +26,7 @@ use crate::paths::Places;
 use crate::profile::{self, Parts};
 use crate::sdk_files::Files;
 use crate::server::{self, Directory, Member, State, bind};
-use crate::{process, provider};
+use crate::{login, oidc, process, provider};
 
 mod background;
 mod log;
@@ -53,6 +53,18 @@ enum Command {
     Check(Source),
     /// Print a configuration for what the environment offers
     Detect,
+    /// Print, as JSON, the identity provider that a W&B server names for an organization
+    Discover(Discover),
+}
+
+#[derive(clap::Args)]
+struct Discover {
+    /// The W&B server, as a host name or an https URL
+    #[arg(long, value_name = "HOST")]
+    host: String,
+    /// The organization's name, where the server has several
+    #[arg(long, value_name = "NAME")]
+    organization: Option<String>,
 }
 
 #[derive(clap::Args)]
@@ -94,6 +106,7 @@ pub fn main() -> ExitCode {
         Some(Command::Run(run_args)) => run(run_args),
         Some(Command::Check(source)) => check(&source),
         Some(Command::Detect) => detect(),
+        Some(Command::Discover(wanted)) => discover(&wanted),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -107,7 +120,7 @@ pub fn main() -> ExitCode {
 fn exit_code(error: &anyhow::Error) -> u8 {
     if error.is::<config::Error>() || error.is::<crate::paths::Error>() || error.is::<InvalidProfiles>() {
         CONFIG
-    } else if error.is::<bind::Error>() {
+    } else if error.is::<bind::Error>() || error.is::<oidc::discover::Error>() {
         UNAVAILABLE
     } else {
         error.downcast_ref::<background::Failed>().map_or(SOFTWARE, |failed| failed.code)
@@ -193,6 +206,14 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
         .context("cannot start the runtime")
 }
 
+fn discover(wanted: &Discover) -> anyhow::Result<()> {
+    let http = Http::new(Clock::system());
+    let asked = oidc::discover::cli_config(&http, &wanted.host, wanted.organization.as_deref());
+    let found = runtime()?.block_on(asked)?;
+    println!("{}", serde_json::to_string(&found).expect("plain data"));
+    Ok(())
+}
+
 fn run(args: Run) -> anyhow::Result<()> {
     if args.background {
         return Ok(background::spawn(&places(&args.source)?.socket)?);
@@ -259,6 +280,7 @@ async fn serve(
     drop(bound);
     stop.send_replace(true);
     let _ = server.await;
+    household.settled().await;
     Ok(())
 }
 
@@ -336,8 +358,24 @@ impl Household {
         if let Some(files) = &files {
             tasks.spawn(Arc::clone(files).run(Arc::clone(&profile), self.parts.clock.clone()));
         }
+        if let Some(session) = &profile.session {
+            let clock = self.parts.clock.clone();
+            tasks.spawn(login::follow::follow(Arc::clone(&profile), Arc::clone(session), clock));
+        }
         let member = Arc::new(Member::new(profile, files));
         Running { member, fingerprint, _tasks: tasks }
+    }
+
+    /// Waits for refreshes under way: a refresh token that was redeemed must reach its store.
+    async fn settled(&self) {
+        let all = async {
+            for running in self.running.values() {
+                if let Some(session) = &running.member.profile.session {
+                    session.settle().await;
+                }
+            }
+        };
+        let _ = tokio::time::timeout(SETTLE, all).await;
     }
 
     /// SIGHUP. Validated whole before anything is swapped; profiles that failed look again.
@@ -371,6 +409,9 @@ const CONFIG: u8 = 78;
 
 /// For files and name look-ups, which are the only things that block.
 const BLOCKING_THREADS: usize = 8;
+
+/// A refresh under way at the end: one request, and one write to a keyring.
+const SETTLE: Duration = Duration::from_secs(10);
 
 /// Idle threads end soon: an idle daemon is one thread.
 const BLOCKING_IDLE: Duration = Duration::from_secs(1);

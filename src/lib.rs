@@ -17,9 +17,9 @@
 //! | level | modules |
 //! |---|---|
 //! | 0 words | [`token`] [`clock`] [`backoff`] [`env`] [`paths`] [`api`] [`http`] [`redact`] [`config_types`] [`process`] |
-//! | 1 stages | [`provider`], [`exchange`] |
+//! | 1 stages | [`provider`], [`exchange`], [`oidc`], [`secrets`] |
 //! | 2 keeper | [`keeper`], [`profile`] |
-//! | 3 edges | [`server`], [`sdk_files`] |
+//! | 3 edges | [`server`], [`sdk_files`], [`login`] |
 //! | 4 wiring | [`config`], [`daemon`] |
 //! | beside | [`client`], [`cli`], [`sandbox`] |
 
@@ -35,6 +35,8 @@ pub mod env;
 pub mod exchange;
 pub mod http;
 pub mod keeper;
+pub mod login;
+pub mod oidc;
 pub mod paths;
 pub mod process;
 pub mod profile;
@@ -42,5 +44,6 @@ pub mod provider;
 pub mod redact;
 pub mod sandbox;
 pub mod sdk_files;
+pub mod secrets;
 pub mod server;
 pub mod token;

@@ -64,6 +64,17 @@ pub fn config_dir(env: &Env) -> Result<PathBuf, Error> {
     Ok(dirs.config_dir().to_path_buf())
 }
 
+/// The folder for what must outlive a reboot: `$XDG_STATE_HOME/wandb-cred`, `~/.local/state/wandb-cred`, or
+/// `~/Library/Application Support/wandb-cred` on macOS.
+pub fn state_dir(env: &Env) -> Result<PathBuf, Error> {
+    if let Some(dir) = env.var("XDG_STATE_HOME").filter(|dir| Path::new(dir).is_absolute()) {
+        return Ok(Path::new(&dir).join("wandb-cred"));
+    }
+    let home = env.var("HOME").ok_or(Error::NoHome)?;
+    let below = if cfg!(target_os = "macos") { "Library/Application Support" } else { ".local/state" };
+    Ok(Path::new(&home).join(below).join("wandb-cred"))
+}
+
 /// `$XDG_RUNTIME_DIR/wandb-cred`; where that is unset (batch jobs, cron: systemd/systemd#3355)
 /// `/run/user/UID/wandb-cred` if that folder is ours, else `$TMPDIR/wandb-cred-UID`.
 fn runtime_base(env: &Env) -> PathBuf {

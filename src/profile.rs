@@ -16,6 +16,7 @@ use crate::env::Env;
 use crate::exchange::Exchange;
 use crate::http::{self, Http, Reach};
 use crate::keeper::{Demand, Keeper, Label, Policy, Stage};
+use crate::oidc::session::Session;
 use crate::provider;
 use crate::token::{AccessToken, IdentityToken};
 
@@ -91,6 +92,7 @@ impl Config {
             provider: provider.name(),
             audience: self.audience.clone(),
             serve_identity_token: self.serve_identity_token,
+            session: provider.session(),
             demand,
             identity: identity.clone(),
             access,
@@ -124,6 +126,8 @@ pub struct Profile {
     pub provider: &'static str,
     pub audience: Option<String>,
     pub serve_identity_token: bool,
+    /// Where a person signs in, if that is how this profile gets its tokens.
+    pub session: Option<Arc<Session>>,
     pub demand: Arc<Demand>,
     pub identity: Keeper<IdentityToken>,
     pub access: Keeper<AccessToken>,

@@ -3,6 +3,7 @@
 //! The identity keeper calls [`Provider::fetch`] and nobody else does.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -11,6 +12,7 @@ use serde::Deserialize;
 use crate::clock::Clock;
 use crate::env::Env;
 use crate::http::{self, Http};
+use crate::oidc::session::Session;
 use crate::token::{IdentityToken, Malformed};
 
 mod answer;
@@ -32,6 +34,7 @@ pub mod gcp;
 pub mod github_actions;
 pub mod gitlab;
 pub mod kubernetes;
+pub mod oidc;
 pub mod spiffe;
 pub mod wandb_sso;
 
@@ -46,6 +49,11 @@ pub trait Provider: Send + Sync {
 
     /// One attempt at a fresh identity token. May be cancelled at any await.
     async fn fetch(&self) -> Result<IdentityToken, Error>;
+
+    /// Where a person can sign in for it, if that is how it gets its tokens.
+    fn session(&self) -> Option<Arc<Session>> {
+        None
+    }
 }
 
 /// What every provider may need, handed to [`Config::build`].
@@ -129,6 +137,7 @@ kinds! {
     GithubActions(github_actions) = "github-actions",
     Gitlab(gitlab) = "gitlab",
     Kubernetes(kubernetes) = "kubernetes",
+    Oidc(oidc) = "oidc",
     Spiffe(spiffe) = "spiffe",
     WandbSso(wandb_sso) = "wandb-sso",
 }

@@ -19,6 +19,7 @@ pub mod bind;
 mod jobs;
 mod metrics;
 mod route;
+mod sign_in;
 mod state;
 
 pub use state::{Directory, Member, State};

@@ -15,7 +15,7 @@ use std::time::Duration;
 use clap::{ArgMatches, Command};
 
 use super::failure::{Exit, Failure};
-use super::{Outcome, Verb, daemon_binary, job, need, profile};
+use super::{Outcome, Verb, daemon_binary, job, login, need, profile};
 use crate::client::Client;
 use crate::env::Env;
 use crate::paths::{self, Places};
@@ -55,14 +55,29 @@ fn run(matches: &ArgMatches, env: &Env) -> Outcome {
         client = Client::at(socket);
     }
     // The process stays the same when it becomes the command, so the job ends with the command.
-    let job =
-        job::register(&client, &args.profile, process::id(), env).map_err(|error| Failure::of(error, env))?;
+    let register = || job::register(&client, &args.profile, process::id(), env);
+    let job = match register() {
+        Ok(job) => job,
+        Err(error) => {
+            login::offer(&client, error, env)?;
+            register().map_err(|error| Failure::of(error, env))?
+        }
+    };
     args.need.check(&client, &job.profile, env)?;
     command.envs(job::variables(&job)?).env_remove(job::UNSET);
 
     let error = command.exec();
     let exit = if error.kind() == ErrorKind::NotFound { Exit::NotFound } else { Exit::NotExecutable };
     Err(Failure::new(exit, format!("cannot run {}: {error}", program.display())))
+}
+
+/// The daemon that answers, or one that ends with this process.
+pub(super) fn daemon(env: &Env) -> Result<Client, Failure> {
+    let client = Client::find(env)?;
+    if client.is_running(PATIENCE) {
+        return Ok(client);
+    }
+    bring_daemon(env, &client).map(Client::at)
 }
 
 /// Starts a daemon that ends with this process (and so with the command), and gives its socket.

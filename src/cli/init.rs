@@ -73,7 +73,7 @@ fn detect(env: &Env) -> Result<String, Failure> {
 }
 
 /// All or nothing, mode 0600; an existing file only falls to `force`.
-fn write(config: &Path, text: &str, force: bool) -> Result<(), Failure> {
+pub(super) fn write(config: &Path, text: &str, force: bool) -> Result<(), Failure> {
     // A configuration that is a link into a folder of dotfiles stays one.
     let config = &config.canonicalize().unwrap_or_else(|_| config.to_owned());
     let at = |source| Failure::from(paths::Error::Io { path: config.clone(), source });

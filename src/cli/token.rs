@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::{ArgMatches, Command, ValueEnum};
 
 use super::failure::{Exit, Failure};
-use super::{Outcome, Verb, need, output, profile, shell};
+use super::{Outcome, Verb, login, need, output, profile, shell};
 use crate::api;
 use crate::client::Client;
 use crate::env::Env;
@@ -60,7 +60,13 @@ fn run(matches: &ArgMatches, env: &Env) -> Outcome {
         }
     }
     let patience = args.wait.map_or(PATIENCE, |wait| Duration::from_secs(wait.into())) + GRACE;
-    let body = client.get_body(&target, patience).map_err(|error| Failure::of(error, env))?;
+    let body = match client.get_body(&target, patience) {
+        Ok(body) => body,
+        Err(error) => {
+            login::offer(&client, error, env)?;
+            client.get_body(&target, patience).map_err(|error| Failure::of(error, env))?
+        }
+    };
     let token: api::Token = client.parse(&body).map_err(|error| Failure::of(error, env))?;
     // A token goes into headers, shells and files: one that is more than a word would do more than identify.
     if !is_bearer(&token.access_token) {

@@ -12,9 +12,9 @@ use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use url::form_urlencoded;
 
-use super::Peer;
 use super::answer::{self, Answer};
 use super::state::{Directory, Member, State};
+use super::{Peer, sign_in};
 use crate::api::{self, Problem, ProblemKind};
 use crate::clock::Now;
 use crate::keeper::{Keeper, Kind, Need};
@@ -46,6 +46,7 @@ async fn dispatch(state: &Arc<State>, peer: Peer, request: Request<Incoming>) ->
         return ("refused", Err(problem));
     }
     let path = request.uri().path();
+    let path = if path.starts_with(LOGIN) { LOGIN_ID } else { path };
     let Some((route, method)) = ROUTES.iter().find(|(known, _)| *known == path) else {
         let known: Vec<_> = ROUTES.iter().map(|(path, _)| *path).collect();
         let detail = format!("there is no route of that path; the routes are {}", known.join(", "));
@@ -55,6 +56,11 @@ async fn dispatch(state: &Arc<State>, peer: Peer, request: Request<Incoming>) ->
         let detail = format!("{route} takes {method}, not {}", request.method());
         return (route, Err(answer::plain(ProblemKind::MethodNotAllowed, detail)));
     }
+    if HANDS_OUT.contains(route)
+        && let Err(problem) = sign_in::unlocked(state)
+    {
+        return (route, Err(problem));
+    }
     let outcome = match *route {
         "/v1/token" => token(state, request.uri().query()).await,
         "/v1/identity-token" => identity_token(state, request.uri().query()).await,
@@ -63,6 +69,11 @@ async fn dispatch(state: &Arc<State>, peer: Peer, request: Request<Incoming>) ->
         "/v1/refresh" => refresh(state, request.uri().query()).await,
         "/v1/rejected" => rejected(state, request).await,
         "/v1/jobs" => jobs(state, peer, request).await,
+        "/v1/login" => login(state, request).await,
+        LOGIN_ID => sign_in::progress(state, request.uri().path().trim_start_matches(LOGIN)),
+        "/v1/logout" => logout(state, request.uri().query()).await,
+        "/v1/lock" => none(request.uri().query()).map(|()| sign_in::lock(state, true)),
+        "/v1/unlock" => none(request.uri().query()).map(|()| sign_in::lock(state, false)),
         "/healthz" => Ok(answer::text("text/plain", "ok\n".to_owned())),
         "/readyz" => readyz(state, request.uri().query()),
         _ => Ok(state.metrics.render(state)),
@@ -70,7 +81,7 @@ async fn dispatch(state: &Arc<State>, peer: Peer, request: Request<Incoming>) ->
     (route, outcome)
 }
 
-static ROUTES: [(&str, Method); 10] = [
+static ROUTES: [(&str, Method); 15] = [
     ("/v1/token", Method::GET),
     ("/v1/identity-token", Method::GET),
     ("/v1/profiles", Method::GET),
@@ -78,10 +89,22 @@ static ROUTES: [(&str, Method); 10] = [
     ("/v1/refresh", Method::POST),
     ("/v1/rejected", Method::POST),
     ("/v1/jobs", Method::POST),
+    ("/v1/login", Method::POST),
+    (LOGIN_ID, Method::GET),
+    ("/v1/logout", Method::POST),
+    ("/v1/lock", Method::POST),
+    ("/v1/unlock", Method::POST),
     ("/healthz", Method::GET),
     ("/readyz", Method::GET),
     ("/metrics", Method::GET),
 ];
+
+/// The one route with a part of its own in the path.
+const LOGIN_ID: &str = "/v1/login/{id}";
+const LOGIN: &str = "/v1/login/";
+
+/// Routes that end in somebody having a token: closed while locked.
+const HANDS_OUT: [&str; 4] = ["/v1/token", "/v1/identity-token", "/v1/refresh", "/v1/jobs"];
 
 /// Refuses other users, browsers and proxies. `Host` means nothing on a Unix socket and is not judged.
 fn admit(peer: Peer, request: &Request<Incoming>) -> Result<(), Problem> {
@@ -211,6 +234,20 @@ async fn jobs(state: &State, peer: Peer, request: Request<Incoming>) -> Outcome 
         identity_token_file: files.identity_token.clone(),
         credentials_file: files.credentials.clone(),
     }))
+}
+
+async fn login(state: &State, request: Request<Incoming>) -> Outcome {
+    none(request.uri().query())?;
+    let wanted: api::LoginRequest = body(request).await?;
+    let directory = state.directory();
+    let member = find(&directory, wanted.profile.as_deref())?;
+    sign_in::login(state, &member.profile, wanted.method).await
+}
+
+async fn logout(state: &State, query: Option<&str>) -> Outcome {
+    let query = Query::parse(query, &["profile"])?;
+    let directory = state.directory();
+    sign_in::logout(state, &find(&directory, query.profile.as_deref())?.profile).await
 }
 
 /// Ready when no profile (or not the one asked for) is without a token that something needs.

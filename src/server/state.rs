@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use super::answer::TokenAnswer;
@@ -9,6 +10,7 @@ use super::jobs::Jobs;
 use super::metrics::Metrics;
 use crate::clock::{Clock, Now};
 use crate::config::General;
+use crate::login::Logins;
 use crate::profile::Profile;
 use crate::sdk_files::Files;
 
@@ -17,6 +19,9 @@ pub struct State {
     pub clock: Clock,
     pub started: Now,
     pub socket: PathBuf,
+    pub logins: Logins,
+    /// While set, no token is handed out.
+    pub(super) locked: AtomicBool,
     pub(super) jobs: Jobs,
     pub(super) metrics: Metrics,
 }
@@ -24,11 +29,14 @@ pub struct State {
 impl State {
     pub fn new(directory: Directory, clock: Clock, socket: PathBuf) -> Self {
         let started = clock.now();
+        let logins = Logins::new(clock.clone());
         Self {
             directory: RwLock::new(Arc::new(directory)),
             clock,
             started,
             socket,
+            logins,
+            locked: AtomicBool::new(false),
             jobs: Jobs::default(),
             metrics: Metrics::default(),
         }

@@ -1,0 +1,313 @@
+//! The loopback server that the browser comes back to: one path, one answer, one user.
+//!
+//! Any page in any browser of this machine can send requests here, so it takes as little as it can: the exact
+//! `Host` (a rebound DNS name has another), top-level navigation only (`Sec-Fetch-*`), one path, one method.
+//! It answers no cross-origin reader, sets no cookie, and echoes nothing of what it was sent.
+
+use std::convert::Infallible;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Incoming;
+use hyper::header::{CONTENT_TYPE, HOST, HeaderMap, ORIGIN};
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::task::JoinSet;
+use zeroize::Zeroizing;
+
+use super::page::{self, Page};
+use crate::oidc;
+
+/// Listens from when it is made until it is dropped.
+pub(super) struct Loopback {
+    rules: Arc<Rules>,
+    callbacks: mpsc::Receiver<Callback>,
+    /// Its end ends the listeners.
+    _tasks: JoinSet<()>,
+}
+
+struct Rules {
+    /// `127.0.0.1:PORT`, as it must stand in `Host`.
+    authority: String,
+    form_post: bool,
+    /// An answer has been taken; every other is late.
+    closed: AtomicBool,
+    callbacks: mpsc::Sender<Callback>,
+    room: Semaphore,
+}
+
+/// A browser that has come back, and waits.
+pub(super) struct Callback {
+    params: Zeroizing<Vec<(String, String)>>,
+    answer: oneshot::Sender<Verdict>,
+}
+
+pub(super) enum Verdict {
+    /// Not an answer to this sign-in.
+    Refused(&'static str),
+    SignedIn(Page),
+    Failed(Page),
+}
+
+impl Callback {
+    pub(super) fn param(&self, name: &str) -> Option<&str> {
+        self.params.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    /// A browser that has gone meanwhile is not waited for.
+    pub(super) fn answer(self, verdict: Verdict) {
+        let _ = self.answer.send(verdict);
+    }
+}
+
+impl Loopback {
+    pub(super) async fn bind(host: &str, port: u16, form_post: bool) -> Result<Self, oidc::Error> {
+        let first = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await.map_err(|error| {
+            oidc::Error::transient(format!(
+                "cannot listen on 127.0.0.1:{port} for the browser to come back to: {error}"
+            ))
+        })?;
+        let port = first.local_addr().map_err(|e| oidc::Error::transient(e.to_string()))?.port();
+        let (sender, callbacks) = mpsc::channel(4);
+        let rules = Arc::new(Rules {
+            authority: format!("{host}:{port}"),
+            form_post,
+            closed: AtomicBool::new(false),
+            callbacks: sender,
+            room: Semaphore::new(MOST_CONNECTIONS),
+        });
+        let mut tasks = JoinSet::new();
+        // `localhost` may lead a browser to either address; nobody else shall sit on the other one.
+        if host == "localhost"
+            && let Ok(second) = TcpListener::bind((Ipv6Addr::LOCALHOST, port)).await
+        {
+            tasks.spawn(accept(second, rules.clone()));
+        }
+        tasks.spawn(accept(first, rules.clone()));
+        Ok(Self { rules, callbacks, _tasks: tasks })
+    }
+
+    pub(super) fn redirect_uri(&self) -> String {
+        format!("http://{}{PATH}", self.rules.authority)
+    }
+
+    pub(super) async fn callback(&mut self) -> Option<Callback> {
+        self.callbacks.recv().await
+    }
+
+    /// From now on every further browser is late.
+    pub(super) fn close(&self) {
+        self.rules.closed.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) async fn linger(self, time: Duration) {
+        self.close();
+        tokio::time::sleep(time).await;
+    }
+}
+
+async fn accept(listener: TcpListener, rules: Arc<Rules>) {
+    let mut connections = JoinSet::new();
+    loop {
+        // Before accepting, so that a flood waits in the kernel's queue.
+        let room = rules.room.acquire().await.expect("never closed");
+        let Ok((stream, peer)) = listener.accept().await else {
+            // Out of descriptors, most likely; not a reason to spin.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            continue;
+        };
+        room.forget();
+        if is_loopback(peer) {
+            connections.spawn(serve(stream, rules.clone()));
+        } else {
+            rules.room.add_permits(1);
+        }
+        while connections.try_join_next().is_some() {}
+    }
+}
+
+fn is_loopback(peer: SocketAddr) -> bool {
+    match peer.ip() {
+        IpAddr::V4(ip) => ip.is_loopback(),
+        IpAddr::V6(ip) => ip.is_loopback(),
+    }
+}
+
+async fn serve(stream: TcpStream, rules: Arc<Rules>) {
+    let service = service_fn(|request| {
+        let rules = rules.clone();
+        async move { Ok::<_, Infallible>(answer(request, &rules).await.response()) }
+    });
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADERS_WITHIN)
+        .max_buf_size(MAX_HEAD)
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(stream), service);
+    // A browser that misbehaves gets no more than its connection closed.
+    let _ = tokio::time::timeout(CONNECTION_CAP, connection).await;
+    rules.room.add_permits(1);
+}
+
+async fn answer(request: Request<Incoming>, rules: &Rules) -> Page {
+    if let Err(page) = check(request.method(), request.uri(), request.headers(), rules) {
+        return page;
+    }
+    let params = match *request.method() {
+        Method::GET => parse(request.uri().query().unwrap_or_default().as_bytes()),
+        _ => match Limited::new(request.into_body(), MAX_FORM).collect().await {
+            Ok(body) => parse(&Zeroizing::new(body.to_bytes().to_vec())),
+            Err(_) => None,
+        },
+    };
+    let Some(params) = params else {
+        return page::refused(StatusCode::BAD_REQUEST, "it cannot be read, or says something twice");
+    };
+    if rules.closed.load(Ordering::Relaxed) {
+        return page::late();
+    }
+    let (answer, verdict) = oneshot::channel();
+    if rules.callbacks.send(Callback { params, answer }).await.is_err() {
+        return page::late();
+    }
+    match verdict.await {
+        Ok(Verdict::Refused(why)) => page::refused(StatusCode::BAD_REQUEST, why),
+        Ok(Verdict::SignedIn(page) | Verdict::Failed(page)) => page,
+        // Another browser was first, and the sign-in is over.
+        Err(_) => page::late(),
+    }
+}
+
+/// What can be judged before any of the answer is read.
+fn check(method: &Method, uri: &hyper::Uri, headers: &HeaderMap, rules: &Rules) -> Result<(), Page> {
+    let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
+    let refuse = |status, why| Err(page::refused(status, why));
+    if headers.get_all(HOST).iter().count() != 1 || text("host") != Some(&rules.authority) {
+        return refuse(StatusCode::MISDIRECTED_REQUEST, "it was sent to another name than this server's");
+    }
+    if uri.path() != PATH {
+        return refuse(StatusCode::NOT_FOUND, "there is nothing else here");
+    }
+    let wanted = if rules.form_post { Method::POST } else { Method::GET };
+    if *method != wanted {
+        return refuse(StatusCode::METHOD_NOT_ALLOWED, "it was not sent the way this sign-in expects");
+    }
+    // Browsers say so when a page's script or frame asks, instead of a person's navigation.
+    let navigates = |name, allowed: &str| text(name).is_none_or(|value| value == allowed);
+    if !navigates("sec-fetch-mode", "navigate") || !navigates("sec-fetch-dest", "document") {
+        return refuse(StatusCode::FORBIDDEN, "it was sent by a script or a frame, not by a page you opened");
+    }
+    if *method == Method::GET && headers.contains_key(ORIGIN) {
+        return refuse(StatusCode::FORBIDDEN, "it was sent by a script of another page");
+    }
+    let form = text(CONTENT_TYPE.as_str()).unwrap_or_default();
+    if *method == Method::POST && !form.starts_with("application/x-www-form-urlencoded") {
+        return refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, "it is not a form");
+    }
+    Ok(())
+}
+
+/// The parameters, each at most once (RFC 6749, section 3.1).
+fn parse(query: &[u8]) -> Option<Zeroizing<Vec<(String, String)>>> {
+    let mut params: Zeroizing<Vec<(String, String)>> = Zeroizing::default();
+    for (key, value) in url::form_urlencoded::parse(query) {
+        if params.len() == MAX_PARAMS || params.iter().any(|(known, _)| *known == key) {
+            return None;
+        }
+        params.push((key.into_owned(), value.into_owned()));
+    }
+    Some(params)
+}
+
+impl Page {
+    fn response(self) -> Response<Full<Bytes>> {
+        let mut builder = Response::builder().status(self.status);
+        for (name, value) in page::HEADERS {
+            builder = builder.header(name, value);
+        }
+        builder
+            .header("content-security-policy", page::policy())
+            .body(Full::new(Bytes::from(self.html)))
+            .expect("fixed headers are valid")
+    }
+}
+
+const PATH: &str = "/callback";
+const HEADERS_WITHIN: Duration = Duration::from_secs(10);
+/// A sign-in that is redeemed while the browser waits, the keyring's prompt included.
+const CONNECTION_CAP: Duration = Duration::from_secs(150);
+const MOST_CONNECTIONS: usize = 16;
+const MAX_HEAD: usize = 32 * 1024;
+const MAX_FORM: usize = 128 * 1024;
+const MAX_PARAMS: usize = 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rules(form_post: bool) -> Rules {
+        Rules {
+            authority: "127.0.0.1:4000".to_owned(),
+            form_post,
+            closed: AtomicBool::new(false),
+            callbacks: mpsc::channel(1).0,
+            room: Semaphore::new(1),
+        }
+    }
+
+    fn status(method: &str, path: &str, headers: &[(&'static str, &str)], form_post: bool) -> u16 {
+        let method = method.parse().expect("method");
+        let headers = headers.iter().map(|(name, value)| {
+            (hyper::header::HeaderName::from_static(name), value.parse().expect("value"))
+        });
+        match check(&method, &path.parse().expect("uri"), &headers.collect(), &rules(form_post)) {
+            Ok(()) => 200,
+            Err(page) => page.status.as_u16(),
+        }
+    }
+
+    #[test]
+    fn only_a_navigation_to_the_callback_passes() {
+        let host = ("host", "127.0.0.1:4000");
+        assert_eq!(status("GET", "/callback?code=x", &[host], false), 200);
+        let browser = [host, ("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "document")];
+        assert_eq!(status("GET", "/callback", &browser, false), 200);
+        assert_eq!(status("GET", "/", &[host], false), 404);
+        assert_eq!(status("GET", "/callback/", &[host], false), 404);
+        assert_eq!(status("OPTIONS", "/callback", &[host], false), 405);
+        assert_eq!(status("POST", "/callback", &[host], false), 405);
+        assert_eq!(status("GET", "/callback", &[], false), 421);
+        assert_eq!(status("GET", "/callback", &[("host", "localhost:4000")], false), 421);
+        assert_eq!(status("GET", "/callback", &[("host", "evil.example:4000")], false), 421);
+        assert_eq!(status("GET", "/callback", &[host, ("origin", "https://evil.example")], false), 403);
+        for (name, value) in
+            [("sec-fetch-mode", "cors"), ("sec-fetch-mode", "no-cors"), ("sec-fetch-dest", "iframe")]
+        {
+            assert_eq!(status("GET", "/callback", &[host, (name, value)], false), 403, "{value}");
+        }
+    }
+
+    #[test]
+    fn a_form_is_taken_only_where_configured() {
+        let form = [("host", "127.0.0.1:4000"), ("content-type", "application/x-www-form-urlencoded")];
+        assert_eq!(status("POST", "/callback", &form, true), 200);
+        assert_eq!(status("POST", "/callback", &form, false), 405);
+        assert_eq!(status("GET", "/callback", &form, true), 405);
+        assert_eq!(status("POST", "/callback", &form[..1], true), 415);
+    }
+
+    #[test]
+    fn a_parameter_given_twice_spoils_the_answer() {
+        assert!(parse(b"code=a&state=b").is_some());
+        assert!(parse(b"code=a&state=b&state=c").is_none());
+        let many: String = (0..30).map(|i| format!("p{i}=x&")).collect();
+        assert!(parse(many.as_bytes()).is_none());
+    }
+}

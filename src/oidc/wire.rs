@@ -1,0 +1,69 @@
+//! How `openidconnect` reaches the network: through this program's own `http`, with its rules.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use openidconnect::{AsyncHttpClient, HttpRequest, HttpResponse, IssuerUrl};
+use url::Url;
+
+use crate::http::{self, Http, Reach};
+
+/// The library's HTTP client: no redirects, a deadline, a bound on the answer.
+pub(super) struct Wire {
+    http: Http,
+    /// Whether the issuer itself is on this machine. If not, none of its endpoints may be.
+    local: bool,
+}
+
+impl Wire {
+    pub(super) fn new(http: Http, issuer: &IssuerUrl) -> Self {
+        Self { http, local: http::is_loopback(issuer.url()) }
+    }
+
+    async fn send(&self, request: HttpRequest) -> Result<HttpResponse, Error> {
+        let (parts, body) = request.into_parts();
+        let url = Url::parse(&parts.uri.to_string())
+            .map_err(|_| http::Error::Request("an endpoint's URL is malformed".to_owned()))?;
+        if !self.local && http::is_loopback(&url) {
+            let why = "the provider's metadata names an endpoint on this machine".to_owned();
+            return Err(http::Error::Request(why).into());
+        }
+        let host = url.host_str().unwrap_or_default().to_owned();
+        let request = self.http.request(Reach::Network, parts.method, url).headers(parts.headers).body(body);
+        let answer = self.http.send(Reach::Network, request, TIMEOUT, LIMIT).await?;
+        // Not an OAuth answer, whatever the body says.
+        if answer.status == 429 || answer.status >= 500 {
+            return Err(Error::Busy { host, status: answer.status, retry_after: answer.retry_after });
+        }
+        let mut response = HttpResponse::new(answer.body.to_vec());
+        *response.status_mut() =
+            openidconnect::http::StatusCode::from_u16(answer.status).expect("came off the wire as a status");
+        *response.headers_mut() = answer.headers;
+        Ok(response)
+    }
+}
+
+impl<'c> AsyncHttpClient<'c> for Wire {
+    type Error = Error;
+    type Future = Pin<Box<dyn Future<Output = Result<HttpResponse, Error>> + Send + 'c>>;
+
+    fn call(&'c self, request: HttpRequest) -> Self::Future {
+        Box::pin(self.send(request))
+    }
+}
+
+/// Why there is no answer that could be read.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(super) enum Error {
+    #[error(transparent)]
+    Http(#[from] http::Error),
+    /// The provider is overloaded or broken.
+    #[error("{host} answers HTTP {status}")]
+    Busy { host: String, status: u16, retry_after: Option<Duration> },
+}
+
+/// One request to a provider; sign-in back ends of some take seconds.
+const TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Metadata and key sets of large tenants are tens of kilobytes.
+const LIMIT: usize = 1024 * 1024;

@@ -1,0 +1,263 @@
+//! Where a sign-in is kept between runs of the daemon: the OS keyring, the kernel's keyring, or a file.
+//!
+//! `oidc::Session` is the one reader and writer. Which store is used is the configuration's explicit choice
+//! and never changes by itself: a keyring that is locked, slow or missing is an error that says so, not a
+//! reason to write a secret elsewhere. No call here waits for a person, unless the caller says that one is
+//! there ([`Presence::Person`]).
+
+use std::time::Duration;
+
+use serde::Deserialize;
+use sha2::{Digest as _, Sha256};
+
+use crate::env::Env;
+use crate::paths;
+use crate::token::Secret;
+
+mod file;
+#[cfg(target_os = "linux")]
+mod kernel;
+#[cfg_attr(target_os = "macos", path = "secrets/keychain.rs")]
+mod keyring;
+
+/// `token-store`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// Secret Service on Linux (GNOME Keyring, KWallet, KeePassXC), Keychain on macOS.
+    #[default]
+    Keyring,
+    /// The Linux kernel's persistent keyring: memory only, gone after a reboot or three unused days.
+    Kernel,
+    /// A 0600 file in a 0700 folder.
+    File,
+}
+
+/// Names one secret: a profile that moves to another provider or client does not find the old one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Key {
+    pub profile: String,
+    pub issuer: String,
+    pub client_id: String,
+}
+
+impl Key {
+    /// A short name that is safe in file names and key descriptions.
+    fn short(&self) -> String {
+        let mut hash = Sha256::new();
+        for part in [&self.profile, &self.issuer, &self.client_id] {
+            hash.update((part.len() as u64).to_be_bytes());
+            hash.update(part.as_bytes());
+        }
+        let tail: String = hash.finalize()[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+        let readable = |c: char| if c.is_ascii_alphanumeric() || c == '-' || c == '_' { c } else { '_' };
+        let profile: String = self.profile.chars().take(40).map(readable).collect();
+        format!("{profile}-{tail}")
+    }
+}
+
+/// Whether somebody sits in front of the screen to answer the keyring's own prompt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// Nobody: a locked keyring is an error at once.
+    Nobody,
+    /// A sign-in is under way: the keyring may ask to be unlocked.
+    Person,
+}
+
+/// One opened store.
+#[derive(Clone, Debug)]
+pub enum Store {
+    Keyring(keyring::Keyring),
+    #[cfg(target_os = "linux")]
+    Kernel,
+    File(file::Folder),
+}
+
+impl Store {
+    /// Chooses; touches nothing yet.
+    pub fn new(kind: Kind, env: &Env) -> Result<Self, Error> {
+        match kind {
+            Kind::Keyring => Ok(Self::Keyring(keyring::Keyring)),
+            #[cfg(target_os = "linux")]
+            Kind::Kernel => Ok(Self::Kernel),
+            #[cfg(not(target_os = "linux"))]
+            Kind::Kernel => Err(Error::Unavailable(
+                "token-store = \"kernel\" exists on Linux only; use \"keyring\"".to_owned(),
+            )),
+            Kind::File => {
+                let dir = paths::state_dir(env).map_err(|error| Error::Unavailable(error.to_string()))?;
+                Ok(Self::File(file::Folder(dir.join("sessions"))))
+            }
+        }
+    }
+
+    /// The secret, or `None` if the store is open and holds none.
+    pub async fn load(&self, key: &Key) -> Result<Option<Secret<String>>, Error> {
+        let bytes = match self {
+            Self::Keyring(keyring) => bounded(Presence::Nobody, keyring.load(key)).await?,
+            #[cfg(target_os = "linux")]
+            Self::Kernel => kernel::load(key)?,
+            Self::File(folder) => blocking(folder, key, |folder, key| folder.load(&key)).await?,
+        };
+        let Some(bytes) = bytes else { return Ok(None) };
+        String::from_utf8(bytes)
+            .map(|text| Some(Secret::new(text)))
+            .map_err(|_| Error::Failed(format!("the {} holds something that is not text", self.name())))
+    }
+
+    /// Replaces the secret. When this returns, the store has confirmed it.
+    pub async fn save(&self, key: &Key, value: &Secret<String>, presence: Presence) -> Result<(), Error> {
+        match self {
+            Self::Keyring(keyring) => bounded(presence, keyring.save(key, value, presence)).await,
+            #[cfg(target_os = "linux")]
+            Self::Kernel => kernel::save(key, value),
+            Self::File(folder) => {
+                let value = value.clone();
+                blocking(folder, key, move |folder, key| folder.save(&key, &value)).await
+            }
+        }
+    }
+
+    /// Removes the secret; none there is fine.
+    pub async fn delete(&self, key: &Key) -> Result<(), Error> {
+        match self {
+            Self::Keyring(keyring) => bounded(Presence::Nobody, keyring.delete(key)).await,
+            #[cfg(target_os = "linux")]
+            Self::Kernel => kernel::delete(key),
+            Self::File(folder) => blocking(folder, key, |folder, key| folder.delete(&key)).await,
+        }
+    }
+
+    /// For messages.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Keyring(_) => "keyring",
+            #[cfg(target_os = "linux")]
+            Self::Kernel => "kernel keyring",
+            Self::File(_) => "session file",
+        }
+    }
+}
+
+/// A keyring that does not answer is locked for our purposes: it may show a prompt that nobody sees.
+async fn bounded<T>(presence: Presence, call: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    let limit = match presence {
+        Presence::Nobody => ANSWER_WITHIN,
+        Presence::Person => PROMPT_WITHIN,
+    };
+    tokio::time::timeout(limit, call).await.unwrap_or_else(|_| {
+        Err(Error::Locked(format!(
+            "the keyring did not answer within {} s; it may be waiting to be unlocked",
+            limit.as_secs()
+        )))
+    })
+}
+
+async fn blocking<T: Send + 'static>(
+    folder: &file::Folder,
+    key: &Key,
+    call: impl FnOnce(file::Folder, Key) -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    let (folder, key) = (folder.clone(), key.clone());
+    match tokio::task::spawn_blocking(move || call(folder, key)).await {
+        Ok(result) => result,
+        Err(_) => Err(Error::Failed("the access to the session file was cut short".to_owned())),
+    }
+}
+
+/// Why a store gave no answer. "There is none" is not among these.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Error {
+    /// Locked, or too slow to tell: a person can open it, and then the same call works.
+    #[error("{0}")]
+    Locked(String),
+    /// There is no such store here, now.
+    #[error("{0}")]
+    Unavailable(String),
+    /// It is there and refuses.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// gnome-keyring answers in milliseconds; a store that asks its user first does not.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+
+/// To type the keyring's password.
+const PROMPT_WITHIN: Duration = Duration::from_secs(90);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(profile: &str, issuer: &str, client_id: &str) -> Key {
+        Key { profile: profile.into(), issuer: issuer.into(), client_id: client_id.into() }
+    }
+
+    fn store_in(dir: &std::path::Path) -> Store {
+        let dir = dir.to_str().expect("UTF-8");
+        Store::new(Kind::File, &Env::fixed([("XDG_STATE_HOME", dir), ("HOME", dir)])).expect("a folder")
+    }
+
+    #[test]
+    fn every_part_of_the_key_counts_and_parts_cannot_run_together() {
+        let names = [key("p", "i", "c"), key("q", "i", "c"), key("p", "ic", ""), key("p", "i", "d")]
+            .map(|key| key.short());
+        for (i, name) in names.iter().enumerate() {
+            assert!(!names[i + 1..].contains(name), "{name}");
+        }
+        assert!(!key("../x", "i", "c").short().contains(['.', '/']));
+    }
+
+    #[tokio::test]
+    async fn a_file_keeps_what_was_saved_until_deleted() {
+        let temp = tempfile::tempdir().expect("temp dir");
+        let (store, key) = (store_in(temp.path()), key("work", "https://idp", "cli"));
+        assert!(store.load(&key).await.expect("open").is_none());
+        for value in ["one", "two"] {
+            store.save(&key, &Secret::new(value.to_owned()), Presence::Nobody).await.expect("saved");
+            let found = store.load(&key).await.expect("open").expect("there");
+            assert_eq!(found.expose(), value);
+        }
+        store.delete(&key).await.expect("deleted");
+        store.delete(&key).await.expect("deleting nothing is fine");
+        assert!(store.load(&key).await.expect("open").is_none());
+    }
+
+    #[tokio::test]
+    async fn a_file_that_others_can_read_is_refused() {
+        use std::os::unix::fs::PermissionsExt;
+        let temp = tempfile::tempdir().expect("temp dir");
+        let (store, key) = (store_in(temp.path()), key("work", "https://idp", "cli"));
+        store.save(&key, &Secret::new("x".to_owned()), Presence::Nobody).await.expect("saved");
+        let file = std::fs::read_dir(temp.path().join("wandb-cred/sessions")).expect("dir");
+        let file = file.map(|entry| entry.expect("entry").path()).next().expect("one file");
+        let mode = file.metadata().expect("there").permissions().mode() & 0o777;
+        assert_eq!(mode, 0o600);
+        std::fs::set_permissions(&file, PermissionsExt::from_mode(0o644)).expect("chmod");
+        let refused = store.load(&key).await.expect_err("loose").to_string();
+        assert!(refused.contains("chmod 600"), "{refused}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_that_does_not_answer_is_locked_not_absent() {
+        let never = std::future::pending::<Result<Option<Vec<u8>>, Error>>();
+        assert!(matches!(bounded(Presence::Nobody, never).await, Err(Error::Locked(_))));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn the_kernel_keeps_a_secret_too() {
+        let store = Store::new(Kind::Kernel, &Env::fixed::<&str, &str>([])).expect("Linux");
+        let key = key("test", "https://idp", &format!("pid-{}", std::process::id()));
+        match store.load(&key).await {
+            Err(Error::Unavailable(why)) => return println!("skipped: {why}"),
+            found => assert!(found.expect("open").is_none()),
+        }
+        store.save(&key, &Secret::new("one".to_owned()), Presence::Nobody).await.expect("saved");
+        store.save(&key, &Secret::new("two".to_owned()), Presence::Nobody).await.expect("replaced");
+        assert_eq!(store.load(&key).await.expect("open").expect("there").expose(), "two");
+        store.delete(&key).await.expect("deleted");
+        assert!(store.load(&key).await.expect("open").is_none());
+    }
+}

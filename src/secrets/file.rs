@@ -1,0 +1,71 @@
+//! A sign-in in a 0600 file of a 0700 folder: by explicit choice, for machines without any keyring.
+
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use super::{Error, Key};
+use crate::paths;
+use crate::token::Secret;
+
+/// The folder of all session files.
+#[derive(Clone, Debug)]
+pub struct Folder(pub(super) PathBuf);
+
+impl Folder {
+    pub(super) fn load(&self, key: &Key) -> Result<Option<Vec<u8>>, Error> {
+        let path = self.path(key);
+        let mut open = std::fs::OpenOptions::new();
+        open.read(true).custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32);
+        let mut file = match open.open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(failed("read", &path, &error)),
+        };
+        let meta = file.metadata().map_err(|error| failed("read", &path, &error))?;
+        let uid = rustix::process::geteuid().as_raw();
+        if meta.uid() != uid || meta.mode() & 0o077 != 0 {
+            return Err(Error::Failed(format!(
+                "{} has mode {:04o} and owner {}, so its secret may be known to others; run: chmod 600 {}",
+                path.display(),
+                meta.mode() & 0o7777,
+                meta.uid(),
+                path.display()
+            )));
+        }
+        let mut bytes = Vec::with_capacity(meta.len() as usize);
+        file.read_to_end(&mut bytes).map_err(|error| failed("read", &path, &error))?;
+        Ok(Some(bytes))
+    }
+
+    pub(super) fn save(&self, key: &Key, value: &Secret<String>) -> Result<(), Error> {
+        paths::private_dir(&self.0).map_err(|error| Error::Failed(error.to_string()))?;
+        let path = self.path(key);
+        let write = || {
+            // tempfile opens with O_EXCL and mode 0600.
+            let mut file = tempfile::NamedTempFile::new_in(&self.0)?;
+            file.write_all(value.expose().as_bytes())?;
+            file.as_file().sync_all()?;
+            file.persist(&path).map_err(|error| error.error)?;
+            // The rename itself must outlive a power cut: the old token in the file is spent.
+            std::fs::File::open(&self.0)?.sync_all()
+        };
+        write().map_err(|error| failed("write", &path, &error))
+    }
+
+    pub(super) fn delete(&self, key: &Key) -> Result<(), Error> {
+        let path = self.path(key);
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove", &path, &error)),
+            _ => Ok(()),
+        }
+    }
+
+    fn path(&self, key: &Key) -> PathBuf {
+        self.0.join(format!("{}.json", key.short()))
+    }
+}
+
+fn failed(what: &str, path: &Path, error: &io::Error) -> Error {
+    Error::Failed(format!("cannot {what} {}: {error}", path.display()))
+}
