@@ -12,7 +12,9 @@ use crate::env::Env;
 use crate::paths::Places;
 
 /// For a machine where nothing is configured yet.
+// clap names the group after the type, and `login` has an `Args` of its own.
 #[derive(clap::Args)]
+#[group(id = "first")]
 pub(super) struct Args {
     /// The identity provider's issuer, for a machine without configuration
     #[arg(long, value_name = "URL")]
