@@ -21,8 +21,8 @@ use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
 
 use super::{
-    Context, Error, Provider, buildkite, circleci, file, gcp, github_actions, gitlab, kubernetes, spiffe,
-    wandb_sso,
+    Context, Error, Provider, aws, azure, buildkite, circleci, file, gcp, github_actions, gitlab, kubernetes,
+    spiffe, wandb_sso,
 };
 use crate::env::Env;
 use crate::paths;
@@ -236,6 +236,20 @@ const ROWS: &[Row] = &[
         config: |_| super::Config::Spiffe(spiffe::Config::default()),
     },
     Row {
+        kind: "aws",
+        named: |env| any_set(env, &aws::NAMED),
+        local: aws::present,
+        probe: Some(|cx| Box::pin(async move { aws::probe(&cx).await })),
+        config: |_| super::Config::Aws(aws::Config::default()),
+    },
+    Row {
+        kind: "azure",
+        named: |env| any_set(env, &azure::NAMED),
+        local: azure::present,
+        probe: Some(|cx| Box::pin(async move { azure::probe(&cx).await })),
+        config: |_| super::Config::Azure(azure::Config::default()),
+    },
+    Row {
         kind: "gcp",
         named: |env| any_set(env, &["GCE_METADATA_HOST", "GCE_METADATA_ROOT"]),
         local: gcp::present,
@@ -291,6 +305,8 @@ mod tests {
 
     /// No look at the real machine's firmware, nor at its network.
     const NO_GCP: (&str, &str) = ("NO_GCE_CHECK", "true");
+    const NO_AWS: (&str, &str) = ("AWS_EC2_METADATA_DISABLED", "true");
+    const NO_AZURE: (&str, &str) = ("GITHUB_ACTIONS", "true");
 
     async fn found(vars: &[(&str, &str)]) -> Vec<&'static str> {
         let findings = survey(&context(vars)).await;
@@ -318,11 +334,13 @@ mod tests {
             ("ACTIONS_ID_TOKEN_REQUEST_URL", "https://x/t"),
             ("ACTIONS_ID_TOKEN_REQUEST_TOKEN", "t"),
             NO_GCP,
+            NO_AWS,
+            NO_AZURE,
         ];
         assert_eq!(found(&github).await, ["github-actions"]);
         let both = [&github[..], &[("WANDB_IDENTITY_TOKEN_FILE", token.to_str().expect("UTF-8"))]].concat();
         assert_eq!(found(&both).await, ["file", "github-actions"]);
-        let gitlab = [("GITLAB_CI", "true"), ("WANDB_ID_TOKEN", "x"), NO_GCP];
+        let gitlab = [("GITLAB_CI", "true"), ("WANDB_ID_TOKEN", "x"), NO_GCP, NO_AWS, NO_AZURE];
         assert_eq!(found(&gitlab).await, ["gitlab"]);
     }
 
@@ -338,7 +356,13 @@ mod tests {
         let xdg = dir.path().to_str().expect("UTF-8");
         for path in [&own, &link] {
             let path = path.to_str().expect("UTF-8");
-            let cx = context(&[("XDG_RUNTIME_DIR", xdg), ("WANDB_IDENTITY_TOKEN_FILE", path), NO_GCP]);
+            let cx = context(&[
+                ("XDG_RUNTIME_DIR", xdg),
+                ("WANDB_IDENTITY_TOKEN_FILE", path),
+                NO_GCP,
+                NO_AWS,
+                NO_AZURE,
+            ]);
             let findings = survey(&cx).await;
             let file = findings.iter().find(|finding| finding.kind == "file").expect("in the table");
             assert!(!file.found && file.why.contains("wandb-cred writes itself"), "{file:?}");
@@ -350,13 +374,15 @@ mod tests {
         let dir = tempfile::tempdir().expect("temp dir");
         let path = dir.path().join("identity.json");
         std::fs::write(&path, r#"{"version":1,"accounts":{}}"#).expect("written");
-        let vars = [("WANDB_IDENTITY_TOKEN_FILE", path.to_str().expect("UTF-8")), NO_GCP];
+        let vars = [("WANDB_IDENTITY_TOKEN_FILE", path.to_str().expect("UTF-8")), NO_GCP, NO_AWS, NO_AZURE];
         assert_eq!(found(&vars).await.first(), Some(&"wandb-sso"));
     }
 
     #[tokio::test]
     async fn nothing_found_says_what_was_looked_for() {
-        let auto = Config::default().build(context(&[("GITHUB_ACTIONS", "true"), NO_GCP])).expect("built");
+        let auto = Config::default()
+            .build(context(&[("GITHUB_ACTIONS", "true"), NO_GCP, NO_AWS, NO_AZURE]))
+            .expect("built");
         let error = auto.fetch().await.expect_err("nothing here");
         let message = error.to_string();
         assert!(matches!(error, Error::Misconfigured { .. }));
@@ -370,7 +396,7 @@ mod tests {
     #[tokio::test]
     async fn the_choice_is_the_provider() {
         let token = jwt(60, "");
-        let vars = [("GITLAB_CI", "true"), ("WANDB_ID_TOKEN", token.as_str()), NO_GCP];
+        let vars = [("GITLAB_CI", "true"), ("WANDB_ID_TOKEN", token.as_str()), NO_GCP, NO_AWS, NO_AZURE];
         let auto = Config::default().build(context(&vars)).expect("built");
         auto.fetch().await.expect("a token");
         assert_eq!(auto.name(), "gitlab");
