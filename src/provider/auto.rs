@@ -279,6 +279,20 @@ const ROWS: &[Row] = &[
         config: |_| super::Config::Spiffe(spiffe::Config::default()),
     },
     Row {
+        kind: "aws",
+        named: |env| any_set(env, &aws::NAMED),
+        local: aws::present,
+        probe: Some(|cx| Box::pin(async move { aws::probe(&cx).await })),
+        config: |_| super::Config::Aws(aws::Config::default()),
+    },
+    Row {
+        kind: "azure",
+        named: |env| any_set(env, &azure::NAMED),
+        local: azure::present,
+        probe: Some(|cx| Box::pin(async move { azure::probe(&cx).await })),
+        config: |_| super::Config::Azure(azure::Config::default()),
+    },
+    Row {
         kind: "gcp",
         named: |env| any_set(env, &["GCE_METADATA_HOST", "GCE_METADATA_ROOT"]),
         local: gcp::present,

@@ -106,13 +106,7 @@ impl Config {
 /// Why this is believed to be AWS with a role, if it is; asks nobody. Keys in the environment or in files do not
 /// count: people have them on laptops for other things.
 pub fn present(env: &Env) -> Option<String> {
-    let names = [
-        "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
-        "AWS_CONTAINER_CREDENTIALS_FULL_URI",
-        "AWS_WEB_IDENTITY_TOKEN_FILE",
-        "AWS_LAMBDA_FUNCTION_NAME",
-    ];
-    if let Some(name) = names.iter().find(|name| env.var(name).is_some()) {
+    if let Some(name) = NAMED.iter().find(|name| env.var(name).is_some()) {
         return Some(format!("{name} is set"));
     }
     if super::aws_metadata::disabled(env) {
@@ -232,6 +226,13 @@ struct GivenToken {
     token: String,
 }
 
+/// Variables by which a platform of AWS names its credentials.
+pub(super) const NAMED: [&str; 4] = [
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AWS_LAMBDA_FUNCTION_NAME",
+];
 const KIND: &str = "aws";
 const MIN_DURATION: Duration = Duration::from_secs(60);
 const MAX_DURATION: Duration = Duration::from_secs(3600);

@@ -100,10 +100,11 @@ impl Config {
 
 /// Why this is believed to be Azure with a managed identity, if it is; asks nobody.
 pub fn present(env: &Env) -> Option<String> {
-    if let Some(name) =
-        ["IDENTITY_ENDPOINT", "MSI_ENDPOINT", POD_HOST].iter().find(|name| env.var(name).is_some())
-    {
+    if let Some(name) = NAMED.iter().find(|name| env.var(name).is_some()) {
         return Some(format!("{name} is set"));
+    }
+    if github(env) {
+        return None;
     }
     if Path::new(HIMDS).exists() {
         return Some(format!("{HIMDS} is installed: an Arc machine"));
@@ -114,6 +115,9 @@ pub fn present(env: &Env) -> Option<String> {
 
 /// Asks the metadata address whether it is Azure's, in half a second at most.
 pub async fn probe(cx: &Context) -> Result<String, String> {
+    if github(&cx.env) {
+        return Err("a GitHub runner's machine has no identity for the job".into());
+    }
     let mut url = vm_base(&cx.env).map_err(|why| why.to_string())?;
     url.set_path("/metadata/instance");
     url.set_query(Some("api-version=2021-02-01"));
@@ -128,6 +132,11 @@ pub async fn probe(cx: &Context) -> Result<String, String> {
         }
         _ => Err(format!("{host} answers, but not as Azure's metadata service")),
     }
+}
+
+/// GitHub's own runners are Azure VMs, whose identity, if any, is not the job's. Naming the provider still works.
+fn github(env: &Env) -> bool {
+    env.var("GITHUB_ACTIONS").is_some()
 }
 
 pub struct Azure {
@@ -308,6 +317,8 @@ impl Refused {
     }
 }
 
+/// Variables by which a platform of Azure names its identity endpoint.
+pub(super) const NAMED: [&str; 3] = ["IDENTITY_ENDPOINT", "MSI_ENDPOINT", POD_HOST];
 const KIND: &str = "azure";
 const METADATA: &str = "Metadata";
 const DMI_TAG: &str = "/sys/class/dmi/id/chassis_asset_tag";

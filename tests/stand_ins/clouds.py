@@ -1,0 +1,230 @@
+"""A stand-in for the metadata services of Google Cloud, Azure and AWS, and for AWS STS, on one port.
+
+The paths do not overlap, as they do not on the one address the three share. Arguments: ADDRESS PORT (0 for any
+free one). Prints `ready URL`; ends with its standard input. `GET /recorded` answers what was asked since the last
+time, as shapes that two clients can be compared by. Signatures are recomputed by botocore.
+"""
+
+import datetime
+import json
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qsl, urlsplit
+
+import botocore.auth
+import botocore.awsrequest
+import botocore.credentials
+import jwt
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+ARC_KEY = "arc-key-file-content"
+SECRETS = {"app-service-header": "X-IDENTITY-HEADER", "ml-secret": "secret"}
+# Headers that are part of a request's shape; the rest is the client's own business.
+SHAPE = ["metadata-flavor", "metadata", "x-identity-header", "secret", "x-aws-ec2-metadata-token",
+         "x-aws-ec2-metadata-token-ttl-seconds", "x-amz-security-token", "authorization"]
+ACCESS_KEYS = {"AKIDENV": "secret/env+key", "ASIAROLE": "secret/role+key"}
+RECORDED = []
+
+
+def mint(audience, life=3600, **claims):
+    now = int(time.time())
+    claims = {"sub": "stand-in", "aud": audience, "iat": now, "exp": now + life, **claims}
+    return jwt.encode(claims, KEY, "RS256", headers={"kid": "k1"})
+
+
+def utc(seconds):
+    at = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(seconds=seconds)
+    return at.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def role_credentials():
+    return {"Code": "Success", "LastUpdated": utc(0), "Type": "AWS-HMAC", "AccessKeyId": "ASIAROLE",
+            "SecretAccessKey": ACCESS_KEYS["ASIAROLE"], "Token": "session/of+role==", "Expiration": utc(6 * 3600)}
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_):
+        pass
+
+    def do_GET(self):
+        self.answer()
+
+    do_PUT = do_POST = do_GET
+
+    def answer(self):
+        body = self.rfile.read(int(self.headers.get("content-length") or 0)).decode()
+        url = urlsplit(self.path)
+        query = dict(parse_qsl(url.query))
+        if url.path == "/recorded":
+            recorded = json.dumps(RECORDED)
+            RECORDED.clear()
+            return self.send(200, recorded, "application/json")
+        # google-auth looks the account's address up before it asks; that is for callers we do not have.
+        if not url.path.endswith("/service-accounts/default/"):
+            RECORDED.append(self.shape(url, body))
+        for prefix, serve in [("/computeMetadata", self.google), ("/latest", self.imds), ("/metadata", self.azure_vm),
+                              ("/msi/token", self.app_service), ("/MSI/auth", self.ml), ("/arc", self.arc),
+                              ("/v1/credentials", self.container)]:
+            if url.path.startswith(prefix):
+                return serve(url, query)
+        if self.command == "POST":
+            return self.sts(body)
+        self.send(200, "", "text/html", {"Metadata-Flavor": "Google"})
+
+    def shape(self, url, body):
+        headers = {name: self.headers[name] for name in SHAPE if name in self.headers}
+        if headers.get("authorization", "").startswith("AWS4"):
+            headers["authorization"] = headers["authorization"].partition(", Signature=")[0]
+        if self.command == "POST":
+            headers["content-type"] = self.headers["content-type"]
+        return [self.command, url.path, sorted(parse_qsl(url.query)), sorted(headers.items()), sorted(parse_qsl(body))]
+
+    def google(self, url, query):
+        if self.headers.get("Metadata-Flavor") != "Google":
+            return self.send(403, "Missing Metadata-Flavor:Google header.")
+        if url.path.endswith("/service-accounts/default/"):
+            account = {"aliases": ["default"], "email": "a@p.iam.gserviceaccount.com", "scopes": []}
+            return self.send(200, json.dumps(account), "application/json", {"Metadata-Flavor": "Google"})
+        if not url.path.endswith("/service-accounts/default/identity"):
+            return self.send(404, "not found")
+        if not query.get("audience"):
+            return self.send(400, "non-empty audience parameter required")
+        claims = {"iss": "https://accounts.google.com"}
+        if query.get("format") == "full":
+            claims.update(email="a@p.iam.gserviceaccount.com", google={"compute_engine": {"zone": "z"}})
+        self.send(200, mint(query["audience"], **claims), "text/html", {"Metadata-Flavor": "Google"})
+
+    def azure_vm(self, url, query):
+        if self.headers.get("Metadata") != "true":
+            return self.send(400, json.dumps({"error": "Bad Request"}), "application/json")
+        if url.path == "/metadata/instance":
+            return self.send(200, json.dumps({"compute": {}}), "application/json")
+        self.azure(query, "2018-02-01", expires_in=True)
+
+    def app_service(self, _, query):
+        if self.headers.get("X-IDENTITY-HEADER") != "app-service-header":
+            return self.send(401, json.dumps({"statusCode": 401, "message": "bad header"}), "application/json")
+        self.azure(query, "2019-08-01")
+
+    def ml(self, _, query):
+        if self.headers.get("secret") != "ml-secret":
+            return self.send(401, "", "application/json")
+        self.azure(query, "2017-09-01")
+
+    def arc(self, _, query):
+        if self.headers.get("Metadata") != "true":
+            return self.send(400, "{}", "application/json")
+        if self.headers.get("Authorization") != f"Basic {ARC_KEY}":
+            realm = "Basic realm=/var/opt/azcmagent/tokens/proof.key"
+            return self.send(401, "", headers={"WWW-Authenticate": realm})
+        self.azure(query, "2020-06-01", expires_in=True)
+
+    def azure(self, query, version, expires_in=False):
+        if query.get("api-version") != version or not query.get("resource"):
+            return self.send(400, json.dumps({"error": "invalid_request"}), "application/json")
+        life = 86400
+        given = {"access_token": mint(query["resource"], life, iss="https://sts.windows.net/t/"),
+                 "expires_on": str(int(time.time()) + life), "resource": query["resource"], "token_type": "Bearer"}
+        if expires_in:
+            given |= {"expires_in": str(life), "not_before": str(int(time.time()))}
+        for name in ("client_id", "object_id", "msi_res_id"):
+            if name in query:
+                given[name] = query[name]
+        self.send(200, json.dumps(given), "application/json")
+
+    def imds(self, url, _):
+        if url.path == "/latest/api/token":
+            if self.command != "PUT" or not self.headers.get("x-aws-ec2-metadata-token-ttl-seconds"):
+                return self.send(400, "")
+            return self.send(200, "imds-session-token", "text/plain")
+        if self.headers.get("x-aws-ec2-metadata-token") != "imds-session-token":
+            return self.send(401, "")
+        answers = {"iam/security-credentials/": "my-role", "placement/region": "eu-north-1",
+                   "iam/security-credentials/my-role": json.dumps(role_credentials())}
+        known = answers.get(url.path.removeprefix("/latest/meta-data/"))
+        self.send(404, "") if known is None else self.send(200, known, "text/plain")
+
+    def container(self, *_):
+        if self.headers.get("Authorization") != "agent-token":
+            return self.send(403, json.dumps({"code": "AccessDenied", "message": "no"}), "application/json")
+        self.send(200, json.dumps(role_credentials()), "application/json")
+
+    def sts(self, body):
+        form = dict(parse_qsl(body))
+        if form.get("Action") == "AssumeRoleWithWebIdentity":
+            if form["WebIdentityToken"] != "pod-token":
+                return self.refuse(400, "InvalidIdentityToken")
+            role = role_credentials()
+            return self.xml(form["Action"], f"<Credentials><AccessKeyId>ASIAROLE</AccessKeyId><SecretAccessKey>"
+                            f"{role['SecretAccessKey']}</SecretAccessKey><SessionToken>{role['Token']}</SessionToken>"
+                            f"<Expiration>{utc(7200)}</Expiration></Credentials>")
+        if not self.signed(body):
+            return self.refuse(403, "SignatureDoesNotMatch")
+        if form.get("Action") != "GetWebIdentityToken" or form.get("SigningAlgorithm") not in ("RS256", "ES384"):
+            return self.refuse(400, "ValidationError")
+        life = int(form.get("DurationSeconds", 300))
+        if not 60 <= life <= 3600:
+            return self.refuse(400, "ValidationError")
+        token = mint(form["Audience.member.1"], life, iss="https://x.tokens.sts.global.api.aws")
+        self.xml(form["Action"], f"<WebIdentityToken>{token}</WebIdentityToken><Expiration>{utc(life)}</Expiration>")
+
+    def signed(self, body):
+        """Whether botocore, given the same request and the key, signs it the same way."""
+        given = self.headers.get("Authorization") or ""
+        fields = dict(part.strip().split("=", 1) for part in given.removeprefix("AWS4-HMAC-SHA256").split(",") if "=" in part)
+        key, _, region, service, _ = fields.get("Credential", "////").split("/")
+        if key not in ACCESS_KEYS or service != "sts":
+            return False
+        session = self.headers.get("X-Amz-Security-Token")
+        if (key == "ASIAROLE") != (session == "session/of+role=="):
+            return False
+        names = fields["SignedHeaders"].split(";")
+        if not {"host", "x-amz-date"} <= set(names) or (session and "x-amz-security-token" not in names):
+            return False
+        request = botocore.awsrequest.AWSRequest(
+            method="POST", url=f"http://{self.headers['Host']}{self.path}", data=body.encode(),
+            headers={name: self.headers[name] for name in names})
+        request.context["timestamp"] = self.headers["X-Amz-Date"]
+        signer = botocore.auth.SigV4Auth(botocore.credentials.Credentials(key, ACCESS_KEYS[key]), service, region)
+        wanted = signer.signature(signer.string_to_sign(request, signer.canonical_request(request)), request)
+        return fields["Signature"] == wanted
+
+    def xml(self, action, inner):
+        self.send(200, f'<{action}Response xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><{action}Result>{inner}'
+                  f"</{action}Result><ResponseMetadata><RequestId>r</RequestId></ResponseMetadata></{action}Response>",
+                  "text/xml")
+
+    def refuse(self, status, code):
+        self.send(status, f"<ErrorResponse><Error><Type>Sender</Type><Code>{code}</Code><Message>no</Message></Error>"
+                  "<RequestId>r</RequestId></ErrorResponse>", "text/xml")
+
+    def send(self, status, text, kind="text/plain", headers=None):
+        data = text.encode()
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(data)))
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(data)
+
+
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def server_bind(self):
+        # The base class looks its own name up, which can take long where there is no DNS.
+        self.socket.bind(self.server_address)
+        self.server_address = self.socket.getsockname()
+        self.server_name, self.server_port = self.server_address[:2]
+
+
+server = Server((sys.argv[1], int(sys.argv[2])), Handler)
+print(f"ready http://{server.server_name}:{server.server_port}", flush=True)
+threading.Thread(target=lambda: (sys.stdin.read(), server.shutdown()), daemon=True).start()
+server.serve_forever()

@@ -1,0 +1,53 @@
+"""The vendors' own clients make the calls that wandb-cred makes, told where by the environment as it is.
+
+Arguments: gcp | gcp-probe | azure [ID_KIND=ID] | azure-arc TOKENS_DIR | aws [PROFILE]
+"""
+
+import sys
+
+AUDIENCE = "api://acme"
+
+
+def gcp():
+    import google.auth.transport.requests
+    from google.auth import compute_engine
+
+    request = google.auth.transport.requests.Request()
+    credentials = compute_engine.IDTokenCredentials(request, AUDIENCE, use_metadata_identity_endpoint=True)
+    credentials.refresh(request)
+    assert credentials.token.count(".") == 2 and credentials.expiry
+
+
+def gcp_probe():
+    import google.auth.transport.requests
+    from google.auth.compute_engine import _metadata
+
+    assert _metadata.ping(google.auth.transport.requests.Request())
+
+
+def azure(identity=None):
+    from azure.identity import ManagedIdentityCredential
+
+    kind, _, value = (identity or "").partition("=")
+    credential = ManagedIdentityCredential(identity_config={kind: value} if kind else None)
+    assert credential.get_token(f"{AUDIENCE}/.default").token.count(".") == 2
+
+
+def azure_arc(tokens, *identity):
+    import msal.managed_identity
+
+    msal.managed_identity._supported_arc_platforms_and_their_prefixes["linux"] = tokens
+    azure(*identity)
+
+
+def aws(profile=None):
+    import boto3
+
+    session = boto3.Session(profile_name=profile)
+    given = session.client("sts").get_web_identity_token(
+        Audience=[AUDIENCE], SigningAlgorithm="RS256", DurationSeconds=3600,
+        Tags=[{"Key": "team", "Value": "r&d ünits"}, {"Key": "tier", "Value": "1"}])
+    assert given["WebIdentityToken"].count(".") == 2 and given["Expiration"]
+
+
+{"gcp": gcp, "gcp-probe": gcp_probe, "azure": azure, "azure-arc": azure_arc, "aws": aws}[sys.argv[1]](*sys.argv[2:])
