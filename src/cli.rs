@@ -12,6 +12,7 @@
 mod check;
 mod completions;
 mod daemon_binary;
+mod doctor;
 mod env;
 mod exec;
 mod failure;
@@ -83,6 +84,7 @@ const VERBS: &[Verb] = &[
     refresh::VERB,
     init::VERB,
     check::VERB,
+    doctor::VERB,
     service::VERB,
     completions::VERB,
 ];

@@ -29,6 +29,7 @@ use crate::server::{self, Directory, Member, State, bind};
 use crate::{process, provider};
 
 mod background;
+mod doctor;
 mod log;
 mod service;
 mod signals;
@@ -53,6 +54,8 @@ enum Command {
     Check(Source),
     /// Print a configuration for what the environment offers
     Detect,
+    /// Find out what keeps W&B from accepting us, and what helps
+    Doctor(doctor::Args),
 }
 
 #[derive(clap::Args)]
@@ -94,6 +97,7 @@ pub fn main() -> ExitCode {
         Some(Command::Run(run_args)) => run(run_args),
         Some(Command::Check(source)) => check(&source),
         Some(Command::Detect) => detect(),
+        Some(Command::Doctor(args)) => return doctor::run(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -230,7 +234,7 @@ async fn serve(
     let directory = household.settle(&config);
     let socket = bound.path().unwrap_or_else(|| household.places.socket.clone());
     let listener = bound.take_listener()?;
-    let state = Arc::new(State::new(directory, clock, socket));
+    let state = Arc::new(State::new(directory, clock, socket, household.parts.http.clone()));
     let (stop, stopping) = watch::channel(false);
     let server = tokio::spawn(server::serve(listener, Arc::clone(&state), stopping));
     info!(socket = %state.socket.display(), profiles = config.profiles.len(), "serving");

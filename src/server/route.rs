@@ -63,6 +63,7 @@ async fn dispatch(state: &Arc<State>, peer: Peer, request: Request<Incoming>) ->
         "/v1/refresh" => refresh(state, request.uri().query()).await,
         "/v1/rejected" => rejected(state, request).await,
         "/v1/jobs" => jobs(state, peer, request).await,
+        "/v1/doctor" => doctor(state, request.uri().query()).await,
         "/healthz" => Ok(answer::text("text/plain", "ok\n".to_owned())),
         "/readyz" => readyz(state, request.uri().query()),
         _ => Ok(state.metrics.render(state)),
@@ -70,7 +71,7 @@ async fn dispatch(state: &Arc<State>, peer: Peer, request: Request<Incoming>) ->
     (route, outcome)
 }
 
-static ROUTES: [(&str, Method); 10] = [
+static ROUTES: [(&str, Method); 11] = [
     ("/v1/token", Method::GET),
     ("/v1/identity-token", Method::GET),
     ("/v1/profiles", Method::GET),
@@ -78,6 +79,7 @@ static ROUTES: [(&str, Method); 10] = [
     ("/v1/refresh", Method::POST),
     ("/v1/rejected", Method::POST),
     ("/v1/jobs", Method::POST),
+    ("/v1/doctor", Method::GET),
     ("/healthz", Method::GET),
     ("/readyz", Method::GET),
     ("/metrics", Method::GET),
@@ -213,6 +215,13 @@ async fn jobs(state: &State, peer: Peer, request: Request<Incoming>) -> Outcome 
     }))
 }
 
+async fn doctor(state: &State, query: Option<&str>) -> Outcome {
+    let query = Query::parse(query, &["profile"])?;
+    let directory = state.directory();
+    let member = find(&directory, query.profile.as_deref())?;
+    Ok(answer::json(&*state.visits.visit(state, &member.profile).await))
+}
+
 /// Ready when no profile (or not the one asked for) is without a token that something needs.
 fn readyz(state: &State, query: Option<&str>) -> Outcome {
     let query = Query::parse(query, &["profile"])?;
@@ -275,10 +284,8 @@ fn describe(member: &Member, default: bool, now: Now) -> api::Profile {
     let claims =
         profile.identity.read(|snapshot| snapshot.token.as_ref().map(|token| token.claims().clone()));
     let claims = claims.unwrap_or_default();
-    let outlook = profile.access.read(|snapshot| {
-        let outlook = snapshot.token.as_ref()?.renewal().outlook?;
-        Some(api::Outlook { until: whole(outlook.until), reason: outlook.reason.to_string() })
-    });
+    // The identity's own word is the newer one; a restored access token knows nothing of it.
+    let outlook = outlook(&profile.identity).or_else(|| outlook(&profile.access));
     let hot = profile.demand.is_hot(now);
     api::Profile {
         name: profile.name.to_string(),
@@ -300,6 +307,11 @@ fn describe(member: &Member, default: bool, now: Now) -> api::Profile {
         jobs: profile.demand.jobs(),
         exchanges: profile.exchanges(),
     }
+}
+
+fn outlook<T: Expires>(keeper: &Keeper<T>) -> Option<api::Outlook> {
+    let outlook = keeper.read(|snapshot| snapshot.token.as_ref()?.renewal().outlook)?;
+    Some(api::Outlook { until: whole(outlook.until), reason: outlook.reason.to_string() })
 }
 
 fn kept<T: Expires>(keeper: &Keeper<T>, hot: bool, now: Now) -> api::Kept {

@@ -5,10 +5,12 @@ use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use super::answer::TokenAnswer;
+use super::doctor;
 use super::jobs::Jobs;
 use super::metrics::Metrics;
 use crate::clock::{Clock, Now};
 use crate::config::General;
+use crate::http::Http;
 use crate::profile::Profile;
 use crate::sdk_files::Files;
 
@@ -19,10 +21,13 @@ pub struct State {
     pub socket: PathBuf,
     pub(super) jobs: Jobs,
     pub(super) metrics: Metrics,
+    /// For the doctor's own questions.
+    pub(super) http: Http,
+    pub(super) visits: doctor::Visits,
 }
 
 impl State {
-    pub fn new(directory: Directory, clock: Clock, socket: PathBuf) -> Self {
+    pub fn new(directory: Directory, clock: Clock, socket: PathBuf, http: Http) -> Self {
         let started = clock.now();
         Self {
             directory: RwLock::new(Arc::new(directory)),
@@ -31,6 +36,8 @@ impl State {
             socket,
             jobs: Jobs::default(),
             metrics: Metrics::default(),
+            http,
+            visits: doctor::Visits::default(),
         }
     }
 
