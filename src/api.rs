@@ -147,6 +147,41 @@ pub struct Job {
     pub credentials_file: PathBuf,
 }
 
+/// `GET /v1/doctor`: what was looked at on the way from the identity source to W&B, and what to do.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Doctor {
+    pub profile: String,
+    pub verdict: Verdict,
+    /// The exit code of `wandb-cred doctor`: 0, or what the worst finding asks for.
+    pub exit: u8,
+    pub findings: Vec<Finding>,
+}
+
+/// What one step of the doctor found. Never holds a token.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// Stable name of the step; a step may have several findings.
+    pub step: String,
+    pub verdict: Verdict,
+    pub found: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remedy: Option<String>,
+    /// With `fail`: 69, 75, 77 or 78, as in sysexits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit: Option<u8>,
+}
+
+/// In order of badness.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// Could not be looked at, because of an earlier finding.
+    Skipped,
+    Ok,
+    Warn,
+    Fail,
+}
+
 /// Any error answer: `application/problem+json` (RFC 9457).
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Problem {

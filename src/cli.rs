@@ -12,6 +12,7 @@
 mod check;
 mod completions;
 mod daemon_binary;
+mod doctor;
 mod env;
 mod exec;
 mod failure;
@@ -90,6 +91,7 @@ const VERBS: &[Verb] = &[
     lock::UNLOCK,
     init::VERB,
     check::VERB,
+    doctor::VERB,
     service::VERB,
     completions::VERB,
 ];

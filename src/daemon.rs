@@ -29,6 +29,7 @@ use crate::server::{self, Directory, Member, State, bind};
 use crate::{login, oidc, process, provider};
 
 mod background;
+mod doctor;
 mod log;
 mod service;
 mod signals;
@@ -55,6 +56,8 @@ enum Command {
     Detect,
     /// Print, as JSON, the identity provider that a W&B server names for an organization
     Discover(Discover),
+    /// Find out what keeps W&B from accepting us, and what helps
+    Doctor(doctor::Args),
 }
 
 #[derive(clap::Args)]
@@ -107,6 +110,7 @@ pub fn main() -> ExitCode {
         Some(Command::Check(source)) => check(&source),
         Some(Command::Detect) => detect(),
         Some(Command::Discover(wanted)) => discover(&wanted),
+        Some(Command::Doctor(args)) => return doctor::run(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -251,7 +255,7 @@ async fn serve(
     let directory = household.settle(&config);
     let socket = bound.path().unwrap_or_else(|| household.places.socket.clone());
     let listener = bound.take_listener()?;
-    let state = Arc::new(State::new(directory, clock, socket));
+    let state = Arc::new(State::new(directory, clock, socket, household.parts.http.clone()));
     let (stop, stopping) = watch::channel(false);
     let server = tokio::spawn(server::serve(listener, Arc::clone(&state), stopping));
     info!(socket = %state.socket.display(), profiles = config.profiles.len(), "serving");

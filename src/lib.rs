@@ -19,7 +19,7 @@
 //! | 0 words | [`token`] [`clock`] [`backoff`] [`env`] [`paths`] [`api`] [`http`] [`redact`] [`config_types`] [`process`] |
 //! | 1 stages | [`provider`], [`exchange`], [`oidc`], [`secrets`] |
 //! | 2 keeper | [`keeper`], [`profile`] |
-//! | 3 edges | [`server`], [`sdk_files`], [`login`] |
+//! | 3 edges | [`server`], [`sdk_files`], [`login`], [`doctor`] |
 //! | 4 wiring | [`config`], [`daemon`] |
 //! | beside | [`client`], [`cli`], [`sandbox`] |
 
@@ -31,6 +31,7 @@ pub mod clock;
 pub mod config;
 pub mod config_types;
 pub mod daemon;
+pub mod doctor;
 pub mod env;
 pub mod exchange;
 pub mod http;

@@ -23,6 +23,7 @@ use crate::token::{AccessToken, IdentityToken};
 mod source;
 
 use source::{AccessSource, IdentitySource};
+pub(crate) use source::{explain_exchange, explain_provider};
 
 /// `[profile.NAME]`.
 #[derive(Clone, Debug, Deserialize)]

@@ -16,6 +16,7 @@ use tracing::{debug, warn};
 
 mod answer;
 pub mod bind;
+mod doctor;
 mod jobs;
 mod metrics;
 mod route;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
-use zeroize::Zeroize;
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::clock::Now;
 
@@ -90,6 +90,7 @@ impl Expiry {
 #[derive(Clone, Debug)]
 pub struct IdentityToken {
     jwt: Arc<Secret<String>>,
+    header: Arc<Header>,
     claims: Arc<Claims>,
     expiry: Expiry,
     renewal: Renewal,
@@ -106,13 +107,16 @@ impl IdentityToken {
         if raw.len() > MAX_JWT {
             return Err(Malformed::TooLong(raw.len()));
         }
-        let parts = raw.split('.').count();
-        if parts != 3 {
-            return Err(Malformed::NotThreeParts(parts));
+        let parts: Vec<_> = raw.split('.').collect();
+        let [header, payload, signature] = parts[..] else {
+            return Err(Malformed::NotThreeParts(parts.len()));
+        };
+        // Not by jsonwebtoken: it refuses a header with an algorithm that it does not know, which W&B may.
+        let header: Header = decode(header)?;
+        if header.alg.eq_ignore_ascii_case("none") || signature.is_empty() {
+            return Err(Malformed::Unsigned);
         }
-        let claims = jsonwebtoken::dangerous::insecure_decode::<Claims>(raw)
-            .map_err(|_| Malformed::NotDecodable)?
-            .claims;
+        let claims: Claims = decode(payload)?;
         let exp = claims.exp.ok_or(Malformed::NoExpiry)?;
         let exp = Timestamp::from_second(exp as i64).map_err(|_| Malformed::NoExpiry)?;
         let expiry = Expiry::at(exp, now);
@@ -121,6 +125,7 @@ impl IdentityToken {
         }
         Ok(Self {
             jwt: Arc::new(Secret::new(raw.to_owned())),
+            header: Arc::new(header),
             claims: Arc::new(claims),
             expiry,
             renewal: Renewal::default(),
@@ -135,6 +140,10 @@ impl IdentityToken {
 
     pub fn jwt(&self) -> &Secret<String> {
         &self.jwt
+    }
+
+    pub fn header(&self) -> &Header {
+        &self.header
     }
 
     pub fn claims(&self) -> &Claims {
@@ -154,6 +163,14 @@ impl Expires for IdentityToken {
     fn renewal(&self) -> Renewal {
         self.renewal.clone()
     }
+}
+
+/// How the JWT says that it is signed.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Header {
+    pub alg: String,
+    #[serde(default)]
+    pub kid: Option<String>,
 }
 
 /// The claims W&B looks at. Unknown ones are kept for the subject rule (any claim with "email").
@@ -283,12 +300,22 @@ pub enum Malformed {
     /// Three parts, but not base64url of JSON.
     #[error("it has the three parts of a JWT but they are not base64url of JSON")]
     NotDecodable,
+    /// `alg` is `none`, or there is no signature.
+    #[error("the JWT is unsigned, which no server takes")]
+    Unsigned,
     /// No `exp`, or one that is no time.
     #[error("the JWT has no usable `exp` claim")]
     NoExpiry,
     /// Already over when it came.
     #[error("the JWT expired at {at}")]
     Expired { at: Timestamp },
+}
+
+fn decode<T: serde::de::DeserializeOwned>(part: &str) -> Result<T, Malformed> {
+    use base64::Engine as _;
+    let json = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(part);
+    let json = Zeroizing::new(json.map_err(|_| Malformed::NotDecodable)?);
+    serde_json::from_slice(&json).map_err(|_| Malformed::NotDecodable)
 }
 
 fn one_or_many<'de, D: serde::Deserializer<'de>>(input: D) -> Result<Vec<String>, D::Error> {
@@ -353,6 +380,8 @@ mod tests {
         assert_eq!(parse(" \n"), Malformed::Empty);
         assert_eq!(parse("opaque"), Malformed::NotThreeParts(1));
         assert_eq!(parse("a.b.c"), Malformed::NotDecodable);
+        assert_eq!(parse("eyJhbGciOiJub25lIn0.e30.c2ln"), Malformed::Unsigned);
+        assert_eq!(parse("eyJhbGciOiJSUzI1NiJ9.e30."), Malformed::Unsigned);
         assert_eq!(parse(&jwt("{}")), Malformed::NoExpiry);
         assert_eq!(parse(&jwt(r#"{"exp":1e300}"#)), Malformed::NoExpiry);
         assert!(matches!(parse(&jwt(r#"{"exp":1}"#)), Malformed::Expired { .. }));

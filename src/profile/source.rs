@@ -20,7 +20,8 @@ impl Source for IdentitySource {
     type Item = IdentityToken;
 
     async fn renew(&self) -> Result<IdentityToken, Error> {
-        let token = self.provider.fetch().await.map_err(|error| self.explain(error))?;
+        let name = self.provider.name();
+        let token = self.provider.fetch().await.map_err(|error| explain_provider(name, &error))?;
         match &self.audience {
             Some(wanted) if !token.claims().aud.contains(wanted) => {
                 let (name, profile) = (self.provider.name(), &self.profile);
@@ -38,17 +39,15 @@ impl Source for IdentitySource {
     }
 }
 
-impl IdentitySource {
-    fn explain(&self, error: provider::Error) -> Error {
-        let (kind, wait) = match &error {
-            provider::Error::Transient { retry_after, .. } => (Kind::Transient, *retry_after),
-            provider::Error::NeedsLogin { .. } => (Kind::NeedsLogin, None),
-            provider::Error::Rejected { .. } => (Kind::Rejected, None),
-            provider::Error::Misconfigured { .. } => (Kind::Misconfigured, None),
-        };
-        let message = format!("provider {}: {error}", self.provider.name());
-        Error::new(Stage::Identity, kind, message).server_asks(wait)
-    }
+/// The provider's error in the keeper's terms.
+pub(crate) fn explain_provider(name: &str, error: &provider::Error) -> Error {
+    let (kind, wait) = match error {
+        provider::Error::Transient { retry_after, .. } => (Kind::Transient, *retry_after),
+        provider::Error::NeedsLogin { .. } => (Kind::NeedsLogin, None),
+        provider::Error::Rejected { .. } => (Kind::Rejected, None),
+        provider::Error::Misconfigured { .. } => (Kind::Misconfigured, None),
+    };
+    Error::new(Stage::Identity, kind, format!("provider {name}: {error}")).server_asks(wait)
 }
 
 /// The identity keeper and the exchange.
@@ -110,9 +109,9 @@ impl Source for AccessSource {
             && let Ok(next) = self.identity.look_again(IDENTITY_PATIENCE).await
             && next.hash() != assertion.hash()
         {
-            return self.redeem(&next).await.map_err(explain);
+            return self.redeem(&next).await.map_err(explain_exchange);
         }
-        Err(explain(error))
+        Err(explain_exchange(error))
     }
 
     /// The identity came back: no need to sit out the rest of our own backoff.
@@ -126,7 +125,8 @@ impl Source for AccessSource {
     }
 }
 
-fn explain(error: exchange::Error) -> Error {
+/// The exchange's error in the keeper's terms.
+pub(crate) fn explain_exchange(error: exchange::Error) -> Error {
     let (kind, wait) = match &error {
         exchange::Error::Http(error) if !error.is_transient() => (Kind::Misconfigured, None),
         exchange::Error::Unavailable { retry_after, .. } => (Kind::Transient, *retry_after),

@@ -74,6 +74,7 @@ async fn dispatch(state: &Arc<State>, peer: Peer, request: Request<Incoming>) ->
         "/v1/logout" => logout(state, request.uri().query()).await,
         "/v1/lock" => none(request.uri().query()).map(|()| sign_in::lock(state, true)),
         "/v1/unlock" => none(request.uri().query()).map(|()| sign_in::lock(state, false)),
+        "/v1/doctor" => doctor(state, request.uri().query()).await,
         "/healthz" => Ok(answer::text("text/plain", "ok\n".to_owned())),
         "/readyz" => readyz(state, request.uri().query()),
         _ => Ok(state.metrics.render(state)),
@@ -81,7 +82,7 @@ async fn dispatch(state: &Arc<State>, peer: Peer, request: Request<Incoming>) ->
     (route, outcome)
 }
 
-static ROUTES: [(&str, Method); 15] = [
+static ROUTES: [(&str, Method); 16] = [
     ("/v1/token", Method::GET),
     ("/v1/identity-token", Method::GET),
     ("/v1/profiles", Method::GET),
@@ -94,6 +95,7 @@ static ROUTES: [(&str, Method); 15] = [
     ("/v1/logout", Method::POST),
     ("/v1/lock", Method::POST),
     ("/v1/unlock", Method::POST),
+    ("/v1/doctor", Method::GET),
     ("/healthz", Method::GET),
     ("/readyz", Method::GET),
     ("/metrics", Method::GET),
@@ -250,6 +252,13 @@ async fn logout(state: &State, query: Option<&str>) -> Outcome {
     sign_in::logout(state, &find(&directory, query.profile.as_deref())?.profile).await
 }
 
+async fn doctor(state: &State, query: Option<&str>) -> Outcome {
+    let query = Query::parse(query, &["profile"])?;
+    let directory = state.directory();
+    let member = find(&directory, query.profile.as_deref())?;
+    Ok(answer::json(&*state.visits.visit(state, &member.profile).await))
+}
+
 /// Ready when no profile (or not the one asked for) is without a token that something needs.
 fn readyz(state: &State, query: Option<&str>) -> Outcome {
     let query = Query::parse(query, &["profile"])?;
@@ -312,10 +321,8 @@ fn describe(member: &Member, default: bool, now: Now) -> api::Profile {
     let claims =
         profile.identity.read(|snapshot| snapshot.token.as_ref().map(|token| token.claims().clone()));
     let claims = claims.unwrap_or_default();
-    let outlook = profile.access.read(|snapshot| {
-        let outlook = snapshot.token.as_ref()?.renewal().outlook?;
-        Some(api::Outlook { until: whole(outlook.until), reason: outlook.reason.to_string() })
-    });
+    // The identity's own word is the newer one; a restored access token knows nothing of it.
+    let outlook = outlook(&profile.identity).or_else(|| outlook(&profile.access));
     let hot = profile.demand.is_hot(now);
     api::Profile {
         name: profile.name.to_string(),
@@ -337,6 +344,11 @@ fn describe(member: &Member, default: bool, now: Now) -> api::Profile {
         jobs: profile.demand.jobs(),
         exchanges: profile.exchanges(),
     }
+}
+
+fn outlook<T: Expires>(keeper: &Keeper<T>) -> Option<api::Outlook> {
+    let outlook = keeper.read(|snapshot| snapshot.token.as_ref()?.renewal().outlook)?;
+    Some(api::Outlook { until: whole(outlook.until), reason: outlook.reason.to_string() })
 }
 
 fn kept<T: Expires>(keeper: &Keeper<T>, hot: bool, now: Now) -> api::Kept {

@@ -6,10 +6,12 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use super::answer::TokenAnswer;
+use super::doctor;
 use super::jobs::Jobs;
 use super::metrics::Metrics;
 use crate::clock::{Clock, Now};
 use crate::config::General;
+use crate::http::Http;
 use crate::login::Logins;
 use crate::profile::Profile;
 use crate::sdk_files::Files;
@@ -24,10 +26,13 @@ pub struct State {
     pub(super) locked: AtomicBool,
     pub(super) jobs: Jobs,
     pub(super) metrics: Metrics,
+    /// For the doctor's own questions.
+    pub(super) http: Http,
+    pub(super) visits: doctor::Visits,
 }
 
 impl State {
-    pub fn new(directory: Directory, clock: Clock, socket: PathBuf) -> Self {
+    pub fn new(directory: Directory, clock: Clock, socket: PathBuf, http: Http) -> Self {
         let started = clock.now();
         let logins = Logins::new(clock.clone());
         Self {
@@ -39,6 +44,8 @@ impl State {
             locked: AtomicBool::new(false),
             jobs: Jobs::default(),
             metrics: Metrics::default(),
+            http,
+            visits: doctor::Visits::default(),
         }
     }
 

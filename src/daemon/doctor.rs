@@ -1,0 +1,191 @@
+//! `wandb-credd doctor`: reads the configuration, lets the daemon look if one answers, else looks itself.
+//!
+//! The daemon's view is the one that counts: its environment is not this shell's.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use super::{CONFIG, Source};
+use crate::api;
+use crate::client::{self, Client, encode};
+use crate::clock::Clock;
+use crate::config::{self, Config};
+use crate::doctor::{self, Case, Report, Step, machine, sdk};
+use crate::env::Env;
+use crate::exchange::Exchange;
+use crate::http::Http;
+use crate::paths::Places;
+use crate::profile::{self, Parts};
+
+#[derive(clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    source: Source,
+    /// The profile to examine; the default one unless given
+    #[arg(long, short, value_name = "NAME", env = "WANDB_CRED_PROFILE")]
+    profile: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    /// Look from here, even if a daemon answers
+    #[arg(long)]
+    alone: bool,
+}
+
+pub(super) fn run(args: &Args) -> ExitCode {
+    let env = Env::system();
+    let (doctor, about) = examine(args, &env);
+    let text = if args.json {
+        serde_json::to_string_pretty(&doctor).expect("our own types always serialise") + "\n"
+    } else {
+        let colour = std::io::stdout().is_terminal() && env.var("NO_COLOR").is_none();
+        doctor::report::text(&doctor, &about, colour)
+    };
+    // Whoever closed the pipe has read enough.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    doctor.exit.into()
+}
+
+/// The findings, and what they are of in words.
+fn examine(args: &Args, env: &Env) -> (api::Doctor, String) {
+    let mut report = Report::default();
+    let wanted = args.profile.as_deref();
+    let stop = |report: Report| (report.finish(wanted.unwrap_or("-")), "no profile".to_owned());
+    let places = match super::places(&args.source) {
+        Ok(places) => places,
+        Err(error) => {
+            report.fail(Step::Configuration, CONFIG, format!("{error:#}"), "set HOME, and absolute paths");
+            return stop(report);
+        }
+    };
+    let loaded = Config::load(&places.config, env);
+    let chosen = match &loaded {
+        Ok(config) => choose(config, wanted, &places, &mut report),
+        Err(error) => {
+            wrong(error, &mut report);
+            None
+        }
+    };
+    let name = chosen.as_ref().map(|(name, _)| name.as_str());
+    machine::folders(&places, name, &mut report);
+    let client = Client::find(env);
+    let status = client.as_ref().ok().and_then(|client| machine::daemon(client, &places, &mut report));
+    machine::service(env, status.is_some(), &mut report);
+    let base_url = chosen.as_ref().map(|(_, profile)| profile.base_url.clone());
+    sdk::environment(env, base_url.as_ref(), &places.runtime.join("profiles"), &mut report);
+    let Some((name, profile)) = chosen else {
+        report.skip(&[Step::Provider, Step::Server, Step::Exchange], "needs a valid profile");
+        return stop(report);
+    };
+    let about = format!("profile {name}: {} at {}", profile.provider.kind(), profile.base_url);
+    let known = status.is_some_and(|status| status.profiles.iter().any(|known| known.name == name));
+    let asked = match &client {
+        Ok(client) if known && !args.alone => ask(client, &name, &mut report),
+        _ => None,
+    };
+    match asked {
+        Some(findings) => report.extend(findings),
+        None => match alone(&name, profile, env) {
+            Ok(findings) => report.append(findings),
+            Err(error) => {
+                report.fail(Step::Provider, CONFIG, format!("{error:#}"), "free some memory and threads")
+            }
+        },
+    }
+    (report.finish(&name), about)
+}
+
+fn choose(
+    config: &Config,
+    wanted: Option<&str>,
+    places: &Places,
+    report: &mut Report,
+) -> Option<(String, profile::Config)> {
+    let file = config.path.as_deref().unwrap_or(&places.config).display();
+    let known = || config.names().collect::<Vec<_>>().join(", ");
+    let mut bad = |found: String, remedy: String| {
+        report.fail(Step::Configuration, CONFIG, found, remedy);
+        None
+    };
+    let Some(name) = wanted.or(config.default_profile()) else {
+        let remedy = format!("name one: wandb-cred doctor --profile NAME, of {}", known());
+        return bad(format!("{file} has several profiles and no default-profile"), remedy);
+    };
+    if let Some(mistake) = config.broken.get(name) {
+        return bad(
+            format!("{file}{mistake}"),
+            "mend that line; `wandb-cred check` tells whether all is well".into(),
+        );
+    }
+    let Some(profile) = config.profiles.get(name) else {
+        return bad(
+            format!("there is no profile {name:?} in {file}"),
+            format!("the profiles are: {}", known()),
+        );
+    };
+    let found = match &config.path {
+        Some(path) => format!("{}: profile {name}", path.display()),
+        None => format!("no file at {}; the environment alone says what to do", places.config.display()),
+    };
+    match config.broken.iter().next() {
+        Some((other, mistake)) => report.warn(
+            Step::Configuration,
+            format!("{found}; profile {other} is written wrong: {file}{mistake}"),
+            "mend that line",
+        ),
+        None => report.ok(Step::Configuration, found),
+    }
+    Some((name.to_owned(), profile.clone()))
+}
+
+fn wrong(error: &config::Error, report: &mut Report) {
+    let remedy = match error {
+        config::Error::Missing { .. } => "wandb-cred init writes one for what is found here",
+        config::Error::Mistakes { .. } => "mend that line; `wandb-cred check` tells whether all is well",
+        config::Error::BaseUrlVariable { .. } => "export WANDB_BASE_URL=https://api.wandb.ai",
+        config::Error::Loose { path, .. } => {
+            let remedy = format!("chmod go-w {}", path.display());
+            return report.fail(Step::Configuration, CONFIG, error.to_string(), remedy);
+        }
+        _ => "give the file back to this user, readable",
+    };
+    report.fail(Step::Configuration, CONFIG, error.to_string(), remedy);
+}
+
+/// What the daemon finds. `None` where it cannot be asked, which is then told.
+fn ask(client: &Client, name: &str, report: &mut Report) -> Option<Vec<api::Finding>> {
+    match client.get::<api::Doctor>(&format!("/v1/doctor?profile={}", encode(name)), PATIENCE) {
+        Ok(doctor) => Some(doctor.findings),
+        Err(client::Error::Problem(problem)) if problem.kind == api::ProblemKind::NotFound => None,
+        Err(error) => {
+            let found = format!("cannot look from the daemon: {error}; what follows was seen from here");
+            report.warn(Step::Daemon, found, "restart the daemon if that goes on");
+            None
+        }
+    }
+}
+
+fn alone(name: &str, config: profile::Config, env: &Env) -> anyhow::Result<Report> {
+    let clock = Clock::system();
+    let parts = Parts { env: env.clone(), http: Http::new(clock.clone()), clock };
+    let runtime = super::runtime()?;
+    let kind = config.provider.kind();
+    let provider = config.provider.clone().build_or_explain(config.context(name, &parts));
+    let exchange = Exchange::new(config.base_url.url(), parts.http.clone());
+    let case = Case {
+        profile: name,
+        base_url: &config.base_url,
+        audience: config.audience.as_deref(),
+        provider: kind,
+        env,
+        clock: &parts.clock,
+        http: &parts.http,
+    };
+    let report = runtime.block_on(doctor::examine(&case, &doctor::Source::Alone { provider, exchange }));
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    Ok(report)
+}
+
+/// Above what the daemon allows itself.
+const PATIENCE: Duration = doctor::DEADLINE.saturating_add(Duration::from_secs(10));

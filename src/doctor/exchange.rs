@@ -1,0 +1,224 @@
+//! The exchange itself, what W&B means when it refuses, and a real call with the token it gives.
+
+use std::time::Duration;
+
+use reqwest::Method;
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE};
+use serde_json::Value;
+use zeroize::Zeroizing;
+
+use super::report::{Report, Step, span};
+use super::{CONFIGURATION, Case, NEEDS_LOGIN, Source, TRY_LATER};
+use crate::http::Reach;
+use crate::keeper::{Error, Kind};
+use crate::redact::redact;
+use crate::token::{AccessToken, Expires as _, IdentityToken};
+
+pub(super) async fn examine(
+    case: &Case<'_>,
+    source: &Source,
+    token: Option<&IdentityToken>,
+    report: &mut Report,
+) {
+    let after = [Step::Exchange, Step::ApiCall, Step::TokenLife];
+    let Some(token) = token else {
+        match source.held() {
+            None => report.skip(&after, "needs an identity token"),
+            Some(access) => {
+                report.ok(Step::Exchange, "the daemon still holds an access token, and cannot renew it");
+                call(case, &access, report).await;
+                life(case, &access, report);
+            }
+        }
+        return;
+    };
+    // The daemon presents no such token either, and a server that is no W&B must not see one.
+    if let Some(step) = report.failed(&[Step::Audience, Step::Server]) {
+        report.skip(&after, &format!("mend `{step}` first"));
+        return;
+    }
+    let access = match source.access(token).await {
+        Ok(access) => access,
+        Err(error) => {
+            refused(case, source, token, &error, report);
+            report.skip(&[Step::ApiCall, Step::TokenLife], "needs an access token");
+            return;
+        }
+    };
+    let how = if source.is_alone() {
+        "W&B gives an access token for it"
+    } else {
+        "the daemon holds an access token"
+    };
+    report.ok(Step::Exchange, how);
+    report.forgive(&[Step::Issuer, Step::Signature, Step::Subject, Step::Lifetime]);
+    call(case, &access, report).await;
+    life(case, &access, report);
+}
+
+fn refused(case: &Case<'_>, source: &Source, token: &IdentityToken, error: &Error, report: &mut Report) {
+    let said = &*error.message;
+    let words = said.to_ascii_lowercase();
+    let again =
+        (words.contains("jti") && words.contains("already")) || words.contains("takes each only once");
+    let exit = match error.kind {
+        Kind::NeedsLogin => NEEDS_LOGIN,
+        Kind::Rejected if again => TRY_LATER,
+        Kind::Rejected | Kind::Misconfigured => CONFIGURATION,
+        Kind::Transient | Kind::TooShort { .. } | Kind::TooSoon => TRY_LATER,
+    };
+    if again && source.is_alone() && HOLDS_ONE.contains(&source.chosen().unwrap_or(case.provider)) {
+        // Whoever asked before (an SDK, a daemon, this doctor) got its token: the path is good.
+        let remedy = "nothing is wrong with the path; a daemon keeps the access token that the first exchange gave, and \
+                      needs a new JWT only for the next: let the source write one";
+        report.warn(
+            Step::Exchange,
+            format!("W&B takes each JWT once, and has seen this one: {said}"),
+            remedy,
+        );
+        return;
+    }
+    let remedy =
+        match report.failed(&[Step::Issuer, Step::Signature, Step::Subject, Step::Lifetime, Step::Clock]) {
+            Some(step) => format!("mend `{step}` first, above"),
+            None => remedy(case, token, &words, again),
+        };
+    report.fail(Step::Exchange, exit, said, remedy);
+}
+
+/// Sources that give the same JWT until somebody else writes another.
+const HOLDS_ONE: [&str; 6] = ["file", "env", "gitlab", "circleci", "wandb-sso", "kubernetes"];
+
+/// What the server's words mean. They are those of Ory fosite and of W&B, and no contract: the last case names all
+/// that is compared.
+fn remedy(case: &Case<'_>, token: &IdentityToken, words: &str, again: bool) -> String {
+    let has = |any: &[&str]| any.iter().any(|word| words.contains(word));
+    let claims = token.claims();
+    let issuer = claims.iss.as_deref().unwrap_or_default();
+    let subject = claims.subject().unwrap_or_default();
+    let audience = claims.aud.join("\", \"");
+    if again {
+        return "the source gives the same JWT twice: let it make a new one at each call (turn its own cache off)".into();
+    }
+    if has(&["no token endpoint"]) {
+        return format!(
+            "set base-url in [profile.{}] to the API's address; a Self-Managed server may be too old for identity \
+             federation",
+            case.profile
+        );
+    }
+    if has(&["licen", "not enabled", "unauthorized_client", "unsupported_grant", "grant type"]) {
+        return "identity federation is off on this server: it needs an Enterprise licence (W&B support)"
+            .into();
+    }
+    if has(&["issuer"]) {
+        return format!(
+            "an admin of the W&B organization adds it: Settings > Authentication > Set up JWT Issuer, exactly {issuer:?}"
+        );
+    }
+    if has(&["audience", "'aud'"]) {
+        return format!(
+            "W&B expects the organization's name in `aud`, and the JWT says \"{audience}\": set `audience` in \
+             [profile.{}] to the name as W&B spells it (Self-Managed: FEDERATED_AUTH_AUDIENCES)",
+            case.profile
+        );
+    }
+    if has(&["expired", "'exp'", "not yet valid", "'nbf'", "'iat'"]) {
+        return "W&B's clock says that the JWT is over or not yet valid: compare the step `clock`, or ask the source for a \
+                longer life"
+            .into();
+    }
+    if has(&["signature", "integrity", "no key", "jwk", "verify"]) {
+        return format!(
+            "W&B must reach {issuer}/.well-known/openid-configuration and its keys: is a firewall between?"
+        );
+    }
+    if has(&["subject", "user", "account", "'sub'", "email"]) {
+        return format!(
+            "W&B knows nobody by {subject:?}: invite the person with that email, or make a service account with exactly \
+             that Subject (Settings > Service accounts)"
+        );
+    }
+    if has(&["format", "malformed"]) {
+        return "W&B cannot read the JWT: has the issuer encrypted it, or is its algorithm an unusual one?"
+            .into();
+    }
+    if has(&["invalid_grant", "refused"]) {
+        return format!(
+            "one of these differs from what W&B has: issuer {issuer:?} (Settings > Authentication), audience \
+             \"{audience}\" (the organization's name), subject {subject:?} (a user's email, or a service account's \
+             Subject). An admin sees them in the organization's settings"
+        );
+    }
+    "W&B or a proxy before it cannot answer now: try again (https://status.wandb.com)".into()
+}
+
+/// Who are we, to W&B?
+async fn call(case: &Case<'_>, access: &AccessToken, report: &mut Report) {
+    let mut url = case.base_url.url().clone();
+    url.set_path(&format!("{}/graphql", url.path().trim_end_matches('/')));
+    let bearer = Zeroizing::new(format!("Bearer {}", access.secret().expose()));
+    let question = r#"{"query":"query Viewer { viewer { id username entity } }","variables":{}}"#;
+    let request = case
+        .http
+        .request(Reach::Network, Method::POST, url)
+        .header(AUTHORIZATION, bearer.as_str())
+        .header(CONTENT_TYPE, "application/json")
+        .body(question);
+    let answer = match case.http.send(Reach::Network, request, TIMEOUT, MAX_ANSWER).await {
+        Ok(answer) => answer,
+        Err(error) => {
+            return report.fail(
+                Step::ApiCall,
+                TRY_LATER,
+                error.to_string(),
+                "the exchange went well a moment ago: try again",
+            );
+        }
+    };
+    match answer.status {
+        200 => {
+            let value: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+            let viewer = &value["data"]["viewer"];
+            if viewer.is_object() {
+                let text = |name: &str| viewer[name].as_str().map(|text| redact(text, 80));
+                let who = text("username").or_else(|| text("entity")).unwrap_or_else(|| "this identity".into());
+                return report.ok(Step::ApiCall, format!("W&B answers an authenticated question: signed in as {who}"));
+            }
+            let said = value["errors"][0]["message"].as_str().map_or(String::new(), |said| format!(": {}", redact(said, 200)));
+            let remedy = "the token is good but stands for nobody: is the user or service account active, and in the \
+                          organization?";
+            report.fail(Step::ApiCall, CONFIGURATION, format!("W&B answers without a user{said}"), remedy);
+        }
+        401 | 403 => report.fail(
+            Step::ApiCall,
+            CONFIGURATION,
+            format!("W&B refuses the access token that it gave itself (status {})", answer.status),
+            "does a proxy strip the Authorization header? Was the token revoked: wandb-cred refresh. Else ask W&B support",
+        ),
+        status => report.fail(
+            Step::ApiCall,
+            TRY_LATER,
+            format!("W&B answers an authenticated question with status {status}"),
+            "try again (https://status.wandb.com)",
+        ),
+    }
+}
+
+fn life(case: &Case<'_>, access: &AccessToken, report: &mut Report) {
+    let left = i64::try_from(access.expiry().remaining(case.clock.now()).as_secs()).unwrap_or(i64::MAX);
+    if left > SDK_LIMIT {
+        return report.ok(Step::TokenLife, format!("{} left", span(left)));
+    }
+    report.warn(
+        Step::TokenLife,
+        format!("{} left: at 5 min or less, a W&B SDK makes an exchange of its own before every request", span(left)),
+        "have the W&B server give access tokens of at least 15 minutes (a setting of the server), or use `wandb-cred token`",
+    );
+}
+
+/// At 300 s of life or less the SDK exchanges by itself (wandb 0.19.11 to 0.31.0).
+const SDK_LIMIT: i64 = 300;
+
+const TIMEOUT: Duration = Duration::from_secs(15);
+const MAX_ANSWER: usize = 256 * 1024;

@@ -1,0 +1,240 @@
+//! This machine's part: the folders of tokens, the daemon, the service that starts it.
+
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::report::{Report, Step};
+use super::{CONFIGURATION, UNAVAILABLE};
+use crate::api;
+use crate::client::{self, Client};
+use crate::env::Env;
+use crate::paths::{self, Places};
+
+/// The folders that hold the socket and the SDK files.
+pub fn folders(places: &Places, profile: Option<&str>, report: &mut Report) {
+    let length = places.socket.as_os_str().len();
+    if length > LONGEST_SOCKET {
+        let found = format!(
+            "the socket's path has {length} bytes, over the limit of {LONGEST_SOCKET}: {}",
+            places.socket.display()
+        );
+        return report.fail(Step::Folders, CONFIGURATION, found, "set WANDB_CRED_SOCKET to a shorter path");
+    }
+    let mut dirs = vec![places.runtime.clone()];
+    if let Some(profile) = profile {
+        dirs.push(places.runtime.join("profiles"));
+        dirs.push(places.profile(profile));
+    }
+    for dir in dirs {
+        match paths::check_private(&dir) {
+            Ok(()) => {}
+            // Made when it is needed, closed from the start.
+            Err(paths::Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => {
+                let said = error.to_string();
+                let (found, remedy) =
+                    said.split_once("; ").unwrap_or((&said, "give the folder back to its owner"));
+                return report.fail(Step::Folders, CONFIGURATION, found, remedy.trim_start_matches("run: "));
+            }
+        }
+    }
+    let state = if places.runtime.exists() { "is closed to others" } else { "does not exist yet" };
+    report.ok(Step::Folders, format!("{} {state}", places.runtime.display()));
+}
+
+/// Asks the daemon for its state. `None` where none can be asked for more.
+pub fn daemon(client: &Client, places: &Places, report: &mut Report) -> Option<api::Status> {
+    let error = match client.get::<api::Status>("/v1/status", PATIENCE) {
+        Ok(status) => {
+            of_status(&status, places, report);
+            return Some(status);
+        }
+        Err(error) => error,
+    };
+    let said = error.to_string();
+    match error {
+        client::Error::NotRunning { .. } => {
+            report.ok(
+                Step::Daemon,
+                format!("{said}; `wandb-cred exec` brings one, `wandb-cred service install` keeps one"),
+            );
+        }
+        // Told by the step `folders`.
+        client::Error::Unsafe(_) => report.skip(&[Step::Daemon], "the socket's folder is not safe"),
+        client::Error::Denied { .. } => {
+            report.fail(
+                Step::Daemon,
+                UNAVAILABLE,
+                said,
+                "unset WANDB_CRED_SOCKET, or point it to a daemon of this user",
+            );
+        }
+        client::Error::TimedOut { .. } | client::Error::BrokeOff { .. } => {
+            report.fail(
+                Step::Daemon,
+                UNAVAILABLE,
+                said,
+                "restart it: systemctl --user restart wandb-cred.service, or kill it",
+            );
+        }
+        client::Error::Malformed { .. } | client::Error::Io { .. } | client::Error::Problem(_) => {
+            report.fail(
+                Step::Daemon,
+                UNAVAILABLE,
+                said,
+                "is it a wandb-credd, and of this version? Restart it",
+            );
+        }
+    }
+    None
+}
+
+fn of_status(status: &api::Status, places: &Places, report: &mut Report) {
+    let found = format!(
+        "answers: version {}, pid {}, {} profile(s)",
+        status.version,
+        status.pid,
+        status.profiles.len()
+    );
+    if status.version != env!("CARGO_PKG_VERSION") {
+        let remedy =
+            format!("restart it: systemctl --user try-restart wandb-cred.service, or kill {}", status.pid);
+        report.warn(Step::Daemon, format!("{found}; this program is {}", env!("CARGO_PKG_VERSION")), remedy);
+    } else if let Some(config) = status.config.as_ref().filter(|config| **config != places.config) {
+        let found = format!(
+            "{found}; it reads {}, and this shell means {}",
+            config.display(),
+            places.config.display()
+        );
+        report.warn(
+            Step::Daemon,
+            found,
+            "mend WANDB_CRED_CONFIG here, or in the service: systemctl --user edit wandb-cred.service",
+        );
+    } else if let Some(profile) = status.profiles.iter().find(|profile| files_error(profile).is_some()) {
+        let error = files_error(profile).unwrap_or_default();
+        let found = format!("{found}; the SDK files of profile {} cannot be written: {error}", profile.name);
+        report.warn(
+            Step::Daemon,
+            found,
+            "make room (df -h), or give the folder back: it must be this user's",
+        );
+    } else {
+        report.ok(Step::Daemon, found);
+    }
+}
+
+fn files_error(profile: &api::Profile) -> Option<&str> {
+    profile.sdk_files.as_ref()?.error.as_deref()
+}
+
+/// The user's service manager, where there is one.
+pub fn service(env: &Env, answers: bool, report: &mut Report) {
+    if cfg!(target_os = "macos") {
+        return report.ok(Step::Service, "see: wandb-cred service status");
+    }
+    let Some(runtime) = manager(env) else {
+        return report.ok(Step::Service, "no systemd --user here, as is usual in containers and jobs");
+    };
+    let Some(unit) =
+        units(env).into_iter().map(|folder| folder.join("wandb-cred.service")).find(|unit| unit.exists())
+    else {
+        return report.ok(
+            Step::Service,
+            "not installed; `wandb-cred service install` starts the daemon when it is asked",
+        );
+    };
+    let text = std::fs::read_to_string(&unit).unwrap_or_default();
+    let program = text.lines().find_map(|line| line.strip_prefix("ExecStart=")).and_then(program);
+    if let Some(program) = program.filter(|program| !Path::new(program).is_file()) {
+        let found = format!("{} starts {program}, which is not there", unit.display());
+        return report.fail(Step::Service, CONFIGURATION, found, "wandb-cred service install");
+    }
+    let ask = |verb: &str, unit: &str| {
+        let output = std::process::Command::new("systemctl")
+            .args(["--user", verb, unit])
+            .env("XDG_RUNTIME_DIR", &runtime)
+            .stdin(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .output();
+        let text =
+            output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+        text.lines().next().unwrap_or("unknown").to_owned()
+    };
+    let (socket, service) = (ask("is-active", "wandb-cred.socket"), ask("is-active", "wandb-cred.service"));
+    if socket == "failed" || service == "failed" {
+        let remedy = "journalctl --user -u wandb-cred.service tells why; then: systemctl --user reset-failed \
+                      wandb-cred.socket wandb-cred.service && systemctl --user restart wandb-cred.socket";
+        return report.fail(
+            Step::Service,
+            UNAVAILABLE,
+            format!("socket {socket}, service {service}"),
+            remedy,
+        );
+    }
+    if socket != "active" && !answers {
+        let found = format!("installed, but its socket is {socket}");
+        return report.fail(
+            Step::Service,
+            UNAVAILABLE,
+            found,
+            "systemctl --user enable --now wandb-cred.socket",
+        );
+    }
+    let enabled = ask("is-enabled", "wandb-cred.socket");
+    let found = format!("socket {socket} and {enabled}, service {service}");
+    if socket == "active" && enabled == "disabled" {
+        return report.warn(
+            Step::Service,
+            found,
+            "systemctl --user enable wandb-cred.socket, or it is gone at the next boot",
+        );
+    }
+    report.ok(Step::Service, found);
+}
+
+/// The first word of an `ExecStart=`, quoted or not, where it names a path.
+fn program(command: &str) -> Option<&str> {
+    let command = command.trim_start_matches(['-', '@', ':', '+', '!']);
+    let program = match command.strip_prefix('"') {
+        Some(quoted) => quoted.split('"').next()?,
+        None => command.split(' ').next()?,
+    };
+    (program.starts_with('/') && !program.contains(['%', '$', '\\'])).then_some(program)
+}
+
+/// The runtime folder in which the user's manager listens.
+fn manager(env: &Env) -> Option<PathBuf> {
+    let uid = rustix::process::geteuid().as_raw();
+    let runtime =
+        env.var("XDG_RUNTIME_DIR").map_or_else(|| PathBuf::from(format!("/run/user/{uid}")), PathBuf::from);
+    let private = runtime.join("systemd/private").metadata().ok()?;
+    (private.uid() == uid).then_some(runtime)
+}
+
+fn units(env: &Env) -> Vec<PathBuf> {
+    let config = env.var("XDG_CONFIG_HOME").map(PathBuf::from);
+    let config = config.or_else(|| Some(Path::new(&env.var("HOME")?).join(".config")));
+    let own = config.map(|config| config.join("systemd/user"));
+    let packaged = ["/etc/systemd/user", "/usr/local/lib/systemd/user", "/usr/lib/systemd/user"];
+    own.into_iter().chain(packaged.map(PathBuf::from)).collect()
+}
+
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// sun_path without its end, on Linux; macOS has 103.
+const LONGEST_SOCKET: usize = if cfg!(target_os = "macos") { 103 } else { 107 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_program_of_a_unit_is_its_first_word() {
+        assert_eq!(program("/usr/bin/wandb-credd run"), Some("/usr/bin/wandb-credd"));
+        assert_eq!(program("-\"/a b/wandb-credd\" run"), Some("/a b/wandb-credd"));
+        assert_eq!(program("\"/a b/100%%/wandb-credd\" run"), None, "not understood is not wrong");
+        assert_eq!(program("wandb-credd run"), None);
+    }
+}

@@ -1,0 +1,266 @@
+//! The way to W&B: its address, TLS, proxies in force, and what the clocks say.
+
+use std::time::Duration;
+
+use reqwest::Method;
+use reqwest::header::{CONTENT_TYPE, LOCATION};
+use url::Url;
+
+use super::issuer::Look;
+use super::report::{Report, Step, span};
+use super::{CONFIGURATION, Case, TRY_LATER};
+use crate::http::{self, Answer, Reach};
+
+/// Says which proxy variable carries requests to W&B, without the user and password that it may hold.
+pub(super) fn proxy(case: &Case<'_>, report: &mut Report) {
+    match in_force(case) {
+        None => report.ok(Step::Proxy, "no proxy for requests to W&B"),
+        Some((name, value)) => {
+            match Url::parse(&value).ok().and_then(|url| Some((url.host_str()?.to_owned(), url.port()))) {
+                Some((host, port)) => {
+                    let port = port.map_or(String::new(), |port| format!(":{port}"));
+                    report.ok(Step::Proxy, format!("{name} sends requests to W&B through {host}{port}"));
+                }
+                None => report.warn(
+                    Step::Proxy,
+                    format!("{name} is set to something that is no proxy URL"),
+                    format!("write it like {name}=http://proxy.example:3128, or unset it"),
+                ),
+            }
+        }
+    }
+}
+
+fn in_force(case: &Case<'_>) -> Option<(&'static str, String)> {
+    let url = case.base_url.url();
+    let names: &[&'static str] = match url.scheme() {
+        "https" => &["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"],
+        _ => &["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"],
+    };
+    let host = url.host_str().unwrap_or_default();
+    let excepted = case.env.var("NO_PROXY").or_else(|| case.env.var("no_proxy")).unwrap_or_default();
+    let covers = |entry: &str| {
+        let entry = entry.trim().trim_start_matches('.');
+        entry == "*" || (!entry.is_empty() && (host == entry || host.ends_with(&format!(".{entry}"))))
+    };
+    if excepted.split(',').any(covers) {
+        return None;
+    }
+    names.iter().find_map(|name| Some((*name, case.env.var(name)?)))
+}
+
+/// Asks the API a question that needs no token.
+pub(super) async fn server(case: &Case<'_>) -> Look {
+    let mut look = Look::skipped();
+    let report = &mut look.report;
+    let base = case.base_url.as_str();
+    if let Some(right) = right_address(case.base_url.url()) {
+        report.fail(
+            Step::Server,
+            CONFIGURATION,
+            format!("{base} is the address of a page, not of the API"),
+            format!("set base-url = \"{right}\" in [profile.{}]", case.profile),
+        );
+        return look;
+    }
+    let mut url = case.base_url.url().clone();
+    url.set_path(&format!("{}/graphql", url.path().trim_end_matches('/')));
+    let question = r#"{"query":"query Viewer { viewer { id } }","variables":{}}"#;
+    let request =
+        case.http.request(Reach::Network, Method::POST, url).header(CONTENT_TYPE, JSON).body(question);
+    match case.http.send(Reach::Network, request, TIMEOUT, MAX_ANSWER).await {
+        Err(error) => {
+            let (exit, remedy) = unreachable(case, &error);
+            report.fail(Step::Server, exit, error.to_string(), remedy);
+        }
+        Ok(answer) => {
+            look.skew = answer.skew;
+            judge(case, &answer, report);
+        }
+    }
+    look
+}
+
+fn judge(case: &Case<'_>, answer: &Answer, report: &mut Report) {
+    let (base, profile) = (case.base_url.as_str(), case.profile);
+    let header = |name| answer.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let json = serde_json::from_slice::<serde_json::Value>(&answer.body).is_ok_and(|value| value.is_object());
+    let wrong = format!(
+        "set base-url in [profile.{profile}] to the API's address: https://api.wandb.ai for the multi-tenant cloud, \
+         https://HOST for Dedicated Cloud and Self-Managed"
+    );
+    match answer.status {
+        200 | 400 | 401 | 403 | 422 if json => {
+            let spellings = case.base_url.spellings();
+            let also = spellings.iter().find(|spelling| **spelling != base);
+            let also =
+                also.map_or(String::new(), |also| format!(" (the SDK files are also valid for {also})"));
+            report.ok(Step::Server, format!("{base} is a W&B API{also}"));
+        }
+        300..=399 => {
+            let to = Url::parse(header(LOCATION))
+                .ok()
+                .map_or_else(String::new, |url| format!(" to {}", url.origin().ascii_serialization()));
+            let found =
+                format!("{base} redirects{to} (status {}), and redirects are never followed", answer.status);
+            report.fail(Step::Server, CONFIGURATION, found, wrong);
+        }
+        407 => report.fail(
+            Step::Server,
+            CONFIGURATION,
+            "the proxy asks for a user and password (status 407)",
+            "put them into the proxy's URL, or let requests to W&B pass it by with NO_PROXY",
+        ),
+        408 | 429 | 500..=599 => report.fail(
+            Step::Server,
+            TRY_LATER,
+            format!("{base} answers with status {}", answer.status),
+            "W&B, or a proxy before it, cannot answer now: try again (https://status.wandb.com)",
+        ),
+        status => {
+            let kind = header(CONTENT_TYPE).split(';').next().unwrap_or_default();
+            let kind = if kind.is_empty() { "nothing" } else { kind };
+            report.fail(
+                Step::Server,
+                CONFIGURATION,
+                format!("{base} answers /graphql with status {status} and {kind}: no W&B API"),
+                wrong,
+            );
+        }
+    }
+}
+
+/// Why there is no answer, and what helps.
+fn unreachable(case: &Case<'_>, error: &http::Error) -> (u8, String) {
+    let why = error.to_string();
+    let has = |words: &[&str]| words.iter().any(|word| why.contains(word));
+    let through = in_force(case).map_or(String::new(), |(name, _)| {
+        format!("; {name} is in force: if the proxy is wrong for this host, add it to NO_PROXY")
+    });
+    if has(&["certificate has expired", "Expired", "expired"]) {
+        return (
+            CONFIGURATION,
+            "the server's certificate is over, or this machine's clock is wrong: date -u".to_owned(),
+        );
+    }
+    if has(&["NotValidForName", "not valid for name"]) {
+        return (
+            CONFIGURATION,
+            format!("the certificate is for another host: is `base-url` right?{through}"),
+        );
+    }
+    if has(&["certificate", "UnknownIssuer", "CaUsedAsEndEntity"]) {
+        let remedy = "the certificate is signed by an authority that this machine does not trust (a company's proxy, a \
+                      private CA): add it to the system's store (update-ca-certificates), or name it in SSL_CERT_FILE";
+        return (CONFIGURATION, format!("{remedy}{through}"));
+    }
+    if has(&["lookup address", "dns error", "Name or service", "nodename"]) {
+        return (
+            TRY_LATER,
+            format!("the name is not known: is `base-url` spelt right, is there a network?{through}"),
+        );
+    }
+    if has(&["refused"]) {
+        return (TRY_LATER, format!("nothing listens there: is `base-url` right, port included?{through}"));
+    }
+    (
+        TRY_LATER,
+        format!(
+            "is there a network, and does a firewall let https out? Set HTTPS_PROXY where one is needed{through}"
+        ),
+    )
+}
+
+/// Pages that people take for the API.
+fn right_address(url: &Url) -> Option<String> {
+    let host = url.host_str()?;
+    let path = url.path().trim_end_matches('/');
+    match host {
+        "wandb.ai" | "www.wandb.ai" | "app.wandb.ai" => Some("https://api.wandb.ai".to_owned()),
+        "forge.coreweave.com" => Some("https://api.forge.coreweave.com".to_owned()),
+        _ => ENDS
+            .iter()
+            .find_map(|end| path.strip_suffix(end))
+            .map(|start| format!("{}{start}", url.origin().ascii_serialization())),
+    }
+}
+
+/// What is left over from a page's or an endpoint's address.
+const ENDS: [&str; 5] = ["/graphql", "/oidc/token", "/home", "/login", "/authorize"];
+
+/// What the servers' `Date` says of our clock, and of theirs.
+pub(super) fn clocks(clocks: &[(&str, Option<i64>); 2], report: &mut Report) {
+    let known: Vec<_> = clocks.iter().filter_map(|(name, skew)| Some((*name, (*skew)?))).collect();
+    let Some((name, skew)) = known.iter().copied().max_by_key(|(_, skew)| skew.abs()) else {
+        report.skip(&[Step::Clock], "no server told the time");
+        return;
+    };
+    let direction = if skew > 0 { "behind" } else { "ahead" };
+    let found = format!("this machine is {} {direction} of {name}", span(skew.abs()));
+    let set = "set the clock by network time: timedatectl set-ntp true (WSL: wsl --shutdown; a paused virtual machine: \
+               chronyc makestep)";
+    if let [(first, a), (second, b)] = known[..]
+        && (a - b).abs() > WORTH_A_WARNING
+    {
+        let found = format!("the clocks of {first} and {second} differ by {}", span((a - b).abs()));
+        let remedy = format!("JWTs seem expired or not yet valid to W&B: {set} on the issuer's machine");
+        report.warn(Step::Clock, found, remedy);
+    } else if skew.abs() > INTOLERABLE {
+        report.fail(Step::Clock, CONFIGURATION, found, set);
+    } else if skew.abs() > WORTH_A_WARNING {
+        report.warn(Step::Clock, found, set);
+    } else {
+        report.ok(Step::Clock, format!("within {} of {}", span(skew.abs().max(1)), join(&known)));
+    }
+}
+
+fn join(known: &[(&str, i64)]) -> String {
+    known.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(" and ")
+}
+
+const WORTH_A_WARNING: i64 = 30;
+
+/// The life of the shortest JWTs in use.
+const INTOLERABLE: i64 = 300;
+
+const JSON: &str = "application/json";
+const TIMEOUT: Duration = Duration::from_secs(15);
+const MAX_ANSWER: usize = 256 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pages_address_is_told_from_the_apis() {
+        let right = |url: &str| right_address(&url.parse().expect("a URL"));
+        assert_eq!(right("https://wandb.ai").as_deref(), Some("https://api.wandb.ai"));
+        assert_eq!(right("https://forge.coreweave.com").as_deref(), Some("https://api.forge.coreweave.com"));
+        assert_eq!(right("https://w.acme.example/home").as_deref(), Some("https://w.acme.example"));
+        assert_eq!(
+            right("https://w.acme.example:8/x/graphql").as_deref(),
+            Some("https://w.acme.example:8/x")
+        );
+        for url in ["https://api.wandb.ai", "https://w.acme.example/api", "https://acme.wandb.io"] {
+            assert_eq!(right(url), None, "{url}");
+        }
+    }
+
+    #[test]
+    fn one_clock_off_is_ours_or_theirs() {
+        let verdict = |issuer, server| {
+            let mut report = Report::default();
+            clocks(&[("the issuer", issuer), ("W&B", server)], &mut report);
+            let doctor = report.finish("p");
+            (doctor.findings[0].verdict, doctor.findings[0].found.clone())
+        };
+        use crate::api::Verdict::{Fail, Ok, Skipped, Warn};
+        assert_eq!(verdict(Some(2), Some(-1)).0, Ok);
+        assert_eq!(verdict(Some(60), Some(61)).0, Warn);
+        let (ours, said) = verdict(Some(600), Some(601));
+        assert!(ours == Fail && said.contains("behind"), "{said}");
+        let (theirs, said) = verdict(Some(600), Some(0));
+        assert!(theirs == Warn && said.contains("differ by 10 min"), "{said}");
+        assert_eq!(verdict(None, None).0, Skipped);
+    }
+}

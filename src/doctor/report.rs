@@ -1,0 +1,289 @@
+//! Findings: collected by every step, put in order, scrubbed of anything that looks like a token, and told.
+
+use crate::api::{self, Finding, Verdict};
+
+/// What is looked at, in the order in which it is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    Configuration,
+    Folders,
+    Daemon,
+    Service,
+    Provider,
+    Jwt,
+    Lifetime,
+    Clock,
+    Issuer,
+    Signature,
+    Subject,
+    StableSubject,
+    Audience,
+    Proxy,
+    Server,
+    Exchange,
+    ApiCall,
+    TokenLife,
+    Outlook,
+    SdkEnvironment,
+}
+
+/// The stable names, in order.
+const NAMES: [&str; 20] = [
+    "configuration",
+    "folders",
+    "daemon",
+    "service",
+    "provider",
+    "jwt",
+    "lifetime",
+    "clock",
+    "issuer",
+    "signature",
+    "subject",
+    "stable-subject",
+    "audience",
+    "proxy",
+    "server",
+    "exchange",
+    "api-call",
+    "token-life",
+    "outlook",
+    "sdk-environment",
+];
+
+impl Step {
+    pub fn name(self) -> &'static str {
+        NAMES[self as usize]
+    }
+}
+
+#[derive(Debug, Default)]
+pub struct Report {
+    findings: Vec<Finding>,
+}
+
+impl Report {
+    pub fn ok(&mut self, step: Step, found: impl AsRef<str>) {
+        self.add(step, Verdict::Ok, found.as_ref(), None, None);
+    }
+
+    pub fn warn(&mut self, step: Step, found: impl AsRef<str>, remedy: impl AsRef<str>) {
+        self.add(step, Verdict::Warn, found.as_ref(), Some(remedy.as_ref()), None);
+    }
+
+    pub fn fail(&mut self, step: Step, exit: u8, found: impl AsRef<str>, remedy: impl AsRef<str>) {
+        self.add(step, Verdict::Fail, found.as_ref(), Some(remedy.as_ref()), Some(exit));
+    }
+
+    pub fn skip(&mut self, steps: &[Step], why: &str) {
+        for step in steps {
+            self.add(*step, Verdict::Skipped, why, None, None);
+        }
+    }
+
+    fn add(&mut self, step: Step, verdict: Verdict, found: &str, remedy: Option<&str>, exit: Option<u8>) {
+        let (found, remedy) = (scrub(found), remedy.map(scrub));
+        self.findings.push(Finding { step: step.name().to_owned(), verdict, found, remedy, exit });
+    }
+
+    pub fn append(&mut self, mut other: Self) {
+        self.findings.append(&mut other.findings);
+    }
+
+    /// Takes over what a daemon found.
+    pub fn extend(&mut self, findings: Vec<Finding>) {
+        self.findings.extend(findings);
+    }
+
+    pub fn failed(&self, steps: &[Step]) -> Option<&'static str> {
+        let failed = |step: &&Step| {
+            self.findings.iter().any(|one| one.step == step.name() && one.verdict == Verdict::Fail)
+        };
+        steps.iter().find(failed).map(|step| step.name())
+    }
+
+    pub(super) fn count(&self, step: Step) -> usize {
+        self.findings.iter().filter(|finding| finding.step == step.name()).count()
+    }
+
+    /// W&B itself took the token: what failed here in looking at it is no failure of it.
+    pub fn forgive(&mut self, steps: &[Step]) {
+        for finding in &mut self.findings {
+            if finding.verdict == Verdict::Fail && steps.iter().any(|step| step.name() == finding.step) {
+                finding.verdict = Verdict::Warn;
+                finding.exit = None;
+                finding.found.push_str(" (W&B takes the token all the same)");
+            }
+        }
+    }
+
+    pub fn finish(mut self, profile: &str) -> api::Doctor {
+        let place = |finding: &Finding| NAMES.iter().position(|name| *name == finding.step);
+        self.findings.sort_by_key(|finding| place(finding).unwrap_or(NAMES.len()));
+        let verdict = self.findings.iter().map(|finding| finding.verdict).max();
+        // What a person must change comes before what may pass by itself.
+        let rank = |exit: &u8| RANKS.iter().position(|known| known == exit);
+        let exit = self.findings.iter().filter_map(|finding| finding.exit).max_by_key(rank);
+        api::Doctor {
+            profile: profile.to_owned(),
+            verdict: verdict.unwrap_or(Verdict::Ok).max(Verdict::Ok),
+            exit: exit.unwrap_or(0),
+            findings: self.findings,
+        }
+    }
+}
+
+const RANKS: [u8; 4] = [super::TRY_LATER, super::UNAVAILABLE, super::NEEDS_LOGIN, super::CONFIGURATION];
+
+/// For people: a line per finding, remedies below, the verdict at the end.
+pub fn text(doctor: &api::Doctor, about: &str, colour: bool) -> String {
+    let mut text = format!("wandb-cred doctor {}, {about}\n\n", env!("CARGO_PKG_VERSION"));
+    for finding in &doctor.findings {
+        let (mark, code) = match finding.verdict {
+            Verdict::Ok => ("ok  ", "32"),
+            Verdict::Warn => ("warn", "33"),
+            Verdict::Fail => ("FAIL", "31"),
+            Verdict::Skipped => ("-   ", "2"),
+        };
+        let mark = if colour { format!("\x1b[{code}m{mark}\x1b[0m") } else { mark.to_owned() };
+        let lead = format!("{mark} {:<16} ", finding.step);
+        text += &wrap(&lead, &finding.found);
+        if let Some(remedy) = &finding.remedy {
+            text += &wrap(&format!("{:INDENT$}remedy: ", ""), remedy);
+        }
+    }
+    text.push('\n');
+    text += &summary(doctor);
+    text.push('\n');
+    text
+}
+
+fn summary(doctor: &api::Doctor) -> String {
+    let named = |verdict| {
+        let mut names: Vec<&str> = Vec::new();
+        for finding in doctor.findings.iter().filter(|finding| finding.verdict == verdict) {
+            if !names.contains(&finding.step.as_str()) {
+                names.push(&finding.step);
+            }
+        }
+        names
+    };
+    let (fails, warns) = (named(Verdict::Fail), named(Verdict::Warn));
+    match (fails.as_slice(), warns.as_slice()) {
+        ([], []) => format!("verdict: healthy; profile {} can get tokens", doctor.profile),
+        ([], warns) => format!("verdict: healthy, with warnings on {}", warns.join(", ")),
+        (fails, _) => format!("verdict: NOT healthy; mend {} (exit code {})", fails.join(", "), doctor.exit),
+    }
+}
+
+/// Words in lines of [`WIDTH`], the first after `lead`, the others below its end. Line breaks stay.
+fn wrap(lead: &str, words: &str) -> String {
+    let mut text = lead.to_owned();
+    let mut column = INDENT + if lead.ends_with("remedy: ") { 8 } else { 0 };
+    let indent = " ".repeat(column);
+    let start = column;
+    for (number, line) in words.lines().enumerate() {
+        if number > 0 {
+            text = format!("{}\n{indent}", text.trim_end());
+            column = start;
+        }
+        for word in line.split(' ') {
+            let length = word.chars().count();
+            if column > start && column + length > WIDTH {
+                text = format!("{}\n{indent}", text.trim_end());
+                column = start;
+            }
+            text += word;
+            text.push(' ');
+            column += length + 1;
+        }
+    }
+    format!("{}\n", text.trim_end())
+}
+
+/// The width of the mark and the step's name.
+const INDENT: usize = 22;
+const WIDTH: usize = 110;
+
+/// Belt and braces: nothing here is meant to hold a token, and foreign text must not steer the terminal.
+fn scrub(text: &str) -> String {
+    let clean: String =
+        text.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect();
+    let fits = |c: char| c.is_ascii_alphanumeric() || "-_.~+/=".contains(c);
+    let mut out = String::with_capacity(clean.len());
+    let mut rest = clean.as_str();
+    while let Some(start) = rest.find(fits) {
+        let end = rest[start..].find(|c| !fits(c)).map_or(rest.len(), |length| start + length);
+        let (before, word) = (&rest[..start], &rest[start..end]);
+        out.push_str(before);
+        let jwt = word.contains("eyJ") && word.matches('.').count() >= 2;
+        out.push_str(if jwt || word.contains("wb_at_") { "[redacted]" } else { word });
+        rest = &rest[end..];
+    }
+    out + rest
+}
+
+/// "2 h 5 min", to two places.
+pub(super) fn span(seconds: i64) -> String {
+    let units = [("d", 86_400), ("h", 3600), ("min", 60), ("s", 1)];
+    let mut left = seconds.max(0);
+    let mut words = Vec::new();
+    for (unit, length) in units {
+        if left >= length && words.len() < 2 {
+            words.push(format!("{} {unit}", left / length));
+            left %= length;
+        } else if !words.is_empty() {
+            break;
+        }
+    }
+    if words.is_empty() { "0 s".to_owned() } else { words.join(" ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_step_has_its_own_name() {
+        assert_eq!(Step::Configuration.name(), "configuration");
+        assert_eq!(Step::Audience.name(), "audience");
+        assert_eq!(Step::SdkEnvironment.name(), "sdk-environment");
+        assert_eq!(Step::SdkEnvironment as usize + 1, NAMES.len());
+    }
+
+    #[test]
+    fn what_looks_like_a_token_is_not_told() {
+        let mut report = Report::default();
+        report.warn(
+            Step::Jwt,
+            "it said (eyJhbGciOiJub25lIn0.e30.c2ln) and \x1b[2J",
+            "not wb_at_planted, but x",
+        );
+        let text = text(&report.finish("p"), "p", false);
+        assert!(!text.contains("eyJ") && !text.contains("planted") && !text.contains('\x1b'), "{text}");
+        assert!(
+            text.contains("it said ([redacted]) and") && text.contains("not [redacted], but x"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn the_worst_exit_is_what_a_person_must_change() {
+        let mut report = Report::default();
+        report.fail(Step::Server, super::super::TRY_LATER, "a", "b");
+        report.fail(Step::Audience, super::super::CONFIGURATION, "a", "b");
+        report.ok(Step::Configuration, "fine");
+        let doctor = report.finish("p");
+        assert_eq!((doctor.exit, doctor.verdict), (78, Verdict::Fail));
+        assert_eq!(doctor.findings[0].step, "configuration", "in the order of the path");
+    }
+
+    #[test]
+    fn spans_have_two_places() {
+        for (seconds, words) in
+            [(0, "0 s"), (59, "59 s"), (3600, "1 h"), (3660, "1 h 1 min"), (90_000, "1 d 1 h")]
+        {
+            assert_eq!(span(seconds), words);
+        }
+    }
+}

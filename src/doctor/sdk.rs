@@ -1,0 +1,143 @@
+//! The environment that a W&B program started from this shell would see.
+//!
+//! What the SDK does with each variable is in its source (0.19.11 to 0.31.0) and was seen to happen.
+
+use std::path::{Path, PathBuf};
+
+use super::CONFIGURATION;
+use super::report::{Report, Step};
+use crate::env::Env;
+use crate::profile::BaseUrl;
+
+/// Judges the variables of the caller. `ours` is the folder in which a daemon keeps SDK files.
+pub fn environment(env: &Env, base_url: Option<&BaseUrl>, ours: &Path, report: &mut Report) {
+    let before = report.count(Step::SdkEnvironment);
+    let token_file = env.var(TOKEN_FILE).map(PathBuf::from);
+    api_key(env, token_file.is_some(), report);
+    if let Some(path) = &token_file {
+        identity_token_file(path, ours, report);
+    }
+    if let Some(path) = env.var(CREDENTIALS_FILE) {
+        credentials_file(&path, report);
+    }
+    if let (Some(text), Some(base_url)) = (env.var(BASE_URL), base_url) {
+        host(&text, base_url, report);
+    }
+    if report.count(Step::SdkEnvironment) == before {
+        let found = match &token_file {
+            Some(path) if path.starts_with(ours) => "set up by wandb-cred: programs use its files",
+            Some(_) => "programs started here exchange by themselves, without the daemon",
+            None => "no variable of the SDK is in the way; run programs with: wandb-cred exec -- CMD",
+        };
+        report.ok(Step::SdkEnvironment, found);
+    }
+}
+
+fn api_key(env: &Env, token_file: bool, report: &mut Report) {
+    let step = Step::SdkEnvironment;
+    match (env.var(API_KEY), token_file) {
+        (None, _) => {}
+        (Some(_), true) => report.fail(
+            step,
+            CONFIGURATION,
+            format!(
+                "{API_KEY} and {TOKEN_FILE} are both set: the SDK refuses to choose (AuthenticationError)"
+            ),
+            format!("unset {API_KEY}"),
+        ),
+        (Some(_), false) => report.warn(
+            step,
+            format!("{API_KEY} is set: programs started here use that key, and not the daemon"),
+            "unset it; wandb-cred exec takes it away from the program it runs",
+        ),
+    }
+}
+
+fn identity_token_file(path: &Path, ours: &Path, report: &mut Report) {
+    let step = Step::SdkEnvironment;
+    let shown = path.display();
+    let text = match std::fs::read(path) {
+        Ok(bytes) => zeroize::Zeroizing::new(bytes),
+        Err(error) => {
+            let remedy = if path.starts_with(ours) {
+                "the daemon that wrote it is gone: start the program with wandb-cred exec, or eval \"$(wandb-cred env)\" again"
+            } else {
+                "mend the path (~ is not expanded), or make the file readable to this user; better: wandb-cred exec -- CMD"
+            };
+            let found = format!(
+                "{TOKEN_FILE} names {shown}: {error}; the SDK's core then dies (\"Connection lost\")"
+            );
+            return report.fail(step, CONFIGURATION, found, remedy);
+        }
+    };
+    let trimmed = text.trim_ascii();
+    let json = trimmed.starts_with(b"{");
+    if trimmed.is_empty() || (!json && trimmed.iter().filter(|byte| **byte == b'.').count() != 2) {
+        let found = format!("{TOKEN_FILE} names {shown}, which holds no JWT");
+        return report.fail(
+            step,
+            CONFIGURATION,
+            found,
+            "have the file hold the JWT alone, or unset the variable",
+        );
+    }
+    if !json && trimmed.len() != text.len() {
+        let found = format!("{shown} has white space around the JWT, which SDKs up to 0.28.0 send along");
+        report.warn(step, found, "write it without a line end: printf %s \"$JWT\" > FILE");
+    }
+}
+
+fn credentials_file(path: &str, report: &mut Report) {
+    let step = Step::SdkEnvironment;
+    if path.starts_with('~') {
+        let found = format!("{CREDENTIALS_FILE} is {path:?}, and the SDK does not expand ~");
+        return report.fail(step, CONFIGURATION, found, "write the path out: \"$HOME/...\"");
+    }
+    let folder = Path::new(path).parent().filter(|folder| !folder.as_os_str().is_empty());
+    if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
+        let found = format!("{CREDENTIALS_FILE} lies in {}, which is no folder", folder.display());
+        return report.fail(step, CONFIGURATION, found, format!("mkdir -p -m 700 {}", folder.display()));
+    }
+    match std::fs::read(path).map(zeroize::Zeroizing::new) {
+        Ok(text) if serde_json::from_slice::<serde::de::IgnoredAny>(&text).is_err() => {
+            let found = format!("{path} is no JSON: the SDK exchanges by itself and writes it anew");
+            report.warn(step, found, "remove the file");
+        }
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            let found = format!("{CREDENTIALS_FILE} names {path}: {error}");
+            report.fail(step, CONFIGURATION, found, "make it readable and writable to this user");
+        }
+        _ => {}
+    }
+}
+
+fn host(text: &str, base_url: &BaseUrl, report: &mut Report) {
+    let step = Step::SdkEnvironment;
+    let meant = base_url.as_str();
+    match text.parse::<BaseUrl>() {
+        Err(why) => {
+            let found = format!("{BASE_URL}: {why}");
+            report.fail(step, CONFIGURATION, found, format!("export {BASE_URL}={meant}"));
+        }
+        Ok(url) if !base_url.spellings().contains(&url.as_str()) => {
+            let found = format!(
+                "{BASE_URL} is {url}, and the profile's server is {meant}: credentials of the one are not sent to the other"
+            );
+            report.warn(
+                step,
+                found,
+                format!("export {BASE_URL}={meant}, or unset it and use wandb-cred exec"),
+            );
+        }
+        Ok(url) if text != url.as_str() && text.ends_with('/') => {
+            let found = format!("{BASE_URL} ends with a slash, so the SDK finds no credentials under it");
+            report.warn(step, found, format!("export {BASE_URL}={url}"));
+        }
+        Ok(_) => {}
+    }
+}
+
+const API_KEY: &str = "WANDB_API_KEY";
+const TOKEN_FILE: &str = "WANDB_IDENTITY_TOKEN_FILE";
+const CREDENTIALS_FILE: &str = "WANDB_CREDENTIALS_FILE";
+const BASE_URL: &str = "WANDB_BASE_URL";
