@@ -5,13 +5,7 @@
 //! JWT signed by its private key (RFC 7523, section 2.2). Which answer is the JWT differs between providers:
 //! the access token where it is a JWT, else the ID token, else there is none and the error says so.
 //!
-//! | provider | `issuer` | what it needs | JWT to use; `sub`, `aud` |
-//! |---|---|---|---|
-//! | Okta | `https://ORG.okta.com/oauth2/SERVER` (a custom authorization server; the org server's tokens are opaque to others) | `scopes = ["a-custom-scope"]` | access token; client id; the server's audience setting |
-//! | Entra ID | `https://login.microsoftonline.com/TENANT/v2.0` | `scopes = ["api://APP-ID/.default"]`; `requestedAccessTokenVersion: 2` in the app's manifest, else `iss` is `https://sts.windows.net/TENANT/` | access token; object id of the *enterprise application*; the app's client id |
-//! | Cognito | `https://cognito-idp.REGION.amazonaws.com/POOL` | a resource server's scope | access token; client id; no `aud` (W&B must be told not to check it) |
-//! | Auth0 | `https://TENANT.auth0.com/` (with the slash) | `audience = "API-IDENTIFIER"` | access token; `CLIENT_ID@clients`; the API identifier |
-//! | Keycloak | `https://HOST/realms/REALM` | an audience mapper on the client | access token; id of the service-account user; the mapper's |
+//! What Okta, Entra ID, Cognito, Auth0 and Keycloak need, and what W&B then sees, is in `docs/platforms.md`.
 //!
 //! ```toml
 //! [profile.batch]
@@ -27,7 +21,6 @@
 //! secrets in strings that are not zeroed, and would need our HTTP rules wrapped around it, for 20 lines saved.
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -373,29 +366,11 @@ fn refused(who: &str, answer: &Answer) -> Error {
     }
 }
 
-/// Reads a file with a secret, which only its owner (us, or root) may be able to touch.
+/// Never on the daemon's one thread: the file may lie on a dead mount.
 async fn private(path: &Path) -> Result<Zeroizing<String>, Error> {
     let owned = path.to_owned();
-    let read = tokio::task::spawn_blocking(move || {
-        let at = owned.display();
-        let meta = std::fs::metadata(&owned)
-            .map_err(|error| Error::misconfigured(format!("cannot read {at}: {error}")))?;
-        let uid = rustix::process::geteuid().as_raw();
-        if meta.uid() != uid && meta.uid() != 0 {
-            return Err(Error::misconfigured(format!(
-                "{at} belongs to uid {}, not to us (uid {uid})",
-                meta.uid()
-            )));
-        }
-        if meta.mode() & 0o077 != 0 {
-            let mode = meta.mode() & 0o7777;
-            return Err(Error::misconfigured(format!(
-                "{at} holds a secret and has mode {mode:04o}, open to others; run: chmod 600 {at}"
-            )));
-        }
-        file::read(&owned)
-    });
-    read.await.map_err(|_| Error::transient(format!("reading {} was cut short", path.display())))?
+    let read = tokio::task::spawn_blocking(move || file::read_private(&owned)).await;
+    read.map_err(|_| Error::transient(format!("reading {} was cut short", path.display())))?
 }
 
 fn absolute(path: &Path) -> Result<PathBuf, Error> {
@@ -426,8 +401,6 @@ const MAX_ANSWER: usize = 256 * 1024;
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
     use super::*;
     use crate::provider::answer::test::{context, jwt};
 
@@ -475,20 +448,6 @@ mod tests {
                 None => assert_eq!(form[0].1.as_str(), "s/p:a"),
             }
         }
-    }
-
-    #[tokio::test]
-    async fn a_secret_file_open_to_others_is_refused() {
-        let dir = tempfile::tempdir().expect("temp dir");
-        let path = dir.path().join("secret");
-        std::fs::write(&path, "planted\n").expect("written");
-        let mode =
-            |mode| std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).expect("chmod");
-        mode(0o640);
-        let error = private(&path).await.expect_err("open").to_string();
-        assert!(error.contains("chmod 600") && !error.contains("planted"), "{error}");
-        mode(0o600);
-        assert_eq!(private(&path).await.expect("closed").as_str(), "planted\n");
     }
 
     #[test]

@@ -86,5 +86,45 @@ pub(super) fn read(path: &Path) -> Result<Zeroizing<String>, Error> {
         .map_err(|_| Error::rejected(format!("{} is not text, so it holds no JWT", path.display())))
 }
 
+/// Reads a file with a secret, which only its owner (us, or root) may be able to touch.
+pub(super) fn read_private(path: &Path) -> Result<Zeroizing<String>, Error> {
+    let at = path.display();
+    let meta = std::fs::metadata(path)
+        .map_err(|error| Error::misconfigured(format!("cannot read {at}: {error}")))?;
+    let uid = rustix::process::geteuid().as_raw();
+    if meta.uid() != uid && meta.uid() != 0 {
+        let owner = meta.uid();
+        return Err(Error::misconfigured(format!("{at} belongs to uid {owner}, not to us (uid {uid})")));
+    }
+    if meta.mode() & 0o077 != 0 {
+        let mode = meta.mode() & 0o7777;
+        return Err(Error::misconfigured(format!(
+            "{at} holds a secret and has mode {mode:04o}, open to others; run: chmod 600 {at}"
+        )));
+    }
+    read(path)
+}
+
 /// More than any JWT; a larger file is cut here and then refused as no JWT.
 const MAX_FILE: u64 = 128 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_secret_file_open_to_others_is_refused() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let path = dir.path().join("secret");
+        std::fs::write(&path, "planted\n").expect("written");
+        let mode =
+            |mode| std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).expect("chmod");
+        mode(0o640);
+        let error = read_private(&path).expect_err("open").to_string();
+        assert!(error.contains("chmod 600") && !error.contains("planted"), "{error}");
+        mode(0o600);
+        assert_eq!(read_private(&path).expect("closed").as_str(), "planted\n");
+    }
+}
