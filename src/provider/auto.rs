@@ -246,32 +246,6 @@ const ROWS: &[Row] = &[
         config: |_| super::Config::Circleci(circleci::Config::default()),
     },
     Row {
-        kind: "azure",
-        named: |env| {
-            any_set(env, &["IDENTITY_ENDPOINT", "MSI_ENDPOINT", "AZURE_POD_IDENTITY_AUTHORITY_HOST"])
-        },
-        local: azure::present,
-        probe: Some(|cx| Box::pin(async move { azure::probe(&cx).await })),
-        config: |_| super::Config::Azure(azure::Config::default()),
-    },
-    Row {
-        kind: "aws",
-        named: |env| {
-            any_set(
-                env,
-                &[
-                    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
-                    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
-                    "AWS_WEB_IDENTITY_TOKEN_FILE",
-                    "AWS_LAMBDA_FUNCTION_NAME",
-                ],
-            )
-        },
-        local: aws::present,
-        probe: Some(|cx| Box::pin(async move { aws::probe(&cx).await })),
-        config: |_| super::Config::Aws(aws::Config::default()),
-    },
-    Row {
         kind: "spiffe",
         named: |env| spiffe::present(env).ok_or_else(|| "SPIFFE_ENDPOINT_SOCKET names no socket".into()),
         local: |_| None,
