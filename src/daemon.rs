@@ -258,7 +258,7 @@ async fn serve(
     let state = Arc::new(State::new(directory, clock, socket, household.parts.http.clone()));
     let (stop, stopping) = watch::channel(false);
     let server = tokio::spawn(server::serve(listener, Arc::clone(&state), stopping));
-    info!(socket = %state.socket.display(), profiles = config.profiles.len(), "serving");
+    info!(socket = %state.socket.display(), profiles = state.directory().members.len(), "serving");
     service::ready();
 
     let mut signals = signals.listen().context("cannot listen for signals")?;

@@ -181,8 +181,8 @@ impl<T: Expires> Keeper<T> {
         self.wait(need, Ask::Life).await
     }
 
-    /// A token that came from the source after this call, shared with whoever else asks. In the backoff of
-    /// an earlier failure that failure is the answer.
+    /// A token that came from the source after this call, shared with whoever else asks; or the failure of that
+    /// one attempt. In the backoff of an earlier failure that failure is the answer.
     pub async fn look_again(&self, patience: Duration) -> Result<T, Error> {
         self.wait(Need { min_ttl: Duration::ZERO, patience }, Ask::Look).await
     }
@@ -293,7 +293,9 @@ impl<T: Expires> Keeper<T> {
         if let Some(error) = &snapshot.error {
             // After an attempt, or in the backoff of an earlier one: is another due in time?
             let next = until(snapshot.due, now).max(self.held(snapshot, now));
-            let hopeless = error.kind != Kind::Transient && (answered || !next.is_zero());
+            let failed = answered || !next.is_zero();
+            // Who looks on behalf of others has a backoff of its own.
+            let hopeless = failed && (error.kind != Kind::Transient || ask == Ask::Look);
             return (hopeless || now.boot + next > deadline).then(|| error.clone().retry_in(next));
         }
         let token = snapshot.token.as_ref()?;

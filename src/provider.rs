@@ -116,7 +116,7 @@ macro_rules! kinds {
             pub fn kind(&self) -> &'static str {
                 match self {
                     $(Self::$kind(_) => $name,)*
-                    Self::Invalid(_) => "invalid",
+                    Self::Invalid(_) => INVALID,
                 }
             }
         }
@@ -149,6 +149,9 @@ impl Config {
         self.build(cx).unwrap_or_else(|error| Box::new(Unusable { kind, error }))
     }
 }
+
+/// The kind of a profile whose table is wrong.
+pub const INVALID: &str = "invalid";
 
 /// Stands in for a provider that could not be built, so that its profile can say why.
 struct Unusable {

@@ -307,3 +307,14 @@ async fn signing_in_is_noticed_at_once() {
     pass(1).await;
     assert_eq!(t.keeper.snapshot().state(t.clock.now()), api::State::Fresh);
 }
+
+#[tokio::test(start_paused = true)]
+async fn looking_again_is_one_attempt_and_in_backoff_none() {
+    let t = setup(false, [Step::Fail(Kind::Transient), Step::Token(3600)]);
+    let before = t.clock.now().boot;
+    t.keeper.look_again(Duration::from_secs(100)).await.expect_err("the one attempt failed");
+    t.keeper.look_again(Duration::from_secs(100)).await.expect_err("in the backoff of the first");
+    assert_eq!((t.script.asked().len(), t.clock.now().boot - before), (1, Duration::ZERO));
+    pass(2).await;
+    t.keeper.look_again(Duration::from_secs(100)).await.expect("after the backoff");
+}
