@@ -292,7 +292,7 @@ impl<T: Expires> Keeper<T> {
         }
         if let Some(error) = &snapshot.error {
             // After an attempt, or in the backoff of an earlier one: is another due in time?
-            let next = until(snapshot.due, now).max(self.held(snapshot, now));
+            let next = until(snapshot.due, now).max(server_hold(snapshot, now));
             let failed = answered || !next.is_zero();
             // Who looks on behalf of others has a backoff of its own.
             let hopeless = failed && (error.kind != Kind::Transient || ask == Ask::Look);
@@ -312,14 +312,13 @@ impl<T: Expires> Keeper<T> {
 
     /// How long even a forced attempt must wait: for the server's word, and between forced ones.
     fn held(&self, snapshot: &Snapshot<T>, now: Now) -> Duration {
-        let server = snapshot.hold_until.map_or(Duration::ZERO, |hold| hold.boot.saturating_sub(now.boot));
         let gap = match snapshot.last_attempt {
             Some(last) if snapshot.good(now, Duration::ZERO).is_some() || snapshot.error.is_some() => {
                 (last.boot + HOLD).saturating_sub(now.boot)
             }
             _ => Duration::ZERO,
         };
-        server.max(gap)
+        server_hold(snapshot, now).max(gap)
     }
 
     /// The loop. Ends only when its task is aborted.
@@ -371,10 +370,9 @@ impl<T: Expires> Keeper<T> {
         if snapshot.forced {
             return Some(self.held(snapshot, now));
         }
-        let server = snapshot.hold_until.map_or(Duration::ZERO, |hold| hold.boot.saturating_sub(now.boot));
         let wanted_now = snapshot.wanted && snapshot.error.is_none();
         let due = if wanted_now { Duration::ZERO } else { until(snapshot.due, now) };
-        Some(due.max(server))
+        Some(due.max(server_hold(snapshot, now)))
     }
 
     async fn attempt<S: Source<Item = T>>(&self, source: &S) {
@@ -453,6 +451,11 @@ fn backoff(kind: Kind) -> Backoff {
         Kind::Misconfigured => (30, 600),
     };
     Backoff { first: Duration::from_secs(first), most: Duration::from_secs(most) }
+}
+
+/// How long the server itself asked us to stay away.
+fn server_hold<T>(snapshot: &Snapshot<T>, now: Now) -> Duration {
+    snapshot.hold_until.map_or(Duration::ZERO, |hold| hold.boot.saturating_sub(now.boot))
 }
 
 fn later(now: Now, wait: Duration) -> Now {
