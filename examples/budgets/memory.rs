@@ -86,6 +86,6 @@ pub(crate) fn start(scene: &Scene, table: &mut Table) -> Result {
     Ok(())
 }
 
-const SETTLED: Duration = Duration::from_secs(35);
+const SETTLED: Duration = Duration::from_secs(10);
 const BURST: usize = 2000;
 const STARTS: usize = 21;

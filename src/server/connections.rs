@@ -33,23 +33,16 @@ impl Connections {
         }
     }
 
-    /// To be called in the runtime's thread, whose heap may have to be settled.
     pub(super) fn closed(&self) {
-        let open = self.open.fetch_sub(1, Ordering::Relaxed) - 1;
-        if open <= OVER && self.most.load(Ordering::Relaxed) >= MANY {
-            self.most.store(open, Ordering::Relaxed);
-            tokio::spawn(async {
-                tokio::time::sleep(REST).await;
-                heap::settle();
-            });
-        }
+        self.open.fetch_sub(1, Ordering::Relaxed);
     }
 
     pub(super) fn stop(&self) {
         self.call.send_modify(|call| call.stop = true);
     }
 
-    /// Calls a round every [`ROUND`] while there is a connection.
+    /// Calls a round every [`ROUND`] while there is a connection, and sees when a burst is over. To be run in the
+    /// runtime's thread, whose heap may have to be settled.
     ///
     /// By the kernel's timer, and one for all: a timer of the runtime's makes each of its waits a timed one, for
     /// which the kernel sets and clears a timer of its own. That costs as much as the rest of an answer.
@@ -58,8 +51,13 @@ impl Connections {
             while self.open.load(Ordering::Relaxed) == 0 {
                 self.first.notified().await;
             }
-            if clock.sleep(ROUND).await == Wake::Elapsed {
-                self.call.send_modify(|call| call.round += 1);
+            if clock.sleep(ROUND).await == Wake::Stepped {
+                continue;
+            }
+            self.call.send_modify(|call| call.round += 1);
+            let open = self.open.load(Ordering::Relaxed);
+            if open <= OVER && self.most.swap(open, Ordering::Relaxed) >= MANY {
+                heap::settle();
             }
         }
     }
@@ -109,13 +107,10 @@ impl Activity {
     }
 }
 
-/// A connection without a request for two rounds, 30 to 60 seconds, is closed.
-const ROUND: Duration = Duration::from_secs(30);
-const SILENT_ROUNDS: u32 = 2;
+/// A connection without a request for seven rounds, 30 to 35 seconds, is closed.
+const ROUND: Duration = Duration::from_secs(5);
+const SILENT_ROUNDS: u32 = 7;
 
 /// So many connections at once are a burst, and it is over when so few are left.
 const MANY: usize = 64;
 const OVER: usize = 8;
-
-/// Before the heap is settled: a burst's next wave finds its memory still there.
-const REST: Duration = Duration::from_secs(1);
