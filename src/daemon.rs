@@ -262,7 +262,7 @@ async fn serve(
     service::ready();
 
     let mut signals = signals.listen().context("cannot listen for signals")?;
-    let watchdog = service::watchdog();
+    let watchdog = service::watchdog(&state.clock);
     tokio::pin!(owner_ended, watchdog);
     loop {
         tokio::select! {

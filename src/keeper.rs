@@ -161,7 +161,11 @@ impl<T: Expires> Keeper<T> {
     /// The token, if memory holds one with enough life: the fast path. Starts a renewal in the background
     /// when one is overdue for want of demand.
     pub fn peek(&self, min_ttl: Duration) -> Option<T> {
-        let now = self.shared.clock.now();
+        self.peek_at(self.shared.clock.now(), min_ttl)
+    }
+
+    /// [`Self::peek`] by a reading of the clock that the caller has already.
+    pub fn peek_at(&self, now: Now, min_ttl: Duration) -> Option<T> {
         let (token, overdue) = self.read(|snapshot| {
             let overdue = !snapshot.renewing && snapshot.due.is_none_or(|due| due.boot <= now.boot);
             (snapshot.good(now, min_ttl).cloned(), overdue)

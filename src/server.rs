@@ -1,7 +1,7 @@
 //! HTTP/1.1 on the Unix socket, on our own accept loop.
 //!
 //! Every connection is a task, so one that is slow, idle or broken delays nobody. Bounds: connections, time
-//! for a request's head and body, sizes of both, a connection's life. Only this user (and whom the
+//! for a request's head and body and for taking an answer, sizes. Only this user (and whom the
 //! configuration names) is served; see [`Peer`]. The routes are in [`route`].
 
 use std::sync::Arc;
@@ -9,40 +9,58 @@ use std::time::Duration;
 
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
 use tracing::{debug, warn};
 
 mod answer;
 pub mod bind;
+mod connections;
 mod doctor;
+mod heap;
 mod jobs;
 mod metrics;
 mod route;
 mod sign_in;
 mod state;
 
+use connections::{Activity, Connections, Over};
 pub use state::{Directory, Member, State};
 
 /// Serves until `stop` turns true, then lets requests under way finish for [`DRAIN`].
 pub async fn serve(listener: UnixListener, state: Arc<State>, mut stop: watch::Receiver<bool>) {
+    heap::prepare(MAX_CONNECTIONS);
+    let connections = Arc::new(Connections::default());
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    tokio::select! {
+        () = accept(&listener, &state, &connections, &places) => {}
+        () = connections.rounds(&state.clock) => {}
+        _ = stop.wait_for(|stop| *stop) => {}
+    }
+    drop(listener);
+    connections.stop();
+    let all = u32::try_from(MAX_CONNECTIONS).expect("the bound is small");
+    let _ = tokio::time::timeout(DRAIN, places.acquire_many(all)).await;
+}
+
+/// Spawns a task for each connection. Never ends.
+async fn accept(
+    listener: &UnixListener,
+    state: &Arc<State>,
+    connections: &Arc<Connections>,
+    places: &Arc<Semaphore>,
+) {
     loop {
         // A place first: connections over the bound wait in the kernel's backlog, and cost us nothing.
-        let accepted = async {
-            let place = Arc::clone(&places).acquire_owned().await.expect("the semaphore is never closed");
-            (place, listener.accept().await)
-        };
-        let (place, accepted) = tokio::select! {
-            accepted = accepted => accepted,
-            _ = stop.wait_for(|stop| *stop) => break,
-        };
-        match accepted {
+        let place = Arc::clone(places).acquire_owned().await.expect("the semaphore is never closed");
+        match listener.accept().await {
             Ok((stream, _)) => {
-                let (state, stop) = (Arc::clone(&state), stop.clone());
+                let (state, connections) = (Arc::clone(state), Arc::clone(connections));
+                connections.opened();
                 tokio::spawn(async move {
-                    connection(stream, state, stop).await;
+                    connection(stream, &state, &connections).await;
+                    connections.closed();
                     drop(place);
                 });
             }
@@ -53,31 +71,35 @@ pub async fn serve(listener: UnixListener, state: Arc<State>, mut stop: watch::R
             }
         }
     }
-    drop(listener);
-    let all = u32::try_from(MAX_CONNECTIONS).expect("the bound is small");
-    let _ = tokio::time::timeout(DRAIN, places.acquire_many(all)).await;
 }
 
-async fn connection(stream: UnixStream, state: Arc<State>, mut stop: watch::Receiver<bool>) {
-    let peer = Peer::of(&stream, &state);
+async fn connection(stream: UnixStream, state: &State, connections: &Connections) {
+    let peer = Peer::of(&stream, state);
     let _open = state.metrics.connection();
-    let service = service_fn(|request| route::handle(Arc::clone(&state), peer, request));
+    let activity = Activity::default();
+    let service = service_fn(async |request| {
+        activity.begin();
+        let answer = route::handle(state, peer, request).await;
+        activity.answered();
+        answer
+    });
+    // Without a timer of hyper's, which it would set anew for each request; see `Connections::rounds`.
     let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(MAX_HEAD)
         .max_headers(MAX_HEADERS)
         .serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
+    // In this order: a connection that ends at its first poll, as the command's may, needs no more.
     let ended = tokio::select! {
-        ended = &mut connection => Some(ended),
-        // Stopping, or connected for long enough: finish the request under way, then close.
-        _ = stop.wait_for(|stop| *stop) => None,
-        () = tokio::time::sleep(MAX_LIFE) => None,
+        biased;
+        ended = &mut connection => Ok(ended),
+        over = connections.over(&activity) => Err(over),
     };
     let ended = match ended {
-        Some(ended) => ended,
-        None => {
+        Ok(ended) => ended,
+        Err(Over::Silent) => return,
+        // Finish the request under way, then close.
+        Err(Over::Stopping) => {
             connection.as_mut().graceful_shutdown();
             match tokio::time::timeout(LAST_REQUEST, connection).await {
                 Ok(ended) => ended,
@@ -119,15 +141,9 @@ impl Peer {
 /// More than any node has ranks; hyper takes about 11 KiB for each.
 const MAX_CONNECTIONS: usize = 4096;
 
-/// For a request's head; an idle connection is closed after it too.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
-
 /// Our longest request has a head of some 200 bytes. hyper wants at least 8 KiB.
 const MAX_HEAD: usize = 16 * 1024;
 const MAX_HEADERS: usize = 64;
-
-/// Ends connections whose client reads nothing any more.
-const MAX_LIFE: Duration = Duration::from_secs(600);
 
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 

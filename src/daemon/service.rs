@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use sd_notify::NotifyState;
 
+use crate::clock::Clock;
+
 pub(super) fn ready() {
     tell(&[NotifyState::Ready, NotifyState::Status("serving")]);
 }
@@ -22,13 +24,14 @@ pub(super) fn stopping() {
 
 /// Tells the watchdog that the one thread still turns, at half the interval it asks for. Never ends; without
 /// a watchdog it never wakes either.
-pub(super) async fn watchdog() {
+pub(super) async fn watchdog(clock: &Clock) {
     let Some(interval) = sd_notify::watchdog_enabled().filter(|interval| *interval > Duration::ZERO) else {
         return std::future::pending().await;
     };
     loop {
         tell(&[NotifyState::Watchdog]);
-        tokio::time::sleep(interval / 2).await;
+        // By the kernel's timer: one of the runtime's would make every wait of the server a timed one.
+        clock.sleep(interval / 2).await;
     }
 }
 

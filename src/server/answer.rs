@@ -35,29 +35,40 @@ fn with_body(status: StatusCode, content_type: &'static str, body: Bytes) -> Ans
     answer
 }
 
-/// `GET /v1/token`'s body but for its last number, rendered once per renewal.
+/// `GET /v1/token`'s body, rendered once per renewal but for its last number, which changes once a second.
 #[derive(Default)]
-pub(super) struct TokenAnswer(Mutex<Option<(TokenHash, Bytes)>>);
+pub(super) struct TokenAnswer(Mutex<Option<Rendered>>);
+
+struct Rendered {
+    hash: TokenHash,
+    seconds: u64,
+    /// The body up to its last number.
+    head: Bytes,
+    body: Bytes,
+}
 
 impl TokenAnswer {
     pub(super) fn render(&self, profile: &Profile, token: &AccessToken, now: Now) -> Answer {
-        let head = {
-            let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            match &*kept {
-                Some((hash, head)) if *hash == token.hash() => head.clone(),
-                _ => {
-                    let head = head(profile, token);
-                    *kept = Some((token.hash(), head.clone()));
-                    head
-                }
-            }
-        };
-        let mut body = Vec::with_capacity(head.len() + 24);
-        body.extend_from_slice(&head);
         // A token that is served has at least a second: rounding down never says 0.
         let seconds = token.expiry().remaining(now).as_secs();
-        writeln!(body, "{seconds}}}").expect("writing to memory");
-        with_body(StatusCode::OK, "application/json", body.into())
+        let hash = token.hash();
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let body = match &*kept {
+            Some(same) if same.hash == hash && same.seconds == seconds => same.body.clone(),
+            before => {
+                let head = match before {
+                    Some(before) if before.hash == hash => before.head.clone(),
+                    _ => head(profile, token),
+                };
+                let mut body = Vec::with_capacity(head.len() + 24);
+                body.extend_from_slice(&head);
+                write!(body, "{seconds}}}").expect("writing to memory");
+                let body = Bytes::from(body);
+                *kept = Some(Rendered { hash, seconds, head, body: body.clone() });
+                body
+            }
+        };
+        with_body(StatusCode::OK, "application/json", body)
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
-use hyper::header::{ALLOW, HeaderValue, ORIGIN};
+use hyper::header::{ALLOW, HeaderName, HeaderValue, ORIGIN};
 use hyper::{Method, Request, StatusCode};
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
@@ -22,11 +22,16 @@ use crate::token::{Expires, TokenHash};
 
 /// One request. Every outcome is an answer: nothing here ends the connection.
 pub(super) async fn handle(
-    state: Arc<State>,
+    state: &State,
     peer: Peer,
     request: Request<Incoming>,
 ) -> Result<Answer, std::convert::Infallible> {
-    let (route, outcome) = dispatch(&state, peer, request).await;
+    if let Some(answer) = cached_token(state, peer, &request) {
+        state.metrics.count(TOKEN, answer.status().as_u16());
+        return Ok(answer);
+    }
+    // On the heap, so that the future of the usual request stays small: it is moved several times.
+    let (route, outcome) = Box::pin(dispatch(state, peer, request)).await;
     let mut answer = outcome.unwrap_or_else(|problem| answer::problem(&problem));
     if answer.status() == StatusCode::METHOD_NOT_ALLOWED
         && let Some((_, method)) = ROUTES.iter().find(|(path, _)| *path == route)
@@ -39,9 +44,25 @@ pub(super) async fn handle(
     Ok(answer)
 }
 
+/// The usual request, answered from memory; `None` if there is anything to wait for or to complain about.
+fn cached_token(state: &State, peer: Peer, request: &Request<Incoming>) -> Option<Answer> {
+    if request.uri().path() != TOKEN || request.method() != Method::GET {
+        return None;
+    }
+    admit(peer, request).ok()?;
+    sign_in::unlocked(state).ok()?;
+    let query = Query::parse(request.uri().query(), &TOKEN_QUERY).ok()?;
+    let directory = state.directory();
+    let member = find(&directory, query.profile.as_deref()).ok()?;
+    let now = state.clock.now();
+    member.profile.demand.touch(now);
+    let token = member.profile.access.peek_at(now, query.min_ttl)?;
+    Some(member.token_answer.render(&member.profile, &token, now))
+}
+
 type Outcome = Result<Answer, Problem>;
 
-async fn dispatch(state: &Arc<State>, peer: Peer, request: Request<Incoming>) -> (&'static str, Outcome) {
+async fn dispatch(state: &State, peer: Peer, request: Request<Incoming>) -> (&'static str, Outcome) {
     if let Err(problem) = admit(peer, &request) {
         return ("refused", Err(problem));
     }
@@ -62,7 +83,7 @@ async fn dispatch(state: &Arc<State>, peer: Peer, request: Request<Incoming>) ->
         return (route, Err(problem));
     }
     let outcome = match *route {
-        "/v1/token" => token(state, request.uri().query()).await,
+        TOKEN => token(state, request.uri().query()).await,
         "/v1/identity-token" => identity_token(state, request.uri().query()).await,
         "/v1/profiles" => none(request.uri().query()).map(|()| profiles(state)),
         "/v1/status" => none(request.uri().query()).map(|()| status(state)),
@@ -83,7 +104,7 @@ async fn dispatch(state: &Arc<State>, peer: Peer, request: Request<Incoming>) ->
 }
 
 static ROUTES: [(&str, Method); 16] = [
-    ("/v1/token", Method::GET),
+    (TOKEN, Method::GET),
     ("/v1/identity-token", Method::GET),
     ("/v1/profiles", Method::GET),
     ("/v1/status", Method::GET),
@@ -101,12 +122,17 @@ static ROUTES: [(&str, Method); 16] = [
     ("/metrics", Method::GET),
 ];
 
+const TOKEN: &str = "/v1/token";
+const TOKEN_QUERY: [&str; 3] = ["profile", "min_ttl", "wait"];
+
 /// The one route with a part of its own in the path.
 const LOGIN_ID: &str = "/v1/login/{id}";
 const LOGIN: &str = "/v1/login/";
 
 /// Routes that end in somebody having a token: closed while locked.
-const HANDS_OUT: [&str; 4] = ["/v1/token", "/v1/identity-token", "/v1/refresh", "/v1/jobs"];
+const HANDS_OUT: [&str; 4] = [TOKEN, "/v1/identity-token", "/v1/refresh", "/v1/jobs"];
+
+const FORWARDED: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// Refuses other users, browsers and proxies. `Host` means nothing on a Unix socket and is not judged.
 fn admit(peer: Peer, request: &Request<Incoming>) -> Result<(), Problem> {
@@ -118,8 +144,8 @@ fn admit(peer: Peer, request: &Request<Incoming>) -> Result<(), Problem> {
         );
         return Err(answer::plain(ProblemKind::Forbidden, detail));
     }
-    for header in [ORIGIN.as_str(), "x-forwarded-for"] {
-        if request.headers().contains_key(header) {
+    for header in [ORIGIN, FORWARDED] {
+        if request.headers().contains_key(&header) {
             let detail =
                 format!("requests with {header} come from browsers or proxies, which are not served");
             return Err(answer::plain(ProblemKind::Forbidden, detail));
@@ -129,7 +155,7 @@ fn admit(peer: Peer, request: &Request<Incoming>) -> Result<(), Problem> {
 }
 
 async fn token(state: &State, query: Option<&str>) -> Outcome {
-    let query = Query::parse(query, &["profile", "min_ttl", "wait"])?;
+    let query = Query::parse(query, &TOKEN_QUERY)?;
     let directory = state.directory();
     let member = find(&directory, query.profile.as_deref())?;
     let profile = &member.profile;
@@ -140,7 +166,7 @@ async fn token(state: &State, query: Option<&str>) -> Outcome {
 }
 
 async fn identity_token(state: &State, query: Option<&str>) -> Outcome {
-    let query = Query::parse(query, &["profile", "min_ttl", "wait"])?;
+    let query = Query::parse(query, &TOKEN_QUERY)?;
     let directory = state.directory();
     let profile = &find(&directory, query.profile.as_deref())?.profile;
     if !profile.serve_identity_token {

@@ -1,0 +1,213 @@
+//! What is measured: a sandbox, and daemons that get their tokens from it, in a folder that goes at the end.
+
+use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+
+use crate::Result;
+use crate::tls::Front;
+
+pub(crate) struct Scene {
+    bin: PathBuf,
+    pub(crate) dir: tempfile::TempDir,
+    /// `127.0.0.1:PORT` of the sandbox.
+    sandbox: String,
+    _sandbox: Running,
+}
+
+impl Scene {
+    pub(crate) fn set(bin: PathBuf) -> Result<Self> {
+        let dir = tempfile::tempdir()?;
+        std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o700))?;
+        let ready = dir.path().join("sandbox.url");
+        // Long lives, so that no renewal falls due while something else is measured.
+        let sandbox = Command::new(bin.join("wandb-cred-sandbox"))
+            .args(["serve", "--token-life", "36000", "--jwt-life", "36000", "--ready-file"])
+            .arg(&ready)
+            .stdout(Stdio::null())
+            .spawn()
+            .context("wandb-cred-sandbox")?;
+        let _sandbox = Running(sandbox);
+        until("the sandbox", || std::fs::read_to_string(&ready).is_ok_and(|url| !url.is_empty()))?;
+        let url = std::fs::read_to_string(&ready)?;
+        let sandbox = url.strip_prefix("http://").context("the sandbox speaks http")?.trim_end_matches('/');
+        Ok(Self { bin, dir, sandbox: sandbox.to_owned(), _sandbox })
+    }
+
+    pub(crate) fn program(&self, name: &str) -> PathBuf {
+        self.bin.join(name)
+    }
+
+    /// Starts a daemon of its own folder, cold. Returns once its socket answers.
+    pub(crate) fn daemon(&self, name: &str) -> Result<Daemon> {
+        self.daemon_of(name, &format!("http://{}", self.sandbox), None)
+    }
+
+    /// The same, exchanging over TLS.
+    pub(crate) fn tls_daemon(&self, name: &str) -> Result<Daemon> {
+        let front = Front::put(&self.sandbox, self.dir.path())?;
+        self.daemon_of(name, &front.url, Some(&front.trusted))
+    }
+
+    fn daemon_of(&self, name: &str, base_url: &str, trusted: Option<&Path>) -> Result<Daemon> {
+        let dir = self.dir.path().join(name);
+        std::fs::create_dir_all(&dir)?;
+        let (config, socket) = (dir.join("config.toml"), dir.join("run/wandb-cred.sock"));
+        let mint = self.program("wandb-cred-sandbox");
+        std::fs::write(
+            &config,
+            format!(
+                "[profile.bench]\nbase-url = \"{base_url}\"\naudience = \"sandbox\"\n\
+                 [profile.bench.provider.command]\nargv = [{mint:?}, \"mint\", \"--url\", \"http://{}\"]\n",
+                self.sandbox
+            ),
+        )?;
+        std::fs::set_permissions(&config, PermissionsExt::from_mode(0o600))?;
+        let began = Instant::now();
+        let mut command = Command::new(self.program("wandb-credd"));
+        command.env("WANDB_CRED_CONFIG", &config).env("WANDB_CRED_SOCKET", &socket);
+        command.envs(trusted.map(|path| ("SSL_CERT_FILE", path)));
+        command.stderr(std::fs::File::create(dir.join("log"))?);
+        let running = Running(command.spawn().context("wandb-credd")?);
+        let deadline = began + DEADLINE;
+        while ask(&socket, "GET", "/healthz", b"").is_err() {
+            if Instant::now() > deadline {
+                bail!("the daemon {name} does not answer: {}", std::fs::read_to_string(dir.join("log"))?);
+            }
+            std::thread::sleep(Duration::from_micros(100));
+        }
+        Ok(Daemon { started_in: began.elapsed(), socket, running })
+    }
+
+    /// The floor, answering `body`.
+    pub(crate) fn floor(&self, body: &[u8]) -> Result<(PathBuf, Running)> {
+        let (socket, file) = (self.dir.path().join("floor.sock"), self.dir.path().join("floor.body"));
+        std::fs::write(&file, body)?;
+        let child = Command::new(std::env::current_exe()?).arg("--floor").args([&socket, &file]).spawn()?;
+        let running = Running(child);
+        until("the floor", || UnixStream::connect(&socket).is_ok())?;
+        Ok((socket, running))
+    }
+
+    /// Asks the sandbox's control.
+    pub(crate) fn control(&self, method: &str, path: &str, body: &str) -> Result<serde_json::Value> {
+        let stream = TcpStream::connect(&self.sandbox)?;
+        let answer = exchange(stream, method, path, body.as_bytes())?;
+        Ok(serde_json::from_slice(&answer)?)
+    }
+
+    /// How many exchanges the sandbox has seen.
+    pub(crate) fn exchanges(&self) -> Result<u64> {
+        let stats = self.control("GET", "/sandbox/stats", "")?;
+        stats["exchanges"]["total"].as_u64().context("the sandbox counts exchanges")
+    }
+}
+
+pub(crate) struct Daemon {
+    pub(crate) socket: PathBuf,
+    pub(crate) started_in: Duration,
+    pub(crate) running: Running,
+}
+
+impl Daemon {
+    /// One token, which makes an exchange if there was none.
+    pub(crate) fn token(&self) -> Result<Vec<u8>> {
+        ask(&self.socket, "GET", "/v1/token", b"")
+    }
+}
+
+/// A process that ends with its scene.
+pub(crate) struct Running(pub(crate) Child);
+
+impl Running {
+    pub(crate) fn pid(&self) -> u32 {
+        self.0.id()
+    }
+
+    /// CPU time of the main thread so far. The scheduler's count: `stat` counts in ticks of 10 ms.
+    pub(crate) fn cpu(&self) -> Result<Duration> {
+        let text = std::fs::read_to_string(format!("/proc/{}/schedstat", self.pid()))?;
+        Ok(Duration::from_nanos(text.split(' ').next().context("schedstat")?.parse()?))
+    }
+
+    /// Resident memory in KiB.
+    pub(crate) fn resident(&self) -> Result<u64> {
+        field(Path::new(&format!("/proc/{}/status", self.pid())), "VmRSS:")
+    }
+
+    /// How often a thread of it has stopped to wait and was woken.
+    pub(crate) fn wakes(&self) -> Result<u64> {
+        let mut sum = 0;
+        for thread in std::fs::read_dir(format!("/proc/{}/task", self.pid()))? {
+            sum += field(&thread?.path().join("status"), "voluntary_ctxt_switches:")?;
+        }
+        Ok(sum)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // SIGTERM first: what is measured should end as it does in life.
+        if let Some(pid) = rustix::process::Pid::from_raw(self.pid().cast_signed()) {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        }
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while matches!(self.0.try_wait(), Ok(None)) {
+            if Instant::now() > deadline {
+                let _ = self.0.kill();
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+fn field(path: &Path, name: &str) -> Result<u64> {
+    let text = std::fs::read_to_string(path)?;
+    let line = text.lines().find_map(|line| line.strip_prefix(name)).context("a field of /proc")?;
+    Ok(line.trim().trim_end_matches(" kB").parse()?)
+}
+
+/// One request on a Unix socket; the body of a good answer.
+pub(crate) fn ask(socket: &Path, method: &str, target: &str, body: &[u8]) -> Result<Vec<u8>> {
+    exchange(UnixStream::connect(socket)?, method, target, body)
+}
+
+fn exchange(
+    mut stream: impl std::io::Read + std::io::Write,
+    method: &str,
+    target: &str,
+    body: &[u8],
+) -> Result<Vec<u8>> {
+    let length = body.len();
+    write!(
+        stream,
+        "{method} {target} HTTP/1.1\r\nHost: bench\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n"
+    )?;
+    stream.write_all(body)?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    let head = answer.windows(4).position(|four| four == b"\r\n\r\n").context("no answer")?;
+    if !answer.starts_with(b"HTTP/1.1 200 ") {
+        bail!("{method} {target}: {}", String::from_utf8_lossy(&answer[..head]));
+    }
+    Ok(answer.split_off(head + 4))
+}
+
+/// Waits for a state.
+pub(crate) fn until(what: &str, mut reached: impl FnMut() -> bool) -> Result {
+    let deadline = Instant::now() + DEADLINE;
+    while !reached() {
+        if Instant::now() > deadline {
+            bail!("{what}: not reached in {DEADLINE:?}");
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    Ok(())
+}
+
+const DEADLINE: Duration = Duration::from_secs(20);
