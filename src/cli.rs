@@ -127,10 +127,12 @@ fn usage(error: &clap::Error) -> ExitCode {
 
 const ABOUT: &str = "Always a good Weights & Biases token, from your own identity provider";
 
-const LONG_ABOUT: &str = "Always a good Weights & Biases token, from your own identity provider.
+const LONG_ABOUT: &str = "\
+Always a good Weights & Biases token, from your own identity provider.
 
-This program asks wandb-credd, a daemon of yours that keeps tokens fresh: it takes the identity that your organization \
-or your platform gives you, exchanges it for W&B access tokens, and renews them before they expire.";
+This program asks wandb-credd, a daemon of yours that keeps tokens fresh: it takes the
+identity that your organization or your platform gives you, exchanges it for W&B access
+tokens, and renews them before they expire.";
 
 const AFTER_HELP: &str = "Try:
   wandb-cred exec -- python train.py      run a W&B program with credentials that stay fresh

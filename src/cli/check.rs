@@ -15,7 +15,10 @@ fn run(_: &ArgMatches, env: &Env) -> Outcome {
     Err(daemon_binary::become_it(env, &["check"]))
 }
 
-const DETAILS: &str = "Check the configuration file, without starting anything and without touching the network.
+const DETAILS: &str = "\
+Check the configuration file, without starting anything and without touching the
+network.
 
-Errors name the file, the line and the nearest known key. The file is config.toml in the configuration folder, or \
-what WANDB_CRED_CONFIG names; wandb-cred-config(5) describes it.";
+Errors name the file, the line and the nearest known key. The file is config.toml in the
+configuration folder, or what WANDB_CRED_CONFIG names; wandb-cred-config(5) describes
+it.";

@@ -42,14 +42,15 @@ fn run(matches: &ArgMatches, env: &Env) -> Outcome {
     Ok(Exit::Success)
 }
 
-const DETAILS: &str = "Print shell commands that make every W&B program started from this shell use the daemon's \
-credentials.
+const DETAILS: &str = "\
+Print shell commands that make every W&B program started from this shell use the
+daemon's credentials.
 
-The files they name are kept fresh until the shell ends. WANDB_API_KEY is unset, because the W&B SDK refuses it beside \
-an identity token file.
+The files they name are kept fresh until the shell ends. WANDB_API_KEY is unset, because
+the W&B SDK refuses it beside an identity token file.
 
-In a pipeline or a wrapper the calling process can be a short-lived one; say --pid $$ there. Where no daemon runs, use \
-wandb-cred exec, which brings one.";
+In a pipeline or a wrapper the calling process can be a short-lived one; say --pid $$
+there. Where no daemon runs, use wandb-cred exec, which brings one.";
 
 const EXAMPLES: &str = "Examples:
   eval \"$(wandb-cred env)\"                       sh, bash, zsh

@@ -146,18 +146,21 @@ fn sweep(runtime: &Path) {
 /// To find out whether a daemon is there.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-const DETAILS: &str = "Run a command with an environment in which an unmodified W&B SDK (wandb from 0.19.11, weave) uses the \
-daemon's credentials, however long it runs.
+const DETAILS: &str = "\
+Run a command with an environment in which an unmodified W&B SDK (wandb from 0.19.11,
+weave) uses the daemon's credentials, however long it runs.
 
-It sets WANDB_IDENTITY_TOKEN_FILE, WANDB_CREDENTIALS_FILE and WANDB_BASE_URL, removes WANDB_API_KEY, and becomes the \
-command: same process, same signals, same exit code. The daemon keeps the two files fresh until that process ends.
+It sets WANDB_IDENTITY_TOKEN_FILE, WANDB_CREDENTIALS_FILE and WANDB_BASE_URL, removes
+WANDB_API_KEY, and becomes the command: same process, same signals, same exit code. The
+daemon keeps the two files fresh until that process ends.
 
-Where no daemon runs, as in a batch job or a CI step, it starts one that ends with the command.";
+Where no daemon runs, as in a batch job or a CI step, it starts one that ends with the
+command.";
 
 const EXAMPLES: &str = "Examples:
   wandb-cred exec -- python train.py
   wandb-cred exec --profile eval -- torchrun --nproc-per-node 8 train.py
   wandb-cred exec --need 72h -- ./three-day-job.sh        fails now, not on the second night
 
-Exit codes are the command's own; before it starts, those of wandb-cred, 127 if the command does not exist, and
-126 if it cannot be run.";
+Exit codes are the command's own; before it starts, those of wandb-cred, 127 if the
+command does not exist, and 126 if it cannot be run.";

@@ -97,8 +97,11 @@ fn exists(config: &Path) -> Failure {
         .next("wandb-cred check, or wandb-cred init --force to replace it")
 }
 
-const DETAILS: &str = "Look at what the environment offers as an identity (an identity token file, a CI system, a cluster, a \
-cloud), and write a configuration file for it. An existing file is never replaced without --force.
+const DETAILS: &str = "\
+Look at what the environment offers as an identity (an identity token file, a CI system,
+a cluster, a cloud), and write a configuration file for it. An existing file is never
+replaced without --force.
 
-No configuration is needed where the environment says enough: the daemon looks in the same way when it finds no file. \
-Writing it down makes the choice permanent, and gives you something to edit.";
+No configuration is needed where the environment says enough: the daemon looks in the
+same way when it finds no file. Writing it down makes the choice permanent, and gives
+you something to edit.";

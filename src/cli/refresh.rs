@@ -40,7 +40,9 @@ fn run(matches: &ArgMatches, env: &Env) -> Outcome {
 
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(60).saturating_add(token::GRACE);
 
-const DETAILS: &str = "Fetch a new identity token and exchange it for a new access token, now.
+const DETAILS: &str = "\
+Fetch a new identity token and exchange it for a new access token, now.
 
-Rarely needed: the daemon renews by itself, long before anything expires. It helps after a change at the identity \
-provider or in W&B, and shows at once whether that worked. Until the new token is there, callers get the old one.";
+Rarely needed: the daemon renews by itself, long before anything expires. It helps after
+a change at the identity provider or in W&B, and shows at once whether that worked.
+Until the new token is there, callers get the old one.";

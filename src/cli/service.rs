@@ -233,5 +233,6 @@ fn words(text: &str) -> Vec<String> {
     text.split(' ').map(str::to_owned).collect()
 }
 
-const DETAILS: &str = "Let the service manager of this user (systemd, or launchd on macOS) start the daemon as soon as \
-something asks it for a token, and restart it should it fail. No root is needed.";
+const DETAILS: &str = "\
+Let the service manager of this user (systemd, or launchd on macOS) start the daemon as
+soon as something asks it for a token, and restart it should it fail. No root is needed.";

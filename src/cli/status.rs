@@ -125,8 +125,10 @@ fn overall(profile: &Profile) -> State {
 /// The daemon answers this from memory.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
-const DETAILS: &str = "Show for each profile whether its access token is good and for how long, when it is renewed, whose \
-identity it is, until when that identity can last, and what to do where something is wrong. No token is shown.";
+const DETAILS: &str = "\
+Show for each profile whether its access token is good and for how long, when it is
+renewed, whose identity it is, until when that identity can last, and what to do where
+something is wrong. No token is shown.";
 
 const AFTER_HELP: &str = "States:
   fresh        a good access token is at hand

@@ -37,9 +37,9 @@ enum Format {
     Json,
     /// A line for HTTP: Authorization: Bearer TOKEN
     Header,
-    /// NAME=value lines: WANDB_CRED_ACCESS_TOKEN, WANDB_CRED_EXPIRES_AT, WANDB_BASE_URL
+    /// WANDB_CRED_ACCESS_TOKEN, WANDB_CRED_EXPIRES_AT and WANDB_BASE_URL, as NAME=value
     Env,
-    /// JSON with Version, AccessToken, TokenType and Expiration, as credential processes print it
+    /// {"Version":1,"AccessToken":...,"TokenType":"Bearer","Expiration":...}
     CredentialProcess,
 }
 
@@ -111,13 +111,15 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// For the daemon to answer after its own deadline.
 pub(super) const GRACE: Duration = Duration::from_secs(5);
 
-const DETAILS: &str = "Print an access token for Weights & Biases, always one that is still good.
+const DETAILS: &str = "\
+Print an access token for Weights & Biases, always one that is still good.
 
-It comes from the daemon's memory, which takes less than a millisecond, unless the profile has not been used for a
-while: then the daemon makes one exchange first, however many ask.
+It comes from the daemon's memory, which takes less than a millisecond, unless the
+profile has not been used for a while: then the daemon makes one exchange first, however
+many ask.
 
-W&B takes the token as an HTTP bearer token. It is not an API key: WANDB_API_KEY does not take it. To run a program \
-that uses the W&B SDK, use wandb-cred exec.";
+W&B takes the token as an HTTP bearer token. It is not an API key: WANDB_API_KEY does
+not take it. To run a program that uses the W&B SDK, use wandb-cred exec.";
 
 const EXAMPLES: &str = "Examples:
   curl -H \"$(wandb-cred token --format header)\" https://api.wandb.ai/graphql ...

@@ -185,7 +185,9 @@ fn help_and_version_go_to_stdout() {
     assert_eq!((help.code, help.err.as_str()), (0, ""));
     for name in ["token", "exec", "env", "status", "refresh", "init", "check", "service", "completions"] {
         assert!(help.out.contains(&format!("\n  {name} ")), "{name}: {}", help.out);
-        assert_eq!(ran(&mut bare(home.path(), &[name, "--help"])).code, 0);
+        let verb = ran(&mut bare(home.path(), &[name, "--help"]));
+        assert_eq!(verb.code, 0);
+        assert!(verb.out.lines().all(|line| line.chars().count() <= 105), "{}", verb.out);
     }
     assert!(help.out.lines().all(|line| line.chars().count() <= 100), "{}", help.out);
     let version = ran(&mut bare(home.path(), &["--version"]));
