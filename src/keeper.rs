@@ -293,7 +293,9 @@ impl<T: Expires> Keeper<T> {
         if let Some(error) = &snapshot.error {
             // After an attempt, or in the backoff of an earlier one: is another due in time?
             let next = until(snapshot.due, now).max(self.held(snapshot, now));
-            let hopeless = error.kind != Kind::Transient && (answered || !next.is_zero());
+            // Who looks has a backoff of its own, and wants to know why.
+            let impatient = ask == Ask::Look || error.kind != Kind::Transient;
+            let hopeless = impatient && (answered || !next.is_zero());
             return (hopeless || now.boot + next > deadline).then(|| error.clone().retry_in(next));
         }
         let token = snapshot.token.as_ref()?;
@@ -391,6 +393,14 @@ impl<T: Expires> Keeper<T> {
             }
         };
         let now = self.shared.clock.now();
+        // Renewed at once it would be the same again: without a backoff that is a tight loop.
+        let outcome = outcome.and_then(|token| match token.expiry().remaining(now).is_zero() {
+            true => {
+                let message = "a token came whose life was already over; is this machine's clock right?";
+                Err(Error::new(self.shared.label.stage, Kind::Transient, message))
+            }
+            false => Ok(token),
+        });
         self.shared.published.send_modify(|snapshot| {
             let before = snapshot.error.as_ref().map(|error| error.kind);
             snapshot.renewing = false;

@@ -70,11 +70,14 @@ impl AccessSource {
     }
 
     /// What the source gives now, so that a rotated file is seen and no `jti` comes twice if the source can
-    /// help it; else the last good one.
-    async fn assertion(&self) -> Result<IdentityToken, Error> {
+    /// help it; else the last good one, and why there is no new one.
+    async fn assertion(&self) -> Result<(IdentityToken, Option<Error>), Error> {
         match self.identity.look_again(IDENTITY_PATIENCE).await {
-            Ok(token) => Ok(token),
-            Err(error) => self.identity.peek(USABLE).ok_or(error),
+            Ok(token) => Ok((token, None)),
+            Err(error) => match self.identity.peek(USABLE) {
+                Some(token) => Ok((token, Some(error))),
+                None => Err(error),
+            },
         }
     }
 
@@ -96,8 +99,12 @@ impl Source for AccessSource {
     type Item = AccessToken;
 
     async fn renew(&self) -> Result<AccessToken, Error> {
-        let assertion = self.assertion().await?;
+        let (assertion, failing) = self.assertion().await?;
         if self.used_up() == Some(assertion.hash()) {
+            // The source is what is wrong then, and says more.
+            if let Some(error) = failing {
+                return Err(error);
+            }
             let message = "W&B has seen this identity token before and takes each only once; waiting for the source to give a new one";
             return Err(Error::new(Stage::Exchange, Kind::Rejected, message));
         }
@@ -112,7 +119,7 @@ impl Source for AccessSource {
         {
             return self.redeem(&next).await.map_err(explain);
         }
-        Err(explain(error))
+        Err(failing.filter(|_| self.used_up() == Some(assertion.hash())).unwrap_or_else(|| explain(error)))
     }
 
     /// The identity came back: no need to sit out the rest of our own backoff.
