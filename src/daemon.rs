@@ -124,8 +124,11 @@ pub fn main() -> ExitCode {
 fn exit_code(error: &anyhow::Error) -> u8 {
     if error.is::<config::Error>() || error.is::<crate::paths::Error>() || error.is::<InvalidProfiles>() {
         CONFIG
-    } else if error.is::<bind::Error>() || error.is::<oidc::discover::Error>() {
+    } else if error.is::<oidc::discover::Error>() {
         UNAVAILABLE
+    } else if let Some(error) = error.downcast_ref::<bind::Error>() {
+        // A folder that is not ours alone stays so until somebody mends it.
+        if matches!(error, bind::Error::Place(_)) { CONFIG } else { UNAVAILABLE }
     } else {
         error.downcast_ref::<background::Failed>().map_or(SOFTWARE, |failed| failed.code)
     }

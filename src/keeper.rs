@@ -395,6 +395,14 @@ impl<T: Expires> Keeper<T> {
             }
         };
         let now = self.shared.clock.now();
+        // Renewed at once it would be the same again: without a backoff that is a tight loop.
+        let outcome = outcome.and_then(|token| match token.expiry().remaining(now).is_zero() {
+            true => {
+                let message = "a token came whose life was already over; is this machine's clock right?";
+                Err(Error::new(self.shared.label.stage, Kind::Transient, message))
+            }
+            false => Ok(token),
+        });
         self.shared.published.send_modify(|snapshot| {
             let before = snapshot.error.as_ref().map(|error| error.kind);
             snapshot.renewing = false;

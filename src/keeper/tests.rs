@@ -192,6 +192,19 @@ async fn every_failure_kind_backs_off() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_token_that_is_over_when_it_comes_is_a_failure_and_backs_off() {
+    let t = setup(true, [Step::Token(0)]);
+    pass(600).await;
+    let attempts = t.script.asked().len();
+    assert!(attempts < 80, "{attempts}");
+    assert_eq!(t.keeper.snapshot().state(t.clock.now()), api::State::Failed);
+
+    let t = setup(true, [Step::Token(100), Step::Token(0)]);
+    pass(80).await;
+    assert!(t.keeper.peek(Duration::ZERO).is_some(), "the last good token was thrown away");
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_servers_retry_after_is_obeyed_even_when_forced() {
     let t = setup(true, [Step::ServerAsks(100), Step::Token(3600)]);
     pass(1).await;

@@ -47,7 +47,12 @@ pub(crate) fn explain_provider(name: &str, error: &provider::Error) -> Error {
         provider::Error::Rejected { .. } => (Kind::Rejected, None),
         provider::Error::Misconfigured { .. } => (Kind::Misconfigured, None),
     };
-    Error::new(Stage::Identity, kind, format!("provider {name}: {error}")).server_asks(wait)
+    let message = match name {
+        // Says already where the mistake is.
+        provider::INVALID => error.to_string(),
+        name => format!("provider {name}: {error}"),
+    };
+    Error::new(Stage::Identity, kind, message).server_asks(wait)
 }
 
 /// The identity keeper and the exchange.
@@ -69,11 +74,14 @@ impl AccessSource {
     }
 
     /// What the source gives now, so that a rotated file is seen and no `jti` comes twice if the source can
-    /// help it; else the last good one.
-    async fn assertion(&self) -> Result<IdentityToken, Error> {
+    /// help it; else the last good one, and why there is no new one.
+    async fn assertion(&self) -> Result<(IdentityToken, Option<Error>), Error> {
         match self.identity.look_again(IDENTITY_PATIENCE).await {
-            Ok(token) => Ok(token),
-            Err(error) => self.identity.peek(USABLE).ok_or(error),
+            Ok(token) => Ok((token, None)),
+            Err(error) => match self.identity.peek(USABLE) {
+                Some(token) => Ok((token, Some(error))),
+                None => Err(error),
+            },
         }
     }
 
@@ -95,8 +103,12 @@ impl Source for AccessSource {
     type Item = AccessToken;
 
     async fn renew(&self) -> Result<AccessToken, Error> {
-        let assertion = self.assertion().await?;
+        let (assertion, failing) = self.assertion().await?;
         if self.used_up() == Some(assertion.hash()) {
+            // The source is what is wrong then, and says more.
+            if let Some(error) = failing {
+                return Err(error);
+            }
             let message = "W&B has seen this identity token before and takes each only once; waiting for the source to give a new one";
             return Err(Error::new(Stage::Exchange, Kind::Rejected, message));
         }
@@ -111,7 +123,8 @@ impl Source for AccessSource {
         {
             return self.redeem(&next).await.map_err(explain_exchange);
         }
-        Err(explain_exchange(error))
+        let said = explain_exchange(error);
+        Err(failing.filter(|_| self.used_up() == Some(assertion.hash())).unwrap_or(said))
     }
 
     /// The identity came back: no need to sit out the rest of our own backoff.

@@ -6,6 +6,7 @@
 use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::Deserialize;
@@ -54,7 +55,22 @@ impl Provider for File {
         let read = tokio::task::spawn_blocking(move || read(&path)).await;
         let raw =
             read.map_err(|_| Error::transient(format!("reading {} was cut short", self.path.display())))??;
-        self.cx.parse(&raw, self.path.display())
+        match self.cx.parse(&raw, self.path.display()) {
+            Err(Error::Rejected { message }) if self.changed_lately().await => {
+                Err(Error::transient(format!("{message}; it changed a moment ago and may be half-written")))
+            }
+            parsed => parsed,
+        }
+    }
+}
+
+impl File {
+    /// Whether somebody may still be writing it.
+    async fn changed_lately(&self) -> bool {
+        let (path, now) = (self.path.clone(), self.cx.clock.now().wall);
+        let changed = tokio::task::spawn_blocking(move || path.metadata()?.modified()).await;
+        let changed = changed.ok().and_then(Result::ok).and_then(|at| jiff::Timestamp::try_from(at).ok());
+        changed.is_some_and(|at| now.duration_since(at).unsigned_abs() < YOUNG)
     }
 }
 
@@ -104,6 +120,9 @@ pub(super) fn read_private(path: &Path) -> Result<Zeroizing<String>, Error> {
     }
     read(path)
 }
+
+/// Malformed content is blamed on its source only once the file is older.
+const YOUNG: Duration = Duration::from_secs(5);
 
 /// More than any JWT; a larger file is cut here and then refused as no JWT.
 const MAX_FILE: u64 = 128 * 1024;

@@ -1,0 +1,92 @@
+//! Another user at the socket. The socket's folder keeps everybody else out already, so the daemon's own
+//! check is met through a listener in an open folder, passed as a service manager passes it.
+
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixListener;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+
+use crate::setup::{COMMAND, DAEMON, Daemon, Home, Ran, Sandbox, is_root, ran};
+
+/// `nobody`.
+const STRANGER: u32 = 65534;
+
+fn open_to_all(path: &Path) {
+    fs::set_permissions(path, fs::Permissions::from_mode(0o777)).expect("chmod");
+}
+
+/// A daemon on a listener that every user can reach.
+fn daemon_in_the_open(home: &Home) -> Daemon {
+    let folder = home.path("run");
+    fs::create_dir(&folder).expect("made");
+    for place in [home.path(""), folder] {
+        open_to_all(&place);
+    }
+    let listener = UnixListener::bind(home.socket()).expect("bound");
+    open_to_all(&home.socket());
+    fs::copy(COMMAND, home.path("wandb-cred")).expect("copied");
+    let pass = "exec 3<&0 </dev/null; export LISTEN_FDS=1 LISTEN_PID=$$; exec \"$@\"";
+    let mut command = home.program("/bin/sh", &["-c", pass, "sh", DAEMON, "run"]);
+    home.daemon_of(command.stdin(OwnedFd::from(listener)))
+}
+
+fn as_stranger(home: &Home) -> Ran {
+    let mut command = home.program(home.path("wandb-cred").to_str().expect("text"), &["token"]);
+    ran(command.uid(STRANGER).gid(STRANGER).current_dir("/"))
+}
+
+#[test]
+fn another_user_is_refused_with_a_reason_and_served_once_the_configuration_names_it() {
+    if !is_root() {
+        println!("skipped: becoming another user needs root");
+        return;
+    }
+    let sandbox = Sandbox::start(&[]);
+    let home = Home::new(&sandbox.profile("work"));
+    let daemon = daemon_in_the_open(&home);
+    let refused = as_stranger(&home);
+    assert_eq!((refused.code, refused.out.as_str()), (Some(69), ""), "{}", refused.err);
+    assert!(refused.err.contains(&format!("you are uid {STRANGER}")), "{}", refused.err);
+    assert!(refused.err.contains(&format!("allow-uids = [{STRANGER}]")), "{}", refused.err);
+    assert_eq!(sandbox.exchanges(), 0, "a stranger caused an exchange");
+    assert!(daemon.token("").starts_with("wb_at_"));
+    assert!(daemon.log().contains("refused a request of another user"), "{}", daemon.log());
+    drop(daemon);
+
+    fs::remove_dir_all(home.path("run")).expect("removed");
+    home.write_config(&format!("allow-uids = [{STRANGER}]\n{}", sandbox.profile("work")));
+    let _daemon = daemon_in_the_open(&home);
+    let served = as_stranger(&home);
+    assert_eq!(served.code, Some(0), "{}", served.err);
+}
+
+#[test]
+fn another_user_cannot_reach_the_usual_socket_or_files() {
+    if !is_root() {
+        println!("skipped: becoming another user needs root");
+        return;
+    }
+    let sandbox = Sandbox::start(&[]);
+    let home = Home::new(&sandbox.profile("work"));
+    let daemon = home.daemon();
+    daemon.token("");
+    fs::copy(COMMAND, home.path("wandb-cred")).expect("copied");
+    fs::set_permissions(home.path(""), fs::Permissions::from_mode(0o755)).expect("chmod");
+    fs::set_permissions(home.path("wandb-cred"), fs::Permissions::from_mode(0o755)).expect("chmod");
+    let refused = as_stranger(&home);
+    assert_eq!((refused.code, refused.out.as_str()), (Some(69), ""), "{}", refused.err);
+    assert!(refused.err.contains("permission"), "{}", refused.err);
+}
+
+#[test]
+fn a_passed_socket_outlives_the_daemon() {
+    let sandbox = Sandbox::start(&[]);
+    let home = Home::new(&sandbox.profile("work"));
+    let mut daemon = daemon_in_the_open(&home);
+    assert!(daemon.token("").starts_with("wb_at_"));
+    daemon.signal(rustix::process::Signal::TERM);
+    assert!(daemon.ended(10).success());
+    assert!(home.socket().exists(), "the service manager's socket was removed");
+}

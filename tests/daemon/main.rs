@@ -1,0 +1,18 @@
+//! Runs the built daemon and command against the built sandbox, on sockets of their own, and proves what the
+//! README promises: under storms, outages, hostile clients, kills, bad input, reloads; and that nothing leaks.
+//!
+//! Every wait is a poll with a deadline. `WANDB_CRED_TEST_LONG=1` makes the random tests longer.
+
+mod bad_input;
+mod foreign;
+mod hostile;
+mod kill;
+mod leaks;
+mod outage;
+mod reload;
+mod rotation;
+mod setup;
+mod storm;
+mod talk;
+mod upstream;
+mod wakeups;
