@@ -1,5 +1,6 @@
 """The parts of a sign-in for the tests: daemon, OpenID Provider, W&B stand-in, and the person."""
 
+import base64
 import http.client
 import http.server
 import json
@@ -35,6 +36,11 @@ def until(condition, seconds=20, what="the condition"):
             return found
         time.sleep(0.05)
     raise AssertionError(f"{what}: not within {seconds} s")
+
+
+def claims_of(jwt):
+    payload = jwt.split(".")[1]
+    return json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
 
 
 class Provider:

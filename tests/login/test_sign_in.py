@@ -1,6 +1,5 @@
 """A person signs in, and the session stays alive: against a certified provider with strict settings."""
 
-import base64
 import concurrent.futures
 import json
 import random
@@ -9,12 +8,7 @@ import threading
 import time
 
 import pytest
-from conftest import Daemon, Provider, Wandb, person, until
-
-
-def claims(jwt):
-    payload = jwt.split(".")[1]
-    return json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+from conftest import Daemon, Provider, Wandb, claims_of, person, until
 
 
 def secrets_in(daemon, wandb):
@@ -43,7 +37,7 @@ def test_a_browser_sign_in_in_chromium(daemon, wandb, tmp_path):
     assert daemon.ended(login)["account"] == "alice@example.com"
     status, token = daemon.token()
     assert status == 200 and token["access_token"].startswith("wb_at_")
-    assert claims(wandb.assertions[-1])["sub"] == "alice"
+    assert claims_of(wandb.assertions[-1])["sub"] == "alice"
     assert daemon.call("GET", "/v1/status")[1]["profiles"][0]["subject"] in ("alice", "alice@example.com")
     assert secrets_in(daemon, wandb) == []
 
@@ -167,7 +161,7 @@ def test_fifty_rotations_with_the_daemon_killed_at_random(tmp_path):
         refused = provider.stats().get("refresh_token invalid_grant", 0)
         print(f"kills {kills}, sessions lost {lost}, refused {refused}")
         assert kills >= 10 and refused == lost <= kills
-        assert len({claims(jwt)["sub"] for jwt in wandb.assertions}) == 1
+        assert len({claims_of(jwt)["sub"] for jwt in wandb.assertions}) == 1
     finally:
         daemon.kill()
         provider.stop()

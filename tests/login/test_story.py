@@ -1,0 +1,87 @@
+"""The whole story on a fresh machine, and what `login` asks where nothing is configured."""
+
+import http.server
+import json
+import os
+import subprocess
+import sys
+import threading
+
+import pytest
+from conftest import BIN, Provider, Wandb, claims_of, person, until
+
+
+@pytest.fixture
+def fresh(tmp_path):
+    (tmp_path / "run").mkdir(mode=0o700)
+    return {"HOME": str(tmp_path), "PATH": os.environ["PATH"], "XDG_RUNTIME_DIR": str(tmp_path / "run")}
+
+
+def run(env, *arguments, **more):
+    return subprocess.run([BIN / "wandb-cred", *arguments], env=env, capture_output=True, text=True, timeout=120, **more)
+
+
+def test_nothing_configured_and_nobody_to_ask(fresh):
+    done = run(fresh, "login", stdin=subprocess.DEVNULL)
+    assert done.returncode == 78 and "--issuer URL --client-id ID" in done.stderr
+
+
+def test_sign_in_then_a_run_over_many_expiries(fresh, tmp_path):
+    """One browser page; then a program for which the ID token (4 s) and the access token (5 s) expire many times."""
+    op, wandb = Provider(ID_TTL=4), Wandb(expires_in=5)
+    try:
+        command = subprocess.Popen(
+            [BIN / "wandb-cred", "login", "--no-browser", "--issuer", op.issuer, "--client-id", "cli", "--token-store", "file"],
+            env=fresh, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        url = until(lambda: next((line.strip() for line in command.stderr if line.startswith("http")), None))
+        person(url, "alice")
+        out, _ = command.communicate(timeout=60)
+        assert command.returncode == 0 and "signed in as alice@example.com" in out
+        config = tmp_path / ".config/wandb-cred/config.toml"
+        assert config.stat().st_mode & 0o077 == 0
+        config.write_text(config.read_text().replace("[profile.default]", f'[profile.default]\nbase-url = "{wandb.url}"'))
+        # No daemon runs now: exec brings one, which finds the session.
+        program = ("import json,os,time\nseen=set()\nend=time.time()+25\nwhile time.time()<end:\n"
+                   "  c=json.load(open(os.environ['WANDB_CREDENTIALS_FILE']))['credentials'][os.environ['WANDB_BASE_URL']]\n"
+                   "  seen.add(c['access_token']); time.sleep(.2)\nprint(len(seen))")
+        done = run(fresh, "exec", "--", sys.executable, "-c", program)
+        assert done.returncode == 0, done.stderr
+        assert int(done.stdout) >= 4, done.stdout
+        stats = op.stats()
+        assert stats["authorization_code success"] == 1, "one page"
+        assert "refresh_token invalid_grant" not in stats
+        assert {claims_of(jwt)["email"] for jwt in wandb.assertions} == {"alice@example.com"}
+    finally:
+        op.stop()
+
+
+def cli_config(answer):
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            body = json.dumps(answer).encode()
+            self.send_response(200 if "organization=acme" in self.path else 404)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return f"http://127.0.0.1:{server.server_port}"
+
+
+def test_a_server_that_names_another_provider_is_not_followed(fresh, tmp_path):
+    host = cli_config({"issuer": "https://stranger.example", "client_id": "cli", "scopes": ["openid"]})
+    found = subprocess.run([BIN / "wandb-credd", "discover", "--host", host, "--organization", "acme"], env=fresh,
+                           capture_output=True, text=True)
+    assert json.loads(found.stdout)["issuer"] == "https://stranger.example"
+    done = run(fresh, "login", "--host", host, "--organization", "acme", stdin=subprocess.DEVNULL)
+    assert done.returncode == 64 and "nobody has confirmed" in done.stderr
+    done = run(fresh, "login", "--host", host, "--organization", "acme", "--issuer", "https://idp.example",
+               stdin=subprocess.DEVNULL)
+    assert done.returncode == 78 and "another issuer" in done.stderr
+    done = run(fresh, "login", "--host", host, "--organization", "unknown", stdin=subprocess.DEVNULL)
+    assert done.returncode == 69 and "names no identity provider" in done.stderr
+    assert not (tmp_path / ".config/wandb-cred/config.toml").exists()
