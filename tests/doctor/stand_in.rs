@@ -1,0 +1,156 @@
+//! A small HTTP server that answers what a test tells it to, and an identity provider made of one.
+
+use std::collections::BTreeMap;
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::jwk::Jwk;
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use p256::elliptic_curve::rand_core::OsRng;
+use p256::pkcs8::EncodePrivateKey as _;
+use serde_json::{Value, json};
+
+/// What one path answers.
+#[derive(Clone)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: Vec<(&'static str, String)>,
+    pub(crate) body: String,
+}
+
+pub(crate) fn answer(status: u16, body: impl ToString) -> Answer {
+    Answer { status, headers: vec![("Content-Type", "application/json".into())], body: body.to_string() }
+}
+
+impl Answer {
+    pub(crate) fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.headers.retain(|(known, _)| *known != name);
+        self.headers.push((name, value.into()));
+        self
+    }
+}
+
+/// Answers by path, whatever the method and the query; 404 for paths it was not told.
+#[derive(Clone)]
+pub(crate) struct StandIn {
+    pub(crate) url: String,
+    routes: Arc<Mutex<BTreeMap<String, Answer>>>,
+    /// Seconds that its `Date` is ahead of ours.
+    skew: Arc<Mutex<Option<i64>>>,
+}
+
+impl StandIn {
+    pub(crate) fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let url = format!("http://{}", listener.local_addr().expect("bound"));
+        let stand_in = Self { url, routes: Arc::default(), skew: Arc::default() };
+        let serving = stand_in.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let serving = serving.clone();
+                std::thread::spawn(move || serving.serve(stream));
+            }
+        });
+        stand_in
+    }
+
+    pub(crate) fn on(&self, path: &str, answer: Answer) {
+        self.routes.lock().expect("not poisoned").insert(path.to_owned(), answer);
+    }
+
+    pub(crate) fn skew(&self, seconds: i64) {
+        *self.skew.lock().expect("not poisoned") = Some(seconds);
+    }
+
+    fn serve(&self, mut stream: TcpStream) {
+        let mut bytes = Vec::new();
+        let mut piece = [0; 4096];
+        let head = loop {
+            if let Some(at) = bytes.windows(4).position(|four| four == b"\r\n\r\n") {
+                break at + 4;
+            }
+            match stream.read(&mut piece) {
+                Ok(read) if read > 0 => bytes.extend_from_slice(&piece[..read]),
+                _ => return,
+            }
+        };
+        let text = String::from_utf8_lossy(&bytes[..head]).to_ascii_lowercase();
+        let length =
+            text.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse::<usize>().ok());
+        while bytes.len() < head + length.unwrap_or(0) {
+            match stream.read(&mut piece) {
+                Ok(read) if read > 0 => bytes.extend_from_slice(&piece[..read]),
+                _ => return,
+            }
+        }
+        let line = String::from_utf8_lossy(&bytes);
+        let path =
+            line.split(' ').nth(1).unwrap_or_default().split('?').next().unwrap_or_default().to_owned();
+        let found = self.routes.lock().expect("not poisoned").get(&path).cloned();
+        let found = found.unwrap_or_else(|| answer(404, "{}"));
+        let mut text = format!(
+            "HTTP/1.1 {} x\r\nContent-Length: {}\r\nConnection: close\r\n",
+            found.status,
+            found.body.len()
+        );
+        if let Some(skew) = *self.skew.lock().expect("not poisoned") {
+            let at = std::time::UNIX_EPOCH + std::time::Duration::from_secs((now() + skew) as u64);
+            text += &format!("Date: {}\r\n", httpdate::fmt_http_date(at));
+        }
+        for (name, value) in &found.headers {
+            text += &format!("{name}: {value}\r\n");
+        }
+        let _ = stream.write_all(format!("{text}\r\n{}", found.body).as_bytes());
+    }
+}
+
+/// An identity provider with one key.
+pub(crate) struct Issuer {
+    pub(crate) http: StandIn,
+    key: EncodingKey,
+    jwk: Jwk,
+}
+
+impl Issuer {
+    pub(crate) fn start() -> Self {
+        let secret = p256::SecretKey::random(&mut OsRng).to_pkcs8_der().expect("a key");
+        let key = EncodingKey::from_ec_der(secret.as_bytes());
+        let mut jwk = Jwk::from_encoding_key(&key, Algorithm::ES256).expect("its public half");
+        jwk.common.key_id = Some("k1".into());
+        let http = StandIn::start();
+        let issuer = Self { http, key, jwk };
+        issuer.discovery(json!({}));
+        issuer.http.on("/jwks", answer(200, json!({ "keys": [issuer.jwk] })));
+        issuer
+    }
+
+    /// The discovery document, with some members changed.
+    pub(crate) fn discovery(&self, change: Value) {
+        let url = &self.http.url;
+        let mut document = json!({ "issuer": url, "jwks_uri": format!("{url}/jwks"), "token_endpoint": format!("{url}/token") });
+        for (name, value) in change.as_object().expect("members") {
+            document[name] = value.clone();
+        }
+        self.http.on("/.well-known/openid-configuration", answer(200, document));
+    }
+
+    pub(crate) fn sign(&self, claims: &Value, kid: &str) -> String {
+        let header = Header { kid: Some(kid.to_owned()), ..Header::new(Algorithm::ES256) };
+        jsonwebtoken::encode(&header, claims, &self.key).expect("signed")
+    }
+}
+
+/// A JWT with this header and a signature that is none.
+pub(crate) fn unsigned(header: Value, claims: &Value, signature: &str) -> String {
+    let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+    format!("{}.{}.{signature}", part(&header), part(claims))
+}
+
+#[expect(clippy::disallowed_methods, reason = "a test's own clock")]
+pub(crate) fn now() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    i64::try_from(since.expect("after 1970").as_secs()).expect("in range")
+}
