@@ -15,6 +15,7 @@ use crate::api::{self, LoginMethod, LoginState};
 use crate::clock::Clock;
 use crate::oidc::session::{Session, SignedOut};
 use crate::oidc::{self, Tokens};
+use crate::token::TokenHash;
 
 mod browser;
 pub mod follow;
@@ -92,9 +93,9 @@ impl Logins {
     }
 
     fn spawn(&self, session: Arc<Session>, method: LoginMethod) -> Entry {
-        // 128 random bits, of the library's own source.
-        let id = CsrfToken::new_random_len(16);
-        let id: String = id.secret().bytes().map(|byte| format!("{byte:02x}")).take(16).collect();
+        // 128 random bits of the library's source, in an alphabet that needs no escaping.
+        let mut id = TokenHash::of(CsrfToken::new_random().secret()).to_string();
+        id.truncate(32);
         let (publish, published) = watch::channel(None);
         let attempt = Attempt { id: id.clone(), session, method, publish, clock: self.clock.clone() };
         let task = tokio::spawn(attempt.run()).abort_handle();

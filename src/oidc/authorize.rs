@@ -75,7 +75,8 @@ impl RelyingParty {
             verifier,
             redirect,
             issuer: settings.issuer.as_str().to_owned(),
-            issuer_required: metadata.names_itself(),
+            // An ID token in the answer names its issuer itself (RFC 9207, section 2.4).
+            issuer_required: settings.flow == Flow::Code && metadata.names_itself(),
         })
     }
 }

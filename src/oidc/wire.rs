@@ -7,6 +7,7 @@ use openidconnect::{AsyncHttpClient, HttpRequest, HttpResponse, IssuerUrl};
 use url::Url;
 
 use crate::http::{self, Http, Reach};
+use crate::token::Secret;
 
 /// The library's HTTP client: no redirects, a deadline, a bound on the answer.
 pub(super) struct Wire {
@@ -18,6 +19,40 @@ pub(super) struct Wire {
 impl Wire {
     pub(super) fn new(http: Http, issuer: &IssuerUrl) -> Self {
         Self { http, local: http::is_loopback(issuer.url()) }
+    }
+
+    /// Posts a token to be revoked, and gives the status. The client names itself as in a token request: by
+    /// its secret in the header (form-encoded first: RFC 6749, section 2.3.1) or beside its id in the form.
+    pub(super) async fn revoke(
+        &self,
+        endpoint: &Url,
+        token: &Secret<String>,
+        client_id: &str,
+        secret: Option<&Secret<String>>,
+        basic: bool,
+    ) -> Result<u16, Error> {
+        let mut form = url::form_urlencoded::Serializer::new(String::new());
+        form.append_pair("token", token.expose()).append_pair("token_type_hint", "refresh_token");
+        let mut request = hyper::Request::post(endpoint.as_str())
+            .header("content-type", "application/x-www-form-urlencoded")
+            .header("accept", "application/json");
+        match secret {
+            Some(secret) if basic => {
+                use base64::Engine as _;
+                let encode = |text: &str| url::form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
+                let pair = format!("{}:{}", encode(client_id), encode(secret.expose()));
+                let pair = base64::engine::general_purpose::STANDARD.encode(pair);
+                request = request.header("authorization", format!("Basic {pair}"));
+            }
+            secret => {
+                form.append_pair("client_id", client_id);
+                if let Some(secret) = secret {
+                    form.append_pair("client_secret", secret.expose());
+                }
+            }
+        }
+        let request = request.body(form.finish().into_bytes()).expect("fixed headers and a parsed URL");
+        Ok(self.send(request).await?.status().as_u16())
     }
 
     async fn send(&self, request: HttpRequest) -> Result<HttpResponse, Error> {

@@ -5,6 +5,7 @@
 //   NPM_DIR=... CHROMIUM=... node person.mjs URL USER --chromium [SCREENSHOT]
 //
 // USER "-" says no on the consent page.
+import http from 'node:http';
 import { createRequire } from 'node:module';
 
 const [url, user, browser, screenshot] = process.argv.slice(2);
@@ -19,22 +20,34 @@ async function byHttp() {
     const jar = (jars[host] ??= new Map());
     const cookie = [...jar].map(([name, value]) => `${name}=${value}`).join('; ');
     const headers = { ...(cookie && { cookie }), ...next.headers };
-    const answer = await fetch(next.url, { ...next, headers, redirect: 'manual' });
-    for (const line of answer.headers.getSetCookie()) {
+    const answer = await request({ ...next, headers });
+    for (const line of answer.headers['set-cookie'] ?? []) {
       const [, name, value] = line.match(/^([^=]+)=([^;]*)/);
       value ? jar.set(name, value) : jar.delete(name);
     }
-    const to = answer.headers.get('location');
+    const to = answer.headers.location;
     if (to) {
       next = { url: new URL(to, next.url).href, method: 'GET' };
       continue;
     }
-    const text = await answer.text();
+    const { text } = answer;
     const form = findForm(text, next.url);
     if (!form) return { status: answer.status, url: next.url, text };
     next = form;
   }
   throw new Error('no end of pages');
+}
+
+// Not `fetch`, which says `Sec-Fetch-Mode: cors`: a script's request, and refused as one.
+function request({ url, method, headers, body }) {
+  return new Promise((resolve, reject) => {
+    const sent = http.request(url, { method, headers }, async (answer) => {
+      const chunks = await answer.toArray();
+      resolve({ status: answer.statusCode, headers: answer.headers, text: Buffer.concat(chunks).toString() });
+    });
+    sent.on('error', reject);
+    sent.end(body);
+  });
 }
 
 function findForm(html, base) {
@@ -66,9 +79,12 @@ async function inChromium() {
   });
   try {
     const page = await run.newPage({ viewport: { width: 900, height: 560 } });
-    const foreign = [];
+    const hosts = new Set();
     let status;
-    page.on('request', (request) => foreign.push(new URL(request.url()).host));
+    page.on('request', (request) => {
+      const from = new URL(request.frame().url() || 'about:blank');
+      if (from.pathname === '/callback') hosts.add(new URL(request.url()).host);
+    });
     page.on('response', (answer) => {
       if (answer.request().isNavigationRequest()) status = answer.status();
     });
@@ -85,7 +101,7 @@ async function inChromium() {
     }
     if (screenshot) await page.screenshot({ path: screenshot });
     const text = await page.content();
-    return { status, url: page.url(), text, hosts: [...new Set(foreign)] };
+    return { status, url: page.url(), text, hosts: [...hosts] };
   } finally {
     await run.close();
   }

@@ -76,7 +76,7 @@ def test_stored_locked_unlocked_restarted(desktop, op, wandb, tmp_path):
 
         rotations = op.stats()["refresh_token success"] if "refresh_token success" in op.stats() else 0
         desktop.lock()
-        daemon.call("POST", "/v1/refresh")
+        daemon.renew()
         status = daemon.call("GET", "/v1/status")[1]["profiles"][0]["identity"]
         assert "keyring is locked" in status["last_error"], status
         assert status["state"] != "needs-login", "locked is not absent"
@@ -84,10 +84,10 @@ def test_stored_locked_unlocked_restarted(desktop, op, wandb, tmp_path):
         assert daemon.token()[0] == 200, "a cached token does not wait for the keyring"
 
         desktop.unlock()
-        until(lambda: daemon.call("POST", "/v1/refresh")[0] == 200, what="the session to be found again")
+        until(lambda: daemon.renew()[0] == 200, what="the session to be found again")
         daemon.kill(signal.SIGTERM)
         daemon.start()
-        until(lambda: daemon.call("POST", "/v1/refresh")[0] == 200, what="the session after a restart")
+        until(lambda: daemon.renew()[0] == 200, what="the session after a restart")
 
         assert daemon.call("POST", "/v1/logout")[1]["revoked"]
         assert "refresh_token" not in desktop.tool("search", "--all", "application", "wandb-cred").stdout
@@ -99,8 +99,9 @@ def test_no_keyring_is_said_and_nothing_else_is_used(op, wandb, tmp_path):
     env = {"DBUS_SESSION_BUS_ADDRESS": f"unix:path={tmp_path}/nothing"}
     daemon = Daemon(tmp_path, op.issuer, wandb.url, store="keyring", env=env).start()
     try:
-        status, problem = daemon.token()
-        assert status == 503 and "token-store" in problem["detail"], problem
+        assert daemon.call("GET", "/v1/token?wait=1")[0] == 503
+        identity = daemon.call("GET", "/v1/status")[1]["profiles"][0]["identity"]
+        assert "token-store" in identity["last_error"], identity
         assert not list((tmp_path / ".local").rglob("*.json")), "no silent fall-back to a file"
     finally:
         daemon.kill()
@@ -109,12 +110,13 @@ def test_no_keyring_is_said_and_nothing_else_is_used(op, wandb, tmp_path):
 def test_the_kernel_keyring(op, wandb, tmp_path):
     daemon = Daemon(tmp_path, op.issuer, wandb.url, store="kernel").start()
     try:
-        if "persistent keyring" in str(daemon.token()[1]):
+        daemon.call("GET", "/v1/token?wait=1")
+        if "persistent keyring" in str(daemon.call("GET", "/v1/status")[1]):
             pytest.skip("this kernel or container gives no persistent keyring")
         daemon.sign_in()
         daemon.kill()
         daemon.start()
-        until(lambda: daemon.call("POST", "/v1/refresh")[0] == 200, what="the session after a restart")
+        until(lambda: daemon.renew()[0] == 200, what="the session after a restart")
         assert daemon.call("POST", "/v1/logout")[1]["account"] == "alice@example.com"
     finally:
         daemon.kill()

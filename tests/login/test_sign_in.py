@@ -22,7 +22,7 @@ def secrets_in(daemon, wandb):
 def test_nobody_signed_in_is_told_at_once_with_the_command(daemon):
     start = time.monotonic()
     status, problem = daemon.token()
-    assert (status, problem["type"]) == (401, "needs-login")
+    assert (status, problem["type"]) == (403, "needs-login")
     assert "wandb-cred login --profile work" in problem["next"]
     assert time.monotonic() - start < 5
     done = daemon.cli("token")
@@ -74,7 +74,7 @@ def test_a_session_outlives_the_daemon_and_a_clean_stop_loses_nothing(daemon):
     for how in (signal.SIGTERM, signal.SIGKILL):
         daemon.kill(how)
         daemon.start()
-        status, profile = daemon.call("POST", "/v1/refresh?profile=work")
+        status, profile = daemon.renew()
         assert status == 200, profile
 
 
@@ -85,7 +85,7 @@ def test_signing_out_revokes_and_signing_in_again_works(daemon, op):
     status, ended = daemon.call("POST", "/v1/logout")
     assert status == 200 and ended["revoked"] and ended["account"] == "alice@example.com"
     assert not list((daemon.home / ".local").rglob("*.json"))
-    assert until(lambda: daemon.token()[0] == 401)
+    assert until(lambda: daemon.token()[0] == 403)
     # The provider really has forgotten it: the same refresh token, put back, is refused.
     daemon.kill()
     (daemon.home / ".local/state/wandb-cred/sessions").mkdir(exist_ok=True)
@@ -95,15 +95,15 @@ def test_signing_out_revokes_and_signing_in_again_works(daemon, op):
     daemon.kill()
     path.write_text(saved)
     daemon.start()
-    status, problem = daemon.call("POST", "/v1/refresh")
-    assert status == 401 and "invalid_grant" in problem["detail"], problem
+    status, problem = daemon.renew()
+    assert status == 403 and "invalid_grant" in problem["detail"], problem
 
 
 def test_a_replayed_refresh_token_leads_to_one_clear_message_and_no_loop(daemon, op):
     daemon.sign_in()
     path = next((daemon.home / ".local").rglob("*.json"))
     old = path.read_text()
-    daemon.call("POST", "/v1/refresh")
+    daemon.renew()
     until(lambda: path.read_text() != old, what="a rotation")
     daemon.kill()
     path.write_text(old)
@@ -113,7 +113,7 @@ def test_a_replayed_refresh_token_leads_to_one_clear_message_and_no_loop(daemon,
     before = op.stats().get("refresh_token invalid_grant", 0)
     for _ in range(10):
         status, problem = daemon.call("POST", "/v1/refresh")
-        assert status in (401, 429), problem
+        assert status in (403, 429), problem
     assert "wandb-cred login --profile work" in json.dumps(daemon.call("GET", "/v1/status")[1])
     assert op.stats()["refresh_token invalid_grant"] == before + 1
     daemon.sign_in()
@@ -152,8 +152,8 @@ def test_fifty_rotations_with_the_daemon_killed_at_random(tmp_path):
                 daemon.start()
             else:
                 asking.join()
-            status, problem = until(lambda: (got := daemon.token())[0] in (200, 401) and got, what="an answer")
-            if status == 401:
+            status, problem = until(lambda: (got := daemon.token())[0] in (200, 403) and got, what="an answer")
+            if status == 403:
                 assert "invalid_grant" in problem["detail"], problem
                 lost += 1
                 daemon.sign_in()

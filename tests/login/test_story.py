@@ -8,7 +8,10 @@ import sys
 import threading
 
 import pytest
-from conftest import BIN, Provider, Wandb, claims_of, person, until
+from conftest import BIN, ROOT, Provider, Wandb, claims_of, person, until
+
+# What scripts/setup-real installs.
+SDK = ROOT / ".test/venvs/wandb-0.31.0/bin/python"
 
 
 @pytest.fixture
@@ -85,3 +88,37 @@ def test_a_server_that_names_another_provider_is_not_followed(fresh, tmp_path):
     done = run(fresh, "login", "--host", host, "--organization", "unknown", stdin=subprocess.DEVNULL)
     assert done.returncode == 69 and "names no identity provider" in done.stderr
     assert not (tmp_path / ".config/wandb-cred/config.toml").exists()
+
+
+@pytest.mark.skipif(not SDK.exists(), reason=f"no wandb in {SDK}; run scripts/setup-real")
+def test_the_real_sdk_trains_while_the_identity_expires(fresh, tmp_path):
+    """`exec -- python train.py` with the released SDK, against the sandbox as W&B server."""
+    op = Provider(ID_TTL=6)
+    ready = tmp_path / "sandbox.url"
+    sandbox = subprocess.Popen(
+        [BIN / "wandb-cred-sandbox", "serve", "--ready-file", ready, "--trust-issuer", op.issuer, "--audience", "cli",
+         "--subject", "alice@example.com", "--subject", "alice", "--token-life", "320"],
+        env=fresh, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        url = until(lambda: ready.exists() and ready.read_text().strip(), what="the sandbox")
+        config = tmp_path / ".config/wandb-cred/config.toml"
+        config.parent.mkdir(parents=True)
+        config.write_text(f'[profile.work]\nbase-url = "{url}"\n[profile.work.provider.oidc]\nissuer = "{op.issuer}"\n'
+                          'client-id = "cli"\ntoken-store = "file"\n')
+        command = subprocess.Popen([BIN / "wandb-cred", "login", "--no-browser"], env=fresh, stdout=subprocess.PIPE,
+                                   stderr=subprocess.PIPE, text=True)
+        person(until(lambda: next((line.strip() for line in command.stderr if line.startswith("http")), None)), "alice")
+        assert command.wait(60) == 0
+        train = tmp_path / "train.py"
+        train.write_text("import time, wandb\nrun = wandb.init(project='p', entity='e')\n"
+                         "for i in range(60):\n    run.log({'i': i}); time.sleep(.5)\nrun.finish()\nprint('rows', i + 1)\n")
+        done = run({**fresh, "WANDB_DIR": str(tmp_path), "WANDB_SILENT": "true"}, "exec", "--", SDK, train)
+        assert done.returncode == 0 and "rows 60" in done.stdout, done.stderr[-3000:]
+        assert "Fatal error" not in done.stderr + done.stdout
+        stats = op.stats()
+        assert stats["authorization_code success"] == 1 and stats["refresh_token success"] >= 4, stats
+        assert "refresh_token invalid_grant" not in stats
+    finally:
+        op.stop()
+        sandbox.kill()
+        sandbox.wait()
