@@ -10,8 +10,8 @@ use std::time::Duration;
 use openidconnect::core::CoreJwsSigningAlgorithm;
 use openidconnect::{
     AuthType, AuthorizationCode, ClientId, ClientSecret, DeviceAuthorizationUrl, IdTokenVerifier, IssuerUrl,
-    Nonce, NonceVerifier, OAuth2TokenResponse as _, PkceCodeVerifier, RedirectUrl, RefreshToken,
-    Scope, TokenResponse as _,
+    Nonce, NonceVerifier, OAuth2TokenResponse as _, PkceCodeVerifier, RedirectUrl, RefreshToken, Scope,
+    TokenResponse as _,
 };
 use url::Url;
 use zeroize::Zeroizing;

@@ -31,27 +31,7 @@ impl Wire {
         secret: Option<&Secret<String>>,
         basic: bool,
     ) -> Result<u16, Error> {
-        let mut form = url::form_urlencoded::Serializer::new(String::new());
-        form.append_pair("token", token.expose()).append_pair("token_type_hint", "refresh_token");
-        let mut request = hyper::Request::post(endpoint.as_str())
-            .header("content-type", "application/x-www-form-urlencoded")
-            .header("accept", "application/json");
-        match secret {
-            Some(secret) if basic => {
-                use base64::Engine as _;
-                let encode = |text: &str| url::form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
-                let pair = format!("{}:{}", encode(client_id), encode(secret.expose()));
-                let pair = base64::engine::general_purpose::STANDARD.encode(pair);
-                request = request.header("authorization", format!("Basic {pair}"));
-            }
-            secret => {
-                form.append_pair("client_id", client_id);
-                if let Some(secret) = secret {
-                    form.append_pair("client_secret", secret.expose());
-                }
-            }
-        }
-        let request = request.body(form.finish().into_bytes()).expect("fixed headers and a parsed URL");
+        let request = revocation(endpoint, token, client_id, secret, basic);
         Ok(self.send(request).await?.status().as_u16())
     }
 
@@ -102,3 +82,35 @@ const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Metadata and key sets of large tenants are tens of kilobytes.
 const LIMIT: usize = 1024 * 1024;
+
+/// The request of [`Wire::revoke`].
+fn revocation(
+    endpoint: &Url,
+    token: &Secret<String>,
+    client_id: &str,
+    secret: Option<&Secret<String>>,
+    basic: bool,
+) -> HttpRequest {
+    let mut form = url::form_urlencoded::Serializer::new(String::new());
+    form.append_pair("token", token.expose()).append_pair("token_type_hint", "refresh_token");
+    let mut request = hyper::Request::post(endpoint.as_str())
+        .header("content-type", "application/x-www-form-urlencoded")
+        .header("accept", "application/json");
+    match secret {
+        Some(secret) if basic => {
+            use base64::Engine as _;
+            let encode =
+                |text: &str| url::form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
+            let pair = format!("{}:{}", encode(client_id), encode(secret.expose()));
+            let pair = base64::engine::general_purpose::STANDARD.encode(pair);
+            request = request.header("authorization", format!("Basic {pair}"));
+        }
+        secret => {
+            form.append_pair("client_id", client_id);
+            if let Some(secret) = secret {
+                form.append_pair("client_secret", secret.expose());
+            }
+        }
+    }
+    request.body(form.finish().into_bytes()).expect("fixed headers and a parsed URL")
+}
