@@ -26,8 +26,9 @@ fn run(matches: &ArgMatches, _: &Env) -> Outcome {
     Ok(Exit::Success)
 }
 
-const DETAILS: &str =
-    "Print a script that makes the shell's Tab key complete wandb-cred's subcommands and options.";
+const DETAILS: &str = "\
+Print a script that makes the shell's Tab key complete wandb-cred's subcommands and
+options.";
 
 const EXAMPLES: &str = "Examples:
   wandb-cred completions bash > ~/.local/share/bash-completion/completions/wandb-cred

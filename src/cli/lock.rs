@@ -27,8 +27,11 @@ fn set(env: &Env, verb: &str) -> Outcome {
 
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
 
-const DETAILS: &str = "While locked, the daemon answers every request for a token with exit code 77 and \"locked\". It \
-goes on keeping its tokens fresh, so that unlocking needs nobody to sign in.
+const DETAILS: &str = "\
+While locked, the daemon answers every request for a token with exit code 77 and
+\"locked\". It goes on keeping its tokens fresh, so that unlocking needs nobody to sign
+in.
 
-The files of programs that run under wandb-cred exec stay where they are. This guards against a mistake or a program \
-gone astray, not against an attacker who runs as you: that one can unlock.";
+The files of programs that run under wandb-cred exec stay where they are. This guards
+against a mistake or a program gone astray, not against an attacker who runs as you:
+that one can unlock.";

@@ -151,14 +151,16 @@ const POLL: Duration = Duration::from_millis(500);
 /// For the identity provider to be asked something, once or twice.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-const DETAILS: &str = "Sign in with your organization's identity provider. Once is enough: the daemon keeps the session, \
-through restarts, in the keyring, and renews the tokens by itself.
+const DETAILS: &str = "\
+Sign in with your organization's identity provider. Once is enough: the daemon keeps the
+session, through restarts, in the keyring, and renews the tokens by itself.
 
-A browser opens on this machine; over SSH, use --device and any other device. If a sign-in is under way already, this \
-joins it.
+A browser opens on this machine; over SSH, use --device and any other device. If a
+sign-in is under way already, this joins it.
 
-Where nothing is configured yet, name the identity provider (--issuer and --client-id), or your W&B server (--host and \
---organization) if it knows; the answer is compared with what you type, and written to config.toml.";
+Where nothing is configured yet, name the identity provider (--issuer and --client-id),
+or your W&B server (--host and --organization) if it knows; the answer is compared with
+what you type, and written to config.toml.";
 
 const EXAMPLES: &str = "Examples:
   wandb-cred login

@@ -49,8 +49,8 @@ fn run(matches: &ArgMatches, env: &Env) -> Outcome {
 /// A keyring and a provider may both be slow.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(60);
 
-const DETAILS: &str =
-    "End your session: the refresh token is revoked where the provider can do that, and removed from the \
-token store; the daemon drops the tokens it holds for the profile.
+const DETAILS: &str = "\
+End your session: the refresh token is revoked where the provider can do that, and
+removed from the token store; the daemon drops the tokens it holds for the profile.
 
 An access token that a program has already been given stays good until it expires.";

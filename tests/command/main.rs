@@ -183,7 +183,21 @@ fn help_and_version_go_to_stdout() {
     let home = tempfile::tempdir().expect("temp dir");
     let help = ran(&mut bare(home.path(), &["--help"]));
     assert_eq!((help.code, help.err.as_str()), (0, ""));
-    for name in ["token", "exec", "env", "status", "refresh", "init", "check", "service", "completions"] {
+    for name in [
+        "token",
+        "exec",
+        "env",
+        "status",
+        "refresh",
+        "login",
+        "logout",
+        "lock",
+        "unlock",
+        "init",
+        "check",
+        "service",
+        "completions",
+    ] {
         assert!(help.out.contains(&format!("\n  {name} ")), "{name}: {}", help.out);
         let verb = ran(&mut bare(home.path(), &[name, "--help"]));
         assert_eq!(verb.code, 0);
