@@ -37,7 +37,7 @@ enum Format {
     Json,
     /// A line for HTTP: Authorization: Bearer TOKEN
     Header,
-    /// WANDB_CRED_ACCESS_TOKEN, WANDB_CRED_EXPIRES_AT and WANDB_BASE_URL, as NAME=value
+    /// WANDB_CRED_ACCESS_TOKEN=, WANDB_CRED_EXPIRES_AT= and WANDB_BASE_URL=
     Env,
     /// {"Version":1,"AccessToken":...,"TokenType":"Bearer","Expiration":...}
     CredentialProcess,
