@@ -5,6 +5,9 @@ use std::io;
 use std::os::unix::fs::FileTypeExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::process::Pid;
 
 use crate::paths;
 
@@ -22,6 +25,18 @@ pub fn bind(socket: &Path) -> Result<Bound, Error> {
     if let Some(listener) = passed()? {
         return Ok(Bound { listener: Some(listener), ours: None, _lock: None });
     }
+    for _ in 0..LAST_BREATHS {
+        match bind_own(socket) {
+            // A daemon that was killed while it started a program: the program's copy of our descriptors goes
+            // with its exec, in a moment.
+            Err(Error::InUse { dead: true, .. }) => std::thread::sleep(BREATH),
+            outcome => return outcome,
+        }
+    }
+    bind_own(socket)
+}
+
+fn bind_own(socket: &Path) -> Result<Bound, Error> {
     let dir = socket.parent().unwrap_or(Path::new("/"));
     paths::private_dir(dir)?;
     let lock = lock(dir, socket)?;
@@ -95,7 +110,7 @@ fn lock(dir: &Path, socket: &Path) -> Result<std::fs::File, Error> {
         .map_err(|source| at(&path, source))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(_) => Err(Error::InUse { socket: socket.to_owned(), holder: holder(socket) }),
+        Err(_) => Err(in_use(socket)),
     }
 }
 
@@ -110,7 +125,7 @@ fn clear(socket: &Path) -> Result<(), Error> {
         return Err(Error::NotASocket { path: socket.to_owned() });
     }
     match UnixStream::connect(socket) {
-        Ok(_) => Err(Error::InUse { socket: socket.to_owned(), holder: holder(socket) }),
+        Ok(_) => Err(in_use(socket)),
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
             std::fs::remove_file(socket).map_err(|source| at(socket, source))
         }
@@ -118,24 +133,29 @@ fn clear(socket: &Path) -> Result<(), Error> {
     }
 }
 
-/// Who listens, for the message; the kernel knows.
-#[cfg(target_os = "linux")]
-fn holder(socket: &Path) -> String {
-    let peer =
-        UnixStream::connect(socket).and_then(|stream| Ok(rustix::net::sockopt::socket_peercred(&stream)?));
-    match peer {
-        Ok(peer) => {
-            let pid = peer.pid.as_raw_nonzero();
+fn in_use(socket: &Path) -> Error {
+    let pid = holder(socket);
+    let dead = pid.is_some_and(|pid| rustix::process::test_kill_process(pid).is_err());
+    let holder = match pid {
+        Some(pid) => {
             let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
             format!("process {pid} ({})", name.trim())
         }
-        Err(_) => "another process".to_owned(),
-    }
+        None => "another process".to_owned(),
+    };
+    Error::InUse { socket: socket.to_owned(), holder, dead }
+}
+
+/// Who listens; the kernel knows.
+#[cfg(target_os = "linux")]
+fn holder(socket: &Path) -> Option<Pid> {
+    let stream = UnixStream::connect(socket).ok()?;
+    Some(rustix::net::sockopt::socket_peercred(&stream).ok()?.pid)
 }
 
 #[cfg(not(target_os = "linux"))]
-fn holder(_socket: &Path) -> String {
-    "another process".to_owned()
+fn holder(_socket: &Path) -> Option<Pid> {
+    None
 }
 
 fn at(path: &Path, source: io::Error) -> Error {
@@ -149,7 +169,12 @@ pub enum Error {
     Place(#[from] paths::Error),
     /// A second daemon: the first goes on.
     #[error("{holder} already serves {}; stop it first, or set WANDB_CRED_SOCKET to another path", socket.display())]
-    InUse { socket: PathBuf, holder: String },
+    InUse {
+        socket: PathBuf,
+        holder: String,
+        /// The holder has ended; only a copy of its socket is left, in a child about to become another program.
+        dead: bool,
+    },
     /// Never removed: it is somebody's file.
     #[error("{} exists and is not a socket; move it away, or set WANDB_CRED_SOCKET to another path", path.display())]
     NotASocket { path: PathBuf },
@@ -160,6 +185,10 @@ pub enum Error {
     #[error("the service manager passed {0} sockets, one is expected")]
     Several(usize),
 }
+
+/// For the last of a killed daemon to go: half a second.
+const LAST_BREATHS: u32 = 50;
+const BREATH: Duration = Duration::from_millis(10);
 
 const LOCK: &str = ".lock";
 

@@ -80,7 +80,7 @@ def main(tmp):
                 "1",
                 "--no-color",
                 "--request-timeout",
-                "60",
+                "150",
                 ROOT / "openapi.yaml",
             ],
             cwd=tmp,
