@@ -162,8 +162,17 @@ class Daemon:
         return ended
 
     def renew(self):
-        """A forced renewal; the daemon makes one in five seconds at most."""
-        return until(lambda: (got := self.call("POST", "/v1/refresh"))[0] != 429 and got, what="a renewal")
+        """A forced renewal that really was made: the daemon makes one in five seconds at most."""
+        before = self.profile()["exchanges"]
+
+        def made():
+            status, answer = self.call("POST", "/v1/refresh")
+            return (status != 200 or answer["exchanges"] > before) and (status, answer)
+
+        return until(made, what="a renewal")
+
+    def profile(self):
+        return self.call("GET", "/v1/status")[1]["profiles"][0]
 
     def token(self):
         return self.call("GET", "/v1/token?wait=30")

@@ -4,7 +4,8 @@
 //
 // PKCE is required, refresh tokens rotate and replaying one revokes its family, offline access needs
 // prompt=consent, ID tokens live ID_TTL seconds. Prints "ready" when it serves. Grants are in memory, so a
-// restart forgets them. GET /stats answers what the token endpoint has seen, by grant type and outcome.
+// restart forgets them. Token answers leave up to DELAY_MS late: after the grant was spent, before anybody knows.
+// GET /stats answers what the token endpoint has seen, by grant type and outcome.
 import { createRequire } from 'node:module';
 
 const require = createRequire(`${process.env.NPM_DIR}/`);
@@ -13,6 +14,7 @@ const port = Number(process.argv[2]);
 const issuer = `http://127.0.0.1:${port}`;
 const idTtl = Number(process.env.ID_TTL ?? 60);
 const device = 'urn:ietf:params:oauth:grant-type:device_code';
+const delay = Number(process.env.DELAY_MS ?? 0);
 const stats = {};
 
 const native = (client_id, more) => ({
@@ -70,5 +72,6 @@ provider.on('server_error', (_ctx, error) => console.error('server_error', error
 provider.use(async (ctx, next) => {
   if (ctx.path === '/stats') ctx.body = stats;
   else await next();
+  if (ctx.path === '/token') await new Promise((done) => setTimeout(done, Math.random() * delay));
 });
 provider.listen(port, '127.0.0.1', () => console.log('ready'));

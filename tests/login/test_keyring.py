@@ -77,7 +77,7 @@ def test_stored_locked_unlocked_restarted(desktop, op, wandb, tmp_path):
         rotations = op.stats()["refresh_token success"] if "refresh_token success" in op.stats() else 0
         desktop.lock()
         daemon.renew()
-        status = daemon.call("GET", "/v1/status")[1]["profiles"][0]["identity"]
+        status = daemon.profile()["identity"]
         assert "keyring is locked" in status["last_error"], status
         assert status["state"] != "needs-login", "locked is not absent"
         assert op.stats().get("refresh_token success", 0) == rotations, "nothing is redeemed that cannot be kept"
@@ -100,7 +100,7 @@ def test_no_keyring_is_said_and_nothing_else_is_used(op, wandb, tmp_path):
     daemon = Daemon(tmp_path, op.issuer, wandb.url, store="keyring", env=env).start()
     try:
         assert daemon.call("GET", "/v1/token?wait=1")[0] == 503
-        identity = daemon.call("GET", "/v1/status")[1]["profiles"][0]["identity"]
+        identity = daemon.profile()["identity"]
         assert "token-store" in identity["last_error"], identity
         assert not list((tmp_path / ".local").rglob("*.json")), "no silent fall-back to a file"
     finally:
