@@ -160,6 +160,7 @@ fn default_addresses_work_and_dns_cannot_lead_elsewhere() {
         ip link set lo up
         for address in 169.254.169.254 169.254.170.2 203.0.113.7; do ip addr add $address/32 dev lo; done
         mount -t tmpfs tmpfs /var/opt
+        mount -t tmpfs tmpfs /run
         mkdir -p /var/opt/azcmagent/tokens
         printf arc-key-file-content >/var/opt/azcmagent/tokens/proof.key
         printf '127.0.0.1 localhost\n169.254.169.254 metadata.google.internal\n203.0.113.7 evil.internal\n169.254.169.254 mixed.internal\n203.0.113.7 mixed.internal\n' >/var/opt/hosts
@@ -191,6 +192,27 @@ async fn inside_the_namespace() {
 
     fetch("gcp", "", &[]).await.expect("metadata.google.internal");
     gcp::probe(&context(&[])).await.expect("Google");
+    cloud.recorded().await;
+
+    // mTLS: google-auth accepts the stand-in's; then nothing of ours goes to the plain port.
+    let strict = [("GCE_METADATA_MTLS_MODE", "strict")];
+    assert!(
+        fetch("gcp", "", &strict).await.expect_err("no files").to_string().contains("/run/google-mds-mtls")
+    );
+    let secure = Cloud::spawn(&["169.254.169.254", "443", "/run/google-mds-mtls"]);
+    judge(&["gcp"], &strict);
+    fetch("gcp", "", &strict).await.expect("by mTLS");
+    fetch("gcp", "mtls = \"default\"", &[]).await.expect("by mTLS, since it is there");
+    assert!(cloud.recorded().await.is_empty(), "plain http was used");
+    let stranger = std::fs::read("/run/google-mds-mtls/root.crt").expect("readable");
+    drop(secure);
+    let _another = Cloud::spawn(&["169.254.169.254", "443", "/run/google-mds-mtls"]);
+    std::fs::write("/run/google-mds-mtls/root.crt", stranger).expect("written");
+    let error = fetch("gcp", "", &strict).await.expect_err("a server of another authority");
+    assert!(error.to_string().contains("certificate"), "{error}");
+    assert!(cloud.recorded().await.is_empty(), "plain http was used");
+    fetch("gcp", "mtls = \"default\"", &[]).await.expect("plain http, when mTLS fails");
+
     fetch("azure", "", &[]).await.expect("Azure's metadata service");
     azure::probe(&context(&[])).await.expect("Azure");
     let local = Cloud::start();
@@ -240,8 +262,12 @@ impl Cloud {
     }
 
     fn at(address: &str, port: u16) -> Self {
+        Self::spawn(&[address, &port.to_string()])
+    }
+
+    fn spawn(arguments: &[&str]) -> Self {
         let mut child = python("clouds.py")
-            .args([address, &port.to_string()])
+            .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

@@ -1,12 +1,17 @@
 """A stand-in for the metadata services of Google Cloud, Azure and AWS, and for AWS STS, on one port.
 
 The paths do not overlap, as they do not on the one address the three share. Arguments: ADDRESS PORT (0 for any
-free one). Prints `ready URL`; ends with its standard input. `GET /recorded` answers what was asked since the last
+free one) [MTLS_DIR]: with a folder, it speaks TLS, asks for a client certificate, and puts there what Google's guest
+agent puts. Prints `ready URL`; ends with its standard input. `GET /recorded` answers what was asked since the last
 time, as shapes that two clients can be compared by. Signatures are recomputed by botocore.
 """
 
 import datetime
+import ipaddress
 import json
+import pathlib
+import socket
+import ssl
 import sys
 import threading
 import time
@@ -17,7 +22,11 @@ import botocore.auth
 import botocore.awsrequest
 import botocore.credentials
 import jwt
-from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 ARC_KEY = "arc-key-file-content"
@@ -219,12 +228,46 @@ class Server(ThreadingHTTPServer):
 
     def server_bind(self):
         # The base class looks its own name up, which can take long where there is no DNS.
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.socket.bind(self.server_address)
         self.server_address = self.socket.getsockname()
         self.server_name, self.server_port = self.server_address[:2]
 
 
+def certificate(name, key, issuer=None, issuer_key=None):
+    """A certificate authority without an issuer, else a leaf for the metadata server's two names."""
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    now = datetime.datetime.now(datetime.timezone.utc)
+    names = [x509.DNSName("metadata.google.internal"), x509.IPAddress(ipaddress.ip_address("169.254.169.254"))]
+    built = x509.CertificateBuilder().subject_name(subject).issuer_name(issuer.subject if issuer else subject)
+    built = built.public_key(key.public_key()).serial_number(x509.random_serial_number())
+    built = built.not_valid_before(now - datetime.timedelta(hours=1)).not_valid_after(now + datetime.timedelta(days=1))
+    built = built.add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
+    if issuer:
+        built = built.add_extension(x509.SubjectAlternativeName(names), critical=False)
+    return built.sign(issuer_key or key, hashes.SHA256())
+
+
+def mutual_tls(folder):
+    keys = [ec.generate_private_key(ec.SECP256R1()) for _ in range(3)]
+    root = certificate("root", keys[0])
+    pem = [root.public_bytes(Encoding.PEM)]
+    for name, key in [("server", keys[1]), ("client", keys[2])]:
+        secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        pem.append(certificate(name, key, root, keys[0]).public_bytes(Encoding.PEM) + secret)
+    folder.mkdir(exist_ok=True)
+    for name, content in zip(["root.crt", "server.pem", "client.key"], pem):
+        (folder / name).write_bytes(content)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "server.pem")
+    context.load_verify_locations(folder / "root.crt")
+    context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
 server = Server((sys.argv[1], int(sys.argv[2])), Handler)
+if sys.argv[3:]:
+    server.socket = mutual_tls(pathlib.Path(sys.argv[3])).wrap_socket(server.socket, server_side=True)
 print(f"ready http://{server.server_name}:{server.server_port}", flush=True)
 threading.Thread(target=lambda: (sys.stdin.read(), server.shutdown()), daemon=True).start()
 server.serve_forever()
