@@ -10,6 +10,7 @@ import datetime
 import ipaddress
 import json
 import pathlib
+import socket
 import ssl
 import sys
 import threading
@@ -227,6 +228,7 @@ class Server(ThreadingHTTPServer):
 
     def server_bind(self):
         # The base class looks its own name up, which can take long where there is no DNS.
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.socket.bind(self.server_address)
         self.server_address = self.socket.getsockname()
         self.server_name, self.server_port = self.server_address[:2]
