@@ -111,5 +111,5 @@ impl Peer {
 const ROUNDS: usize = 300;
 
 /// Ceilings, a little over what was counted when they were set: lower them when the counts fall.
-const MAX_INSTRUCTIONS: f64 = 200_000.0;
+const MAX_INSTRUCTIONS: f64 = 250_000.0;
 const MAX_SYSTEM_CALLS: f64 = 45.0;

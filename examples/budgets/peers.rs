@@ -31,9 +31,11 @@ impl Peer {
     }
 }
 
+type Make = fn(&Scene) -> Result<Peer>;
+
 pub(crate) fn all(scene: &Scene, table: &mut Table) -> Result<Vec<Peer>> {
     let mut peers = Vec::new();
-    let known: [(&str, fn(&Scene) -> Result<Peer>); 3] =
+    let known: [(&str, Make); 3] =
         [("git credential-cache get", git), ("ssh-add -l", ssh), ("oidc-token", oidc)];
     for (name, make) in known {
         match make(scene) {

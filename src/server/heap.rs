@@ -36,13 +36,14 @@ fn consolidate() {
     drop(black_box(Vec::<u8>::with_capacity(LARGE)));
 }
 
-/// All together take a millisecond or two.
-const ROUNDS: usize = 8;
+/// Two thirds are enough in trials of random bursts; all together take some milliseconds, most of them the kernel's for
+/// taking the memory.
+const ROUNDS: usize = 24;
 
 /// The sizes that are cached lie 16 bytes apart, up to a kilobyte; 7 pieces of each, 16 from glibc 2.42 on.
 const STEP: usize = 16;
 const LARGEST: usize = 1040;
-const PIECES: usize = 32;
+const PIECES: usize = 24;
 
 /// Over the 64 KiB at which glibc joins, under the 128 KiB from which on blocks are not in the heap.
 const LARGE: usize = 100 * 1024;
