@@ -54,6 +54,13 @@ impl Config {
         let mut config = Self::parse(&text)
             .map_err(|mistakes| Error::Mistakes { path: path.to_owned(), mistakes: vec![mistakes] })?;
         config.path = Some(path.to_owned());
+        let mode = path.metadata().map_or(0, |meta| meta.mode() & 0o7777);
+        if mode & 0o077 != 0
+            && let Some((name, _)) =
+                config.profiles.iter().find(|(_, profile)| profile.provider.secret().is_some())
+        {
+            return Err(Error::Readable { path: path.to_owned(), mode, profile: name.clone() });
+        }
         Ok(config)
     }
 
@@ -184,6 +191,8 @@ pub enum Error {
     Foreign { path: PathBuf, owner: u32 },
     #[error("{} can be written by others (mode {mode:04o}), and it names programs to run; run: chmod go-w {}", path.display(), path.display())]
     Loose { path: PathBuf, mode: u32 },
+    #[error("{} holds the secret of profile `{profile}` and can be read by others (mode {mode:04o}); run: chmod 600 {}", path.display(), path.display())]
+    Readable { path: PathBuf, mode: u32, profile: String },
     #[error("{} is larger than {MAX_FILE} bytes; is it a configuration?", path.display())]
     TooLarge { path: PathBuf },
     #[error("WANDB_BASE_URL: {error}")]
@@ -260,6 +269,24 @@ path = "/x"
             assert!(said.starts_with(&format!(":{line}:")), "{to}: {said}");
             assert!(words.iter().all(|word| said.contains(word)), "{to}: {said}");
         }
+    }
+
+    #[test]
+    fn a_file_that_holds_a_secret_must_be_closed() {
+        use std::os::unix::fs::PermissionsExt;
+        let temp = tempfile::tempdir().expect("temp dir");
+        let path = temp.path().join("config.toml");
+        let text = "[profile.a.provider.oidc]\nissuer = \"https://i.example\"\nclient-id = \"c\"\nclient-secret = \"planted\"\n";
+        std::fs::write(&path, text).expect("written");
+        let load = |mode| {
+            std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).expect("chmod");
+            Config::load(&path, &Env::fixed([("HOME", "/nonexistent")]))
+        };
+        let refused = load(0o640).expect_err("readable by the group").to_string();
+        assert!(
+            refused.contains("chmod 600") && refused.contains("profile `a`") && !refused.contains("planted")
+        );
+        assert!(load(0o600).is_ok());
     }
 
     #[test]

@@ -404,7 +404,9 @@ impl Household {
 
 /// Names a profile's configuration without showing it.
 fn fingerprint(name: &str, profile: &profile::Config) -> String {
-    let digest = Sha256::digest(format!("{name} {profile:?}"));
+    // `Debug` redacts a secret, and a changed one must count as a change.
+    let secret = profile.provider.secret().map_or("", |secret| secret.expose());
+    let digest = Sha256::new_with_prefix(format!("{name} {profile:?}")).chain_update(secret).finalize();
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -13,7 +13,7 @@ use crate::clock::Clock;
 use crate::env::Env;
 use crate::http::{self, Http};
 use crate::oidc::session::Session;
-use crate::token::{IdentityToken, Malformed};
+use crate::token::{IdentityToken, Malformed, Secret};
 
 mod answer;
 pub mod auto;
@@ -143,6 +143,14 @@ kinds! {
 }
 
 impl Config {
+    /// The secret that the configuration itself holds, if it does: the file must be closed to others then.
+    pub fn secret(&self) -> Option<&Secret<String>> {
+        match self {
+            Self::Oidc(config) => config.secret(),
+            _ => None,
+        }
+    }
+
     /// The same; what cannot be built becomes a provider that says why at each attempt.
     pub fn build_or_explain(self, cx: Context) -> Box<dyn Provider> {
         let kind = self.kind();

@@ -60,9 +60,9 @@ pub enum RedirectHost {
 }
 
 impl Config {
-    /// Whether the configuration file itself holds a secret.
-    pub fn holds_secret(&self) -> bool {
-        self.client_secret.is_some()
+    /// The secret that the configuration file itself holds.
+    pub fn secret(&self) -> Option<&Secret<String>> {
+        self.client_secret.as_ref()
     }
 
     pub fn build(self, cx: Context) -> Result<Oidc, Error> {
