@@ -119,7 +119,8 @@ async fn aws_asks_and_signs_as_botocore_does_whatever_the_credentials_are() {
         ("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", agent.as_str()),
     ];
     let by_name = |name| [("AWS_PROFILE", name)];
-    let chains: [(Option<&str>, &[(&str, &str)]); 11] = [
+    type Chain<'a> = (Option<&'a str>, &'a [(&'a str, &'a str)]);
+    let chains: [Chain<'_>; 11] = [
         (None, &key),
         (None, &session),
         (None, &irsa),

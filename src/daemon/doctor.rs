@@ -89,7 +89,7 @@ fn examine(args: &Args, env: &Env) -> (api::Doctor, String) {
         None => match alone(&name, profile, env) {
             Ok(findings) => report.append(findings),
             Err(error) => {
-                report.fail(Step::Provider, CONFIG, format!("{error:#}"), "free some memory and threads")
+                report.fail(Step::Provider, CONFIG, format!("{error:#}"), "free some memory and threads");
             }
         },
     }

@@ -139,7 +139,7 @@ mod tests {
             match changes {
                 None => assert_eq!(found, None, "{subject}"),
                 Some(word) => {
-                    assert!(found.is_some_and(|found| found.contains(word)), "{subject}: {found:?}")
+                    assert!(found.is_some_and(|found| found.contains(word)), "{subject}: {found:?}");
                 }
             }
         }

@@ -56,7 +56,7 @@ const FAULTS: &[Fault] = &[
         |world| {
             world.config = Some(
                 "[profile.work]\naudeince = \"acme\"\n[profile.work.provider.file]\npath = \"/x\"\n".into(),
-            )
+            );
         },
         &["configuration"],
         78,
@@ -119,7 +119,7 @@ const FAULTS: &[Fault] = &[
                     "XDG_RUNTIME_DIR",
                     format!("{}/{}", world.home.path().display(), "x".repeat(100)),
                 ),
-            )
+            );
         },
         &["folders"],
         78,
@@ -493,7 +493,7 @@ const FAULTS: &[Fault] = &[
             world.own_wandb().on(
                 "/graphql",
                 answer(302, "").header("Location", "https://login.example/x?token=planted-query"),
-            )
+            );
         },
         &["server"],
         78,
@@ -504,7 +504,7 @@ const FAULTS: &[Fault] = &[
         |world| {
             world
                 .own_wandb()
-                .on("/graphql", answer(200, "<html>").header("Content-Type", "text/html; charset=utf-8"))
+                .on("/graphql", answer(200, "<html>").header("Content-Type", "text/html; charset=utf-8"));
         },
         &["server"],
         78,
@@ -603,7 +603,7 @@ const FAULTS: &[Fault] = &[
                 world,
                 403,
                 json!({ "error": "access_denied", "error_description": "no license for identity federation" }),
-            )
+            );
         },
         &["exchange"],
         78,
