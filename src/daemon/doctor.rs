@@ -86,6 +86,13 @@ fn examine(args: &Args, env: &Env) -> (api::Doctor, String) {
     };
     match asked {
         Some(findings) => report.extend(findings),
+        // A refresh token that rotates has one owner: redeemed by two, the whole sign-in is revoked.
+        None if profile.provider.kind() == "oidc"
+            && client.as_ref().is_ok_and(|client| client.is_running(GLANCE)) =>
+        {
+            let why = "the daemon owns this sign-in, and cannot be asked; restart it, or stop it first";
+            report.skip(&[Step::Provider, Step::Server, Step::Exchange], why);
+        }
         None => match alone(&name, profile, env) {
             Ok(findings) => report.append(findings),
             Err(error) => {
@@ -186,6 +193,9 @@ fn alone(name: &str, config: profile::Config, env: &Env) -> anyhow::Result<Repor
     runtime.shutdown_timeout(Duration::from_millis(100));
     Ok(report)
 }
+
+/// For a look whether somebody listens.
+const GLANCE: Duration = Duration::from_secs(1);
 
 /// Above what the daemon allows itself.
 const PATIENCE: Duration = doctor::DEADLINE.saturating_add(Duration::from_secs(10));

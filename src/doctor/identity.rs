@@ -262,7 +262,7 @@ const SHORT: i64 = 30;
 /// Two days.
 const LONG: i64 = 48 * 3600;
 /// An outlook to warn of.
-const SOON: i64 = 3600;
+const SOON: i64 = 1800;
 
 #[cfg(test)]
 mod tests {

@@ -50,7 +50,7 @@ fn trouble(step: Step, found: impl Into<String>, remedy: impl Into<String>) -> T
 
 async fn walk(case: &Case<'_>, token: &IdentityToken, look: &mut Look) -> Result<(), Trouble> {
     let issuer = token.claims().iss.as_deref().unwrap_or_default();
-    let url = check_name(case, issuer)?;
+    check_name(case, issuer)?;
     let document = format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'));
     let answer = get(case, Step::Issuer, &document).await?;
     look.skew = answer.skew;
@@ -79,10 +79,9 @@ async fn walk(case: &Case<'_>, token: &IdentityToken, look: &mut Look) -> Result
         let found = format!("{document} names its keys at {keys:?}, which is not https");
         return Err(trouble(Step::Issuer, found, "publish the key set by https"));
     }
-    let host = url.host_str().unwrap_or_default();
     look.report.ok(
         Step::Issuer,
-        format!("{issuer} answers; W&B must have it under Settings > Authentication > Set up JWT Issuer, so spelt ({host})"),
+        format!("{issuer:?} answers; an admin enters exactly this under Settings > Authentication > Set up JWT Issuer"),
     );
     let answer = get(case, Step::Signature, &keys).await?;
     let set: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
@@ -103,7 +102,7 @@ fn is_fetchable(url: &str) -> bool {
 }
 
 /// Whether W&B can look for an issuer of this name at all.
-fn check_name(case: &Case<'_>, issuer: &str) -> Result<Url, Trouble> {
+fn check_name(case: &Case<'_>, issuer: &str) -> Result<(), Trouble> {
     let bad = |found: String, remedy: &str| Err(trouble(Step::Issuer, found, remedy));
     if issuer.is_empty() {
         return bad("the JWT has no `iss`".into(), "have the source give JWTs of an OpenID Connect issuer");
@@ -135,7 +134,7 @@ fn check_name(case: &Case<'_>, issuer: &str) -> Result<Url, Trouble> {
             remedy,
         );
     }
-    Ok(url)
+    Ok(())
 }
 
 /// Whether only this machine or its network can know the name.

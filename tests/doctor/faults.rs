@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::json;
 
-use super::stand_in::{StandIn, answer, now, unsigned};
+use super::stand_in::{CERTIFICATE, StandIn, answer, now, unsigned};
 use super::world::{World, mode};
 
 struct Fault {
@@ -219,6 +219,17 @@ const FAULTS: &[Fault] = &[
         &["id_tokens", "aud: acme"],
     ),
     fails(
+        "nobody has signed in",
+        |world| {
+            let url = world.issuer.http.url.clone();
+            world.provider =
+                format!("[provider.oidc]\nissuer = \"{url}\"\nclient-id = \"c\"\ntoken-store = \"file\"\n");
+        },
+        &["provider"],
+        77,
+        &["wandb-cred login"],
+    ),
+    fails(
         "a client that its issuer refuses",
         |world| {
             world.issuer.http.on("/token", answer(401, json!({ "error": "invalid_client" })));
@@ -291,12 +302,12 @@ const FAULTS: &[Fault] = &[
     fails(
         "our clock is behind",
         |world| {
-            world.own_wandb().skew(1200);
-            world.issuer.http.skew(1200);
+            world.own_wandb().skew(1230);
+            world.issuer.http.skew(1230);
         },
         &["clock"],
         78,
-        &["20 min behind", "timedatectl set-ntp true"],
+        &["20 min", "behind", "timedatectl set-ntp true"],
     ),
     warns(
         "the issuer's clock is ahead",
@@ -482,10 +493,32 @@ const FAULTS: &[Fault] = &[
     // The way to W&B.
     fails(
         "the page's address",
-        |world| world.base_url = Some("https://wandb.ai".into()),
+        |world| {
+            let wandb = world.own_wandb();
+            world.base_url = Some(format!("{}/home", wandb.url));
+        },
         &["server"],
         78,
-        &["a page", "https://api.wandb.ai"],
+        &["a page", "set base-url = \"http://127.0.0.1:"],
+    ),
+    fails(
+        "a certificate of an unknown authority",
+        |world| drop(world.wandb_at(StandIn::start_tls())),
+        &["server"],
+        78,
+        &["certificate", "SSL_CERT_FILE"],
+    ),
+    fails(
+        "a certificate for another host",
+        |world| {
+            let wandb = world.wandb_at(StandIn::start_tls());
+            let ca = world.write("ca.pem", CERTIFICATE);
+            world.env.insert("SSL_CERT_FILE", ca);
+            world.base_url = Some(wandb.url.replace("localhost", "127.0.0.1"));
+        },
+        &["server"],
+        78,
+        &["for another host", "base-url"],
     ),
     fails(
         "a redirect",
@@ -675,11 +708,11 @@ const FAULTS: &[Fault] = &[
     warns(
         "a job that ends soon",
         |world| {
-            let request = unsigned(json!({ "alg": "RS256" }), &json!({ "exp": now() + 1200 }), "c2ln");
+            let request = unsigned(json!({ "alg": "RS256" }), &json!({ "exp": now() + 1230 }), "c2ln");
             github(world, &request);
         },
         &["outlook"],
-        &["19 min", "--need 72h"],
+        &["20 min", "--need 72h"],
     ),
     // The SDK's environment.
     fails(

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::faults::github;
-use super::stand_in::{StandIn, answer, now, unsigned};
+use super::stand_in::{CERTIFICATE, StandIn, answer, now, unsigned};
 use super::world::World;
 
 /// A set-up that works, and the provider that must be named.
@@ -94,6 +94,53 @@ const KINDS: &[Kind] = &[
             metadata.on(path, token);
             world.provider = "[provider.gcp]\n".into();
             world.env.insert("GCE_METADATA_HOST", metadata.url.replace("http://", ""));
+        },
+    },
+    Kind {
+        name: "azure",
+        set_up: |world| {
+            let metadata = StandIn::start();
+            let body = json!({ "access_token": world.token(), "expires_in": "3599", "token_type": "Bearer", "resource": "acme" });
+            metadata.on("/metadata/identity/oauth2/token", answer(200, body));
+            world.provider = "[provider.azure]\n".into();
+            world.env.insert("AZURE_POD_IDENTITY_AUTHORITY_HOST", format!("{}/", metadata.url));
+        },
+    },
+    Kind {
+        name: "aws",
+        set_up: |world| {
+            let sts = StandIn::start();
+            let body = format!(
+                "<GetWebIdentityTokenResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><GetWebIdentityTokenResult>\
+                 <WebIdentityToken>{}</WebIdentityToken><Expiration>2100-01-01T00:00:00Z</Expiration>\
+                 </GetWebIdentityTokenResult></GetWebIdentityTokenResponse>",
+                world.token()
+            );
+            sts.on("/", answer(200, body).header("Content-Type", "text/xml"));
+            world.provider = "[provider.aws]\n".into();
+            world.env.insert("AWS_ENDPOINT_URL_STS", sts.url.clone());
+            world.env.insert("AWS_REGION", "eu-central-1".into());
+            world.env.insert("AWS_ACCESS_KEY_ID", "AKIDplanted012345678".into());
+            world.env.insert("AWS_SECRET_ACCESS_KEY", "planted-secret-key".into());
+        },
+    },
+    Kind {
+        name: "wandb-sso",
+        set_up: |world| {
+            let wandb = world.own_wandb();
+            let account = json!({ "id_token": world.token(), "host": wandb.url, "org": "acme" });
+            let file =
+                json!({ "version": 1, "active": wandb.url, "accounts": { wandb.url.as_str(): account } });
+            let file = world.write("identity.json", &file.to_string());
+            world.provider = format!("[provider.wandb-sso]\npath = \"{file}\"\n");
+        },
+    },
+    Kind {
+        name: "a private authority that SSL_CERT_FILE names",
+        set_up: |world| {
+            world.wandb_at(StandIn::start_tls());
+            let ca = world.write("ca.pem", CERTIFICATE);
+            world.env.insert("SSL_CERT_FILE", ca);
         },
     },
     Kind {

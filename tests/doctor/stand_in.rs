@@ -1,8 +1,8 @@
 //! A small HTTP server that answers what a test tells it to, and an identity provider made of one.
 
 use std::collections::BTreeMap;
-use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::io::Write as _;
+use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
 
 use base64::Engine as _;
@@ -12,6 +12,8 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use p256::elliptic_curve::rand_core::OsRng;
 use p256::pkcs8::EncodePrivateKey as _;
 use serde_json::{Value, json};
+
+pub(crate) const CERTIFICATE: &str = include_str!("../data/doctor/stand-in.cert.pem");
 
 /// What one path answers.
 #[derive(Clone)]
@@ -51,7 +53,43 @@ impl StandIn {
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let serving = serving.clone();
-                std::thread::spawn(move || serving.serve(stream));
+                std::thread::spawn(move || serving.serve(&mut { stream }));
+            }
+        });
+        stand_in
+    }
+
+    /// By TLS, for `https://localhost`, with the certificate in tests/data/doctor: self-signed, good for a century, and
+    /// trusted by nobody who is not told to.
+    pub(crate) fn start_tls() -> Self {
+        use rustls::pki_types::pem::PemObject as _;
+        use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("ring has them")
+            .with_no_client_auth()
+            .with_single_cert(
+                vec![CertificateDer::from_pem_slice(CERTIFICATE.as_bytes()).expect("a certificate")],
+                PrivateKeyDer::from_pem_slice(include_bytes!("../data/doctor/stand-in.key.pem"))
+                    .expect("a key"),
+            )
+            .expect("they fit");
+        let config = Arc::new(config);
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let url = format!("https://localhost:{}", listener.local_addr().expect("bound").port());
+        let stand_in = Self { url, routes: Arc::default(), skew: Arc::default() };
+        let serving = stand_in.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let (serving, config) = (serving.clone(), Arc::clone(&config));
+                std::thread::spawn(move || {
+                    let tls = rustls::ServerConnection::new(config).expect("a good configuration");
+                    let mut stream = rustls::StreamOwned::new(tls, stream);
+                    serving.serve(&mut stream);
+                    stream.conn.send_close_notify();
+                    let _ = stream.flush();
+                });
             }
         });
         stand_in
@@ -65,7 +103,7 @@ impl StandIn {
         *self.skew.lock().expect("not poisoned") = Some(seconds);
     }
 
-    fn serve(&self, mut stream: TcpStream) {
+    fn serve(&self, stream: &mut (impl std::io::Read + std::io::Write)) {
         let mut bytes = Vec::new();
         let mut piece = [0; 4096];
         let head = loop {
