@@ -288,6 +288,14 @@ async fn serve(
     stop.send_replace(true);
     let _ = server.await;
     household.settled().await;
+    if lifetime_of.is_some() {
+        // `exec` made this folder for us alone: nothing of it outlives the job, tokens least of all.
+        let folder = household.places.runtime.clone();
+        drop(household);
+        if folder.file_name().is_some_and(|name| name.to_string_lossy().starts_with("exec-")) {
+            let _ = std::fs::remove_dir_all(folder);
+        }
+    }
     Ok(())
 }
 
