@@ -28,8 +28,9 @@ oauth:
       token_endpoint_auth_method: none
       redirect_uris: [http://127.0.0.1/callback, "http://127.0.0.1:{port + 1}/callback"]
 """)
-    process = subprocess.Popen([program, "--config", folder, "--port", str(port)], stdout=subprocess.DEVNULL,
-                               stderr=subprocess.DEVNULL)
+    # It writes its keys to the folder that it runs in.
+    process = subprocess.Popen([program, "--config", folder, "--port", str(port)], cwd=folder,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def up():
         try:
