@@ -30,6 +30,8 @@ use crate::{login, oidc, process, provider};
 
 mod background;
 mod doctor;
+mod first_login;
+mod init;
 mod log;
 mod service;
 mod signals;
@@ -52,22 +54,12 @@ enum Command {
     Run(Run),
     /// Say whether the configuration is valid
     Check(Source),
-    /// Print a configuration for what the environment offers
-    Detect,
-    /// Print, as JSON, the identity provider that a W&B server names for an organization
-    Discover(Discover),
+    /// Write a configuration for what the environment offers
+    Init(init::Args),
+    /// Write a configuration for signing in, if there is none
+    FirstLogin(first_login::Args),
     /// Find out what keeps W&B from accepting us, and what helps
     Doctor(doctor::Args),
-}
-
-#[derive(clap::Args)]
-struct Discover {
-    /// The W&B server, as a host name or an https URL
-    #[arg(long, value_name = "HOST")]
-    host: String,
-    /// The organization's name, where the server has several
-    #[arg(long, value_name = "NAME")]
-    organization: Option<String>,
 }
 
 #[derive(clap::Args)]
@@ -108,8 +100,8 @@ pub fn main() -> ExitCode {
         None => run(args.run),
         Some(Command::Run(run_args)) => run(run_args),
         Some(Command::Check(source)) => check(&source),
-        Some(Command::Detect) => detect(),
-        Some(Command::Discover(wanted)) => discover(&wanted),
+        Some(Command::Init(args)) => init::run(&args),
+        Some(Command::FirstLogin(args)) => first_login::run(&args),
         Some(Command::Doctor(args)) => return doctor::run(&args),
     };
     match outcome {
@@ -122,10 +114,16 @@ pub fn main() -> ExitCode {
 }
 
 fn exit_code(error: &anyhow::Error) -> u8 {
-    if error.is::<config::Error>() || error.is::<crate::paths::Error>() || error.is::<InvalidProfiles>() {
+    if error.is::<config::Error>()
+        || error.is::<crate::paths::Error>()
+        || error.is::<InvalidProfiles>()
+        || error.is::<init::Error>()
+    {
         CONFIG
     } else if error.is::<oidc::discover::Error>() {
         UNAVAILABLE
+    } else if let Some(error) = error.downcast_ref::<first_login::Error>() {
+        error.exit_code()
     } else if let Some(error) = error.downcast_ref::<bind::Error>() {
         // A folder that is not ours alone stays so until somebody mends it.
         if matches!(error, bind::Error::Place(_)) { CONFIG } else { UNAVAILABLE }
@@ -166,44 +164,6 @@ fn check(source: &Source) -> anyhow::Result<()> {
 #[error("{0}")]
 struct InvalidProfiles(String);
 
-/// A configuration for the best identity source that is here; the rest of what was looked for on stderr.
-fn detect() -> anyhow::Result<()> {
-    let (env, clock) = (Env::system(), Clock::system());
-    let cx = provider::Context {
-        profile: "default".to_owned(),
-        audience: None,
-        base_url: None,
-        http: Http::new(clock.clone()),
-        env: env.clone(),
-        clock,
-    };
-    let findings = runtime()?.block_on(provider::auto::survey(&cx));
-    let (found, passed): (Vec<_>, Vec<_>) = findings.iter().partition(|finding| finding.found);
-    let Some(best) = found.first() else {
-        let passed: Vec<_> = passed.iter().map(|other| format!("  {}: {}", other.kind, other.why)).collect();
-        let message = format!("found no identity source here; looked for:\n{}", passed.join("\n"));
-        return Err(InvalidProfiles(message).into());
-    };
-    println!("# {}: {}", best.kind, best.why);
-    for other in &found[1..] {
-        println!("# also here: {} ({})", other.kind, other.why);
-    }
-    println!("[profile.default]");
-    let value = |text: String| toml::Value::from(text);
-    if let Some(url) = env.var("WANDB_BASE_URL") {
-        println!("base-url = {}", value(url));
-    }
-    match env.var("WANDB_CRED_AUDIENCE") {
-        Some(audience) => println!("audience = {}", value(audience)),
-        None => println!("# audience = \"the name of your W&B organization\""),
-    }
-    println!("\n[profile.default.provider.{}]", best.kind);
-    if let provider::Config::File(file) = &best.config {
-        println!("path = {}", value(file.path.display().to_string()));
-    }
-    Ok(())
-}
-
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -211,14 +171,6 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
         .thread_keep_alive(BLOCKING_IDLE)
         .build()
         .context("cannot start the runtime")
-}
-
-fn discover(wanted: &Discover) -> anyhow::Result<()> {
-    let http = Http::new(Clock::system());
-    let asked = oidc::discover::cli_config(&http, &wanted.host, wanted.organization.as_deref());
-    let found = runtime()?.block_on(asked)?;
-    println!("{}", serde_json::to_string(&found).expect("plain data"));
-    Ok(())
 }
 
 fn run(args: Run) -> anyhow::Result<()> {

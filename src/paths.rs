@@ -9,30 +9,11 @@ use std::path::{Path, PathBuf};
 
 use crate::env::Env;
 
-/// The places of one user's daemon.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Places {
-    /// The configuration file; it need not exist.
-    pub config: PathBuf,
-    /// The folder of the socket and the SDK files, mode 0700.
-    pub runtime: PathBuf,
-    pub socket: PathBuf,
-}
-
-impl Places {
-    /// Looks in the environment, and nowhere else: no user database is asked, so that a statically
-    /// linked command works on every machine.
-    pub fn find(env: &Env) -> Result<Self, Error> {
-        let socket = socket(env)?;
-        let runtime = socket.parent().map(Path::to_path_buf).unwrap_or_default();
-        Ok(Self { config: config(env)?, runtime, socket })
-    }
-
-    /// The folder of one profile's SDK files.
-    pub fn profile(&self, name: &str) -> PathBuf {
-        self.runtime.join("profiles").join(name)
-    }
-}
+// The command asks for the socket alone: what the daemon reads and keeps is the daemon's business.
+#[cfg(feature = "daemon")]
+mod places;
+#[cfg(feature = "daemon")]
+pub use places::{Places, state_dir};
 
 /// The socket alone: all that reading a token needs.
 pub fn socket(env: &Env) -> Result<PathBuf, Error> {
@@ -44,35 +25,6 @@ pub fn socket(env: &Env) -> Result<PathBuf, Error> {
         return Ok(path);
     }
     Ok(runtime_base(env).join(SOCKET_NAME))
-}
-
-fn config(env: &Env) -> Result<PathBuf, Error> {
-    if let Some(path) = env.var("WANDB_CRED_CONFIG") {
-        return Ok(PathBuf::from(path));
-    }
-    config_dir(env).map(|dir| dir.join("config.toml"))
-}
-
-/// The folder for configuration: `directories`' choice, `~/.config/wandb-cred` on Linux and
-/// `~/Library/Application Support/wandb-cred` on macOS.
-pub fn config_dir(env: &Env) -> Result<PathBuf, Error> {
-    // Without HOME the crate would ask the user database (NSS), which a static program must not do.
-    if env.var("HOME").is_none() {
-        return Err(Error::NoHome);
-    }
-    let dirs = directories::ProjectDirs::from("", "", "wandb-cred").ok_or(Error::NoHome)?;
-    Ok(dirs.config_dir().to_path_buf())
-}
-
-/// The folder for what must outlive a reboot: `$XDG_STATE_HOME/wandb-cred`, `~/.local/state/wandb-cred`, or
-/// `~/Library/Application Support/wandb-cred` on macOS.
-pub fn state_dir(env: &Env) -> Result<PathBuf, Error> {
-    if let Some(dir) = env.var("XDG_STATE_HOME").filter(|dir| Path::new(dir).is_absolute()) {
-        return Ok(Path::new(&dir).join("wandb-cred"));
-    }
-    let home = env.var("HOME").ok_or(Error::NoHome)?;
-    let below = if cfg!(target_os = "macos") { "Library/Application Support" } else { ".local/state" };
-    Ok(Path::new(&home).join(below).join("wandb-cred"))
 }
 
 /// `$XDG_RUNTIME_DIR/wandb-cred`; where that is unset (batch jobs, cron: systemd/systemd#3355)

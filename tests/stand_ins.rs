@@ -196,7 +196,7 @@ fn a_metadata_address_that_is_a_black_hole_holds_nothing_up() {
     // In a network of its own, where what is sent to link-local addresses vanishes without an answer.
     let script = "ip link set lo up && ip link add hole type veth peer name end && ip link set hole up \
                   && ip link set end up && ip addr add 169.254.1.1/16 dev hole \
-                  && ip neigh add 169.254.169.254 lladdr 02:00:00:00:00:01 dev hole && exec \"$0\" detect";
+                  && ip neigh add 169.254.169.254 lladdr 02:00:00:00:00:01 dev hole && exec \"$0\" init --dry-run";
     let dir = tempfile::tempdir().expect("temp dir");
     let mut command = Command::new("unshare");
     command.args(["--net", "sh", "-c", script, env!("CARGO_BIN_EXE_wandb-credd")]).env_clear();

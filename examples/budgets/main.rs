@@ -94,7 +94,7 @@ fn main() -> Result<ExitCode> {
         idle.finish(args.short, &mut table)?;
     }
     if wanted("sizes") {
-        table.sizes(&scene)?;
+        table.sizes(&scene, args.short)?;
     }
     print!("{table}");
     Ok(if table.any_exact_missed() { ExitCode::FAILURE } else { ExitCode::SUCCESS })

@@ -79,11 +79,11 @@ impl Table {
         self.0.push(Row { figure, measured, shown, budget, stretch, exact, ceiling: None });
     }
 
-    pub(crate) fn sizes(&mut self, scene: &Scene) -> Result {
+    /// The packaged programs; in a short run only the command is one.
+    pub(crate) fn sizes(&mut self, scene: &Scene, short: bool) -> Result {
+        let packaged = [("wandb-cred", 1.5, 1.1, 1.6), ("wandb-credd", 6.0, 4.0, 7.6)];
         // What the last release had, and a little: a miss of the budget is told, growth beyond this fails.
-        let ceilings = [2.1, 7.6];
-        let sizes = [("wandb-cred", 1.5, 1.1), ("wandb-credd", 6.0, 4.0)];
-        for ((name, budget, stretch), ceiling) in sizes.into_iter().zip(ceilings) {
+        for (name, budget, stretch, ceiling) in packaged.into_iter().take(if short { 1 } else { 2 }) {
             let megabytes = scene.program(name).metadata()?.len() as f64 / 1e6;
             let shown = format!("{megabytes:.2} MB");
             let figure = format!("size of {name}, packaged, MB");

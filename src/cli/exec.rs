@@ -18,7 +18,7 @@ use super::failure::{Exit, Failure};
 use super::{Outcome, Verb, daemon_binary, job, login, need, profile};
 use crate::client::Client;
 use crate::env::Env;
-use crate::paths::{self, Places};
+use crate::paths;
 
 pub(super) const VERB: Verb =
     Verb { name: "exec", about: "Run a command with W&B credentials that stay fresh", args, run };
@@ -82,12 +82,12 @@ pub(super) fn daemon(env: &Env) -> Result<Client, Failure> {
 
 /// Starts a daemon that ends with this process (and so with the command), and gives its socket.
 fn bring_daemon(env: &Env, missing: &Client) -> Result<PathBuf, Failure> {
-    let runtime = Places::find(env)?.runtime;
+    let runtime = missing.socket().parent().unwrap_or(Path::new("/"));
     if env.var("WANDB_CRED_SOCKET").is_none() || !runtime.exists() {
-        paths::private_dir(&runtime)?;
+        paths::private_dir(runtime)?;
     }
-    sweep(&runtime);
-    let folder = fresh_folder(&runtime)?;
+    sweep(runtime);
+    let folder = fresh_folder(runtime)?;
     let socket = folder.join("wandb-cred.sock");
     let program = daemon_binary::find(env);
     let status = process::Command::new(&program)

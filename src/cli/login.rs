@@ -41,7 +41,7 @@ fn args(command: Command) -> Command {
 
 fn run(matches: &ArgMatches, env: &Env) -> Outcome {
     let args: Args = super::typed(matches)?;
-    args.first.configure(args.profile.name(env), env)?;
+    args.first.configure(args.profile.name(env).as_deref(), env)?;
     let client = exec::daemon(env)?;
     let method = if args.device { LoginMethod::Device } else { LoginMethod::Browser };
     let login = sign_in(&client, args.profile.name(env), method, !args.no_browser, env)?;

@@ -3,7 +3,7 @@
 //! What the environment names explicitly wins over what the machine is (firmware and files), and that over what
 //! the network answers. Metadata addresses are asked only when nothing else was found, all at once, for half
 //! a second: where they are a black hole, that is all it costs. [`survey`] tells what was looked for and why each
-//! source was passed over; `detect`, `init` and the start without a configuration read it too.
+//! source was passed over; `wandb-cred init` and the start without a configuration read it too.
 //!
 //! ```toml
 //! [profile.anywhere]

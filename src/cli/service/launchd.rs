@@ -6,18 +6,18 @@ use std::process::Stdio;
 use super::{Failure, Step, tool, words};
 use crate::cli::failure::Exit;
 use crate::env::Env;
-use crate::paths::{self, Places};
+use crate::paths;
 
 const PLIST: &str = include_str!("../../../launchd/io.github.wandb-cred.plist");
 const LABEL: &str = "io.github.wandb-cred";
 
 pub(super) fn install(env: &Env, daemon: &Path) -> Result<Vec<Step>, Failure> {
     let plist = plist(env)?;
-    let places = Places::find(env)?;
-    let text = fill(daemon, &places.socket, &log(env)?)?;
+    let socket = paths::socket(env)?;
+    let text = fill(daemon, &socket, &log(env)?)?;
     Ok(vec![
         // launchd opens the socket, but not the folder it is in.
-        Step::Folder(places.runtime),
+        Step::Folder(socket.parent().unwrap_or(Path::new("/")).to_owned()),
         Step::Write { path: plist.clone(), text },
         Step::Try(words(&format!("launchctl bootout {}/{LABEL}", domain()))),
         Step::Run(vec!["launchctl".into(), "bootstrap".into(), domain(), plist.display().to_string()]),

@@ -1,0 +1,217 @@
+//! `wandb-credd first-login`: finds out the issuer and the client id for signing in, and writes them down.
+//!
+//! `wandb-cred login` runs it first. Where a configuration exists, it does nothing.
+
+use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
+use std::path::PathBuf;
+
+use super::{CONFIG, Source, USAGE, init};
+use crate::clock::Clock;
+use crate::http::Http;
+use crate::oidc::discover::{self, CliConfig};
+
+#[derive(clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    source: Source,
+    /// The name of the profile to write
+    #[arg(long, default_value = "default", value_name = "NAME")]
+    profile: String,
+    /// The identity provider's issuer
+    #[arg(long, value_name = "URL")]
+    issuer: Option<String>,
+    /// The client id that the identity provider knows this command by
+    #[arg(long, value_name = "ID")]
+    client_id: Option<String>,
+    /// A W&B server that names the issuer and client id
+    #[arg(long, value_name = "HOST")]
+    host: Option<String>,
+    /// The W&B organization to ask the server about
+    #[arg(long, value_name = "NAME", requires = "host")]
+    organization: Option<String>,
+    /// Where to keep the session: keyring, kernel or file
+    #[arg(long, value_name = "STORE", value_parser = ["keyring", "kernel", "file"])]
+    token_store: Option<String>,
+}
+
+pub(super) fn run(args: &Args) -> anyhow::Result<()> {
+    let places = super::places(&args.source)?;
+    let config = places.config.clone();
+    let given = args.issuer.is_some() || args.client_id.is_some() || args.host.is_some();
+    if config.symlink_metadata().is_ok() {
+        return if given { Err(Error::Unused { config }.into()) } else { Ok(()) };
+    }
+    let terminal = io::stdin().is_terminal() && io::stderr().is_terminal();
+    let (issuer, client_id) = match (&args.issuer, &args.client_id, &args.host) {
+        (issuer, client_id, Some(host)) => {
+            let http = Http::new(Clock::system());
+            let asked = discover::cli_config(&http, host, args.organization.as_deref());
+            let found = super::runtime()?.block_on(asked)?;
+            confirm(&found, issuer.as_deref(), client_id.as_deref(), host, terminal)?;
+            (found.issuer, found.client_id)
+        }
+        (Some(issuer), Some(client_id), None) => (issuer.clone(), client_id.clone()),
+        (issuer, client_id, None) if terminal => {
+            tell(&format!("Nothing is configured yet ({} is missing).", config.display()));
+            let issuer = match issuer {
+                Some(issuer) => issuer.clone(),
+                None => ask("Issuer of your identity provider (https://...): ")?,
+            };
+            let client_id = match client_id {
+                Some(id) => id.clone(),
+                None => ask("Client id of wandb-cred there: ")?,
+            };
+            (issuer, client_id)
+        }
+        _ => return Err(Error::Nothing { config }.into()),
+    };
+    init::write(&places, &args.render(&issuer, &client_id), false)?;
+    tell(&format!("Wrote {}.", config.display()));
+    Ok(())
+}
+
+impl Args {
+    fn render(&self, issuer: &str, client_id: &str) -> String {
+        let quote = init::quote;
+        let name = if self.profile.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_') {
+            self.profile.clone()
+        } else {
+            quote(&self.profile)
+        };
+        let mut text = format!("[profile.{name}]\n");
+        if let Some(host) = &self.host {
+            let base = if host.contains("://") { host.clone() } else { format!("https://{host}") };
+            text += &format!("base-url = {}\n", quote(&base));
+        }
+        text += &format!(
+            "\n[profile.{name}.provider.oidc]\nissuer = {}\nclient-id = {}\n",
+            quote(issuer),
+            quote(client_id)
+        );
+        if let Some(store) = &self.token_store {
+            text += &format!("token-store = {}\n", quote(store));
+        }
+        text
+    }
+}
+
+/// An organization's name is known to everybody, and a command can be pasted: so the identity provider that a
+/// server names is used only if the person has typed it, as an argument or now.
+fn confirm(
+    found: &CliConfig,
+    issuer: Option<&str>,
+    client_id: Option<&str>,
+    host: &str,
+    terminal: bool,
+) -> anyhow::Result<()> {
+    for (what, typed, said) in [("issuer", issuer, &found.issuer), ("client id", client_id, &found.client_id)]
+    {
+        if typed.is_some_and(|typed| typed != said) {
+            return Err(Error::Contradicted { host: host.to_owned(), what, said: said.clone() }.into());
+        }
+    }
+    if issuer.is_some() {
+        return Ok(());
+    }
+    if !terminal {
+        return Err(Error::Unconfirmed { host: host.to_owned(), issuer: found.issuer.clone() }.into());
+    }
+    let name = found.issuer.split('/').nth(2).unwrap_or_default();
+    tell(&format!("{host} sends you to sign in at {} (client id {}).", found.issuer, found.client_id));
+    let typed = ask(&format!("If that is your organization's, type its host name ({name}): "))?;
+    if typed == name {
+        return Ok(());
+    }
+    Err(Error::Mistyped.into())
+}
+
+/// Asks on the terminal: a person's eyes are on stderr where stdout is for a program.
+fn ask(question: &str) -> io::Result<String> {
+    let mut stderr = io::stderr();
+    stderr.write_all(question.as_bytes())?;
+    stderr.flush()?;
+    let mut line = String::new();
+    io::stdin().lock().read_line(&mut line)?;
+    Ok(line.trim().to_owned())
+}
+
+fn tell(text: &str) {
+    // Whoever has closed stderr does not want to know.
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
+/// Why nothing was written.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Error {
+    #[error(
+        "{} exists, so --issuer, --client-id and --host are not used\n  next: edit the file, or leave them out",
+        config.display()
+    )]
+    Unused { config: PathBuf },
+    #[error(
+        "nothing is configured ({} is missing)\n  next: wandb-cred login --issuer URL --client-id ID, or --host HOST --organization NAME",
+        config.display()
+    )]
+    Nothing { config: PathBuf },
+    #[error(
+        "{host} names another {what} than you did: {said}\n  next: ask your administrator which of the two is right"
+    )]
+    Contradicted { host: String, what: &'static str, said: String },
+    #[error(
+        "{host} names {issuer} as the identity provider, which nobody has confirmed\n  next: add --issuer {issuer}"
+    )]
+    Unconfirmed { host: String, issuer: String },
+    #[error("not confirmed, so nothing was written")]
+    Mistyped,
+}
+
+impl Error {
+    pub(super) fn exit_code(&self) -> u8 {
+        match self {
+            Self::Unused { .. } | Self::Unconfirmed { .. } | Self::Mistyped => USAGE,
+            Self::Nothing { .. } | Self::Contradicted { .. } => CONFIG,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_servers_word_alone_leads_nobody_to_sign_in() {
+        let found = CliConfig {
+            issuer: "https://idp.example/acme".into(),
+            client_id: "cli".into(),
+            scopes: Vec::new(),
+            auth_methods: None,
+        };
+        let refused = |issuer, client_id| {
+            let error = confirm(&found, issuer, client_id, "wandb.example", false).expect_err("refused");
+            error.to_string()
+        };
+        assert!(refused(None, None).contains("nobody has confirmed"));
+        assert!(refused(Some("https://idp.example"), None).contains("another issuer"));
+        assert!(refused(Some("https://idp.example/acme"), Some("x")).contains("another client id"));
+        confirm(&found, Some("https://idp.example/acme"), None, "wandb.example", false).expect("confirmed");
+    }
+
+    #[test]
+    fn what_is_written_is_toml_whatever_was_typed() {
+        let args = Args {
+            source: Source { config: None },
+            profile: "my profile".into(),
+            issuer: None,
+            client_id: None,
+            host: Some("wandb.example".into()),
+            organization: None,
+            token_store: Some("file".into()),
+        };
+        let text = args.render("https://idp.example/\"x", "a\\b");
+        let parsed: toml::Table = text.parse().expect("TOML");
+        let oidc = &parsed["profile"]["my profile"]["provider"]["oidc"];
+        assert_eq!(oidc["issuer"].as_str(), Some("https://idp.example/\"x"));
+        assert_eq!(oidc["client-id"].as_str(), Some("a\\b"));
+        assert_eq!(parsed["profile"]["my profile"]["base-url"].as_str(), Some("https://wandb.example"));
+    }
+}
