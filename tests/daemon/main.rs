@@ -9,6 +9,7 @@ mod hostile;
 mod kill;
 mod leaks;
 mod outage;
+mod own;
 mod reload;
 mod rotation;
 mod setup;
