@@ -61,12 +61,22 @@ pub struct Profile {
     /// Issuer and subject of the identity token, as W&B will see them.
     pub issuer: Option<String>,
     pub subject: Option<String>,
+    /// Who has signed in, for a profile that people sign in to.
+    pub person: Option<Person>,
     pub outlook: Option<Outlook>,
     pub sdk_files: Option<SdkFiles>,
     /// Processes that asked for the SDK files and still run.
     pub jobs: usize,
     /// Exchanges made since the daemon started.
     pub exchanges: u64,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Person {
+    /// E-mail address or name, or else the subject.
+    pub account: String,
+    /// When they signed in.
+    pub since: Timestamp,
 }
 
 /// One keeper's state.

@@ -134,6 +134,11 @@ impl Files {
     /// Writes what differs from what was written; true if anything was.
     async fn bring_up_to_date(self: &Arc<Self>, want: &Wanted, failures: &mut u32, profile: &str) -> bool {
         let written = self.written.borrow().clone();
+        // Keepers forget a token only when its owner signs out; one that expires stays until the next comes.
+        if want.identity.is_none() && want.access.is_none() && written.access.is_some() {
+            self.clear(profile).await;
+            return false;
+        }
         let identity = want.identity.clone().filter(|(hash, _)| written.identity != Some(*hash));
         let access = want.access.clone().filter(|(hash, _)| written.access != Some(*hash));
         if identity.is_none() && access.is_none() {
@@ -187,6 +192,23 @@ impl Files {
             put(ORIGIN, self.fingerprint.as_bytes())?;
         }
         Ok(())
+    }
+
+    /// Takes the files away. A program that uses them then fails as if it had never been given any.
+    async fn clear(self: &Arc<Self>, profile: &str) {
+        let files = Arc::clone(self);
+        let removed = tokio::task::spawn_blocking(move || {
+            [ORIGIN, CREDENTIALS, IDENTITY_TOKEN].iter().try_for_each(|name| {
+                match std::fs::remove_file(files.dir.join(name)) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+                    _ => Ok(()),
+                }
+            })
+        });
+        if let Ok(Err(error)) = removed.await {
+            warn!(profile, %error, dir = %self.dir.display(), "cannot remove the SDK files of a session that has ended");
+        }
+        self.written.send_replace(Written::default());
     }
 
     /// Compares the disk with what was written there; a difference makes the next round write again.

@@ -35,7 +35,7 @@ pub async fn serve(listener: UnixListener, state: Arc<State>, mut stop: watch::R
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     tokio::select! {
         () = accept(&listener, &state, &connections, &places) => {}
-        () = connections.rounds(&state.clock) => {}
+        () = connections.rounds(&state) => {}
         _ = stop.wait_for(|stop| *stop) => {}
     }
     drop(listener);

@@ -51,6 +51,7 @@ const PATIENCE: std::time::Duration = std::time::Duration::from_secs(60);
 
 const DETAILS: &str = "\
 End your session: the refresh token is revoked where the provider can do that, and
-removed from the token store; the daemon drops the tokens it holds for the profile.
+removed from the token store; the daemon drops the tokens it holds for the profile, and
+removes the files it keeps for the W&B SDK.
 
 An access token that a program has already been given stays good until it expires.";

@@ -48,6 +48,10 @@ struct Rendered {
 }
 
 impl TokenAnswer {
+    pub(super) fn forget(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
     pub(super) fn render(&self, profile: &Profile, token: &AccessToken, now: Now) -> Answer {
         // A token that is served has at least a second: rounding down never says 0.
         let seconds = token.expiry().remaining(now).as_secs();

@@ -3,10 +3,13 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::UnixStream;
 use tokio::sync::{Notify, watch};
 
 use super::heap;
-use crate::clock::{Clock, Wake};
+use super::state::State;
+use crate::clock::Wake;
 
 #[derive(Default)]
 pub(super) struct Connections {
@@ -46,20 +49,44 @@ impl Connections {
     ///
     /// By the kernel's timer, and one for all: a timer of the runtime's makes each of its waits a timed one, for
     /// which the kernel sets and clears a timer of its own. That costs as much as the rest of an answer.
-    pub(super) async fn rounds(&self, clock: &Clock) {
+    pub(super) async fn rounds(&self, state: &State) {
         loop {
             while self.open.load(Ordering::Relaxed) == 0 {
                 self.first.notified().await;
             }
-            if clock.sleep(ROUND).await == Wake::Stepped {
+            if state.clock.sleep(ROUND).await == Wake::Stepped {
                 continue;
             }
             self.call.send_modify(|call| call.round += 1);
             let open = self.open.load(Ordering::Relaxed);
             if open <= OVER && self.most.swap(open, Ordering::Relaxed) >= MANY {
-                heap::settle();
+                self.give_back(state).await;
             }
         }
+    }
+
+    /// Gives a burst's memory back.
+    ///
+    /// What is kept of the last answer (hyper's rendered date, our rendered token) may lie above all that the burst has
+    /// freed. Both are rendered anew once a second at most: so one answer, a second later and to ourselves, moves
+    /// the date.
+    async fn give_back(&self, state: &State) {
+        state.clock.sleep(DATE_CHANGES).await;
+        heap::settle();
+        for member in state.directory().members.values() {
+            member.token_answer.forget();
+        }
+        if let Ok((mut ours, theirs)) = UnixStream::pair() {
+            let asking = async move {
+                ours.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+                    .await?;
+                ours.read_to_end(&mut Vec::new()).await
+            };
+            let _ = tokio::join!(super::connection(theirs, state, self), asking);
+        }
+        // The runtime keeps a list of the sockets that were closed since it last looked for events: let it look.
+        tokio::task::yield_now().await;
+        heap::settle();
     }
 
     /// Ends when the daemon stops, or `activity` has been silent for long enough.
@@ -110,6 +137,8 @@ impl Activity {
 /// A connection without a request for seven rounds, 30 to 35 seconds, is closed.
 const ROUND: Duration = Duration::from_secs(5);
 const SILENT_ROUNDS: u32 = 7;
+
+const DATE_CHANGES: Duration = Duration::from_millis(1100);
 
 /// So many connections at once are a burst, and it is over when so few are left.
 const MANY: usize = 64;

@@ -365,6 +365,13 @@ fn describe(member: &Member, default: bool, now: Now) -> api::Profile {
         access: kept(&profile.access, hot, now),
         issuer: claims.iss.clone(),
         subject: claims.subject().map(str::to_owned),
+        person: profile.session.as_ref().and_then(|session| {
+            let person = session.person();
+            let person = person.borrow();
+            person
+                .as_ref()
+                .map(|person| api::Person { account: person.name().to_owned(), since: whole(person.since) })
+        }),
         outlook,
         sdk_files: member.files.as_ref().map(|files| api::SdkFiles {
             identity_token_file: files.identity_token.clone(),

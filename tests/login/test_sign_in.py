@@ -83,10 +83,18 @@ def test_signing_out_revokes_and_signing_in_again_works(daemon, op):
     daemon.sign_in()
     assert daemon.token()[0] == 200
     saved = next((daemon.home / ".local").rglob("*.json")).read_text()
+    def who():
+        return daemon.call("GET", "/v1/status")[1]["profiles"][0].get("person")
+
+    assert who()["account"] == "alice@example.com"
+    sdk_files = daemon.socket.parent / "profiles/work"
+    assert until(lambda: {"identity-token", "credentials.json"} <= {path.name for path in sdk_files.iterdir()})
     status, ended = daemon.call("POST", "/v1/logout")
     assert status == 200 and ended["revoked"] and ended["account"] == "alice@example.com"
     assert not list((daemon.home / ".local").rglob("*.json"))
     assert until(lambda: daemon.token()[0] == 403)
+    assert until(lambda: not list(sdk_files.iterdir()))
+    assert who() is None
     # The provider really has forgotten it: the same refresh token, put back, is refused.
     daemon.kill()
     (daemon.home / ".local/state/wandb-cred/sessions").mkdir(exist_ok=True)

@@ -59,6 +59,7 @@ fn row(profile: &Profile, now: Timestamp) -> [String; 7] {
         None if !profile.hot && profile.access.expires_at.is_some() => "on next use".to_owned(),
         None => "-".to_owned(),
     };
+    let who = profile.person.as_ref().map(|person| &person.account).or(profile.subject.as_ref());
     [
         clean(&profile.name) + star,
         state(overall(profile)).to_owned(),
@@ -66,7 +67,7 @@ fn row(profile: &Profile, now: Timestamp) -> [String; 7] {
         renewal,
         left(&profile.identity),
         profile.jobs.to_string(),
-        profile.subject.as_deref().map_or("-".to_owned(), clean),
+        who.map_or("-".to_owned(), |who| clean(who)),
     ]
 }
 
@@ -99,7 +100,10 @@ fn remarks(profile: &Profile, now: Timestamp) -> Vec<(&'static str, String)> {
 /// The command to type, where one is needed.
 fn next(profile: &Profile) -> Option<String> {
     if profile.identity.state == State::NeedsLogin || profile.access.state == State::NeedsLogin {
-        return Some(format!("sign in, then: wandb-cred refresh --profile {}", profile.name));
+        // What others sign in with, only they know.
+        let how =
+            if profile.provider == "oidc" { "wandb-cred login" } else { "sign in, then: wandb-cred refresh" };
+        return Some(format!("{how} --profile {}", profile.name));
     }
     match overall(profile) {
         State::Failed => Some(format!("wandb-cred refresh --profile {}", profile.name)),
@@ -131,6 +135,9 @@ pub(super) fn blocks(status: &Status, now: Timestamp) -> String {
             if let Some(value) = value {
                 line(name, value);
             }
+        }
+        if let Some(person) = &profile.person {
+            line("signed in", &format!("{} since {}", person.account, person.since));
         }
         for (name, kept) in [("access token", &profile.access), ("identity token", &profile.identity)] {
             if let Some(at) = kept.expires_at {
@@ -205,6 +212,7 @@ pub(super) mod tests {
             access: kept,
             issuer: Some("https://idp.example".into()),
             subject: Some("ada@example.com".into()),
+            person: None,
             outlook: None,
             sdk_files: None,
             jobs: 1,
