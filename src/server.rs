@@ -4,7 +4,9 @@
 //! for a request's head and body and for taking an answer, sizes. Only this user (and whom the
 //! configuration names) is served; see [`Peer`]. The routes are in [`route`].
 
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use hyper::server::conn::http1;
@@ -89,12 +91,18 @@ async fn connection(stream: UnixStream, state: &State, connections: &Connections
         .max_headers(MAX_HEADERS)
         .serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
-    // In this order: a connection that ends at its first poll, as the command's may, needs no more.
-    let ended = tokio::select! {
-        biased;
-        ended = &mut connection => Ok(ended),
-        over = connections.over(&activity) => Err(over),
-    };
+    let over = connections.over(&activity);
+    tokio::pin!(over);
+    let mut calls = connections.calls();
+    // In this order: a connection that ends at its first poll, as the command's may, needs no more. And each
+    // request polls this, but `over` has something to see only after a call.
+    let ended = poll_fn(|cx| {
+        if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
+            return Poll::Ready(Ok(ended));
+        }
+        if calls.are_new() { over.as_mut().poll(cx).map(Err) } else { Poll::Pending }
+    })
+    .await;
     let ended = match ended {
         Ok(ended) => ended,
         Err(Over::Silent) => return,

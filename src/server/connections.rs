@@ -89,6 +89,14 @@ impl Connections {
         heap::settle();
     }
 
+    /// Tells at little cost whether there was a call.
+    pub(super) fn calls(&self) -> Calls {
+        let mut calls = self.call.subscribe();
+        // The first look must find something: it is what makes `over` listen.
+        calls.mark_changed();
+        Calls(calls)
+    }
+
     /// Ends when the daemon stops, or `activity` has been silent for long enough.
     pub(super) async fn over(&self, activity: &Activity) -> Over {
         let mut calls = self.call.subscribe();
@@ -102,6 +110,19 @@ impl Connections {
             silent = if activity.silent_since(begun) { silent + 1 } else { 0 };
         }
         Over::Silent
+    }
+}
+
+pub(super) struct Calls(watch::Receiver<Call>);
+
+impl Calls {
+    pub(super) fn are_new(&mut self) -> bool {
+        // Without a sender the daemon is stopping.
+        let new = self.0.has_changed().unwrap_or(true);
+        if new {
+            self.0.mark_unchanged();
+        }
+        new
     }
 }
 

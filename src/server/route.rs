@@ -27,7 +27,7 @@ pub(super) async fn handle(
     request: Request<Incoming>,
 ) -> Result<Answer, std::convert::Infallible> {
     if let Some(answer) = cached_token(state, peer, &request) {
-        state.metrics.count(TOKEN, answer.status().as_u16());
+        state.metrics.count_token();
         return Ok(answer);
     }
     // On the heap, so that the future of the usual request stays small: it is moved several times.
@@ -122,7 +122,7 @@ static ROUTES: [(&str, Method); 16] = [
     ("/metrics", Method::GET),
 ];
 
-const TOKEN: &str = "/v1/token";
+pub(super) const TOKEN: &str = "/v1/token";
 const TOKEN_QUERY: [&str; 3] = ["profile", "min_ttl", "wait"];
 
 /// The one route with a part of its own in the path.
@@ -144,8 +144,8 @@ fn admit(peer: Peer, request: &Request<Incoming>) -> Result<(), Problem> {
         );
         return Err(answer::plain(ProblemKind::Forbidden, detail));
     }
-    for header in [ORIGIN, FORWARDED] {
-        if request.headers().contains_key(&header) {
+    for header in [&ORIGIN, &FORWARDED] {
+        if request.headers().contains_key(header) {
             let detail =
                 format!("requests with {header} come from browsers or proxies, which are not served");
             return Err(answer::plain(ProblemKind::Forbidden, detail));
