@@ -81,7 +81,7 @@ impl Table {
 
     /// The packaged programs; in a short run only the command is one.
     pub(crate) fn sizes(&mut self, scene: &Scene, short: bool) -> Result {
-        let packaged = [("wandb-cred", 1.5, 1.1, 1.6), ("wandb-credd", 6.0, 4.0, 7.6)];
+        let packaged = [("wandb-cred", 1.5, 1.1, 1.7), ("wandb-credd", 6.0, 4.0, 6.0)];
         // What the last release had, and a little: a miss of the budget is told, growth beyond this fails.
         for (name, budget, stretch, ceiling) in packaged.into_iter().take(if short { 1 } else { 2 }) {
             let megabytes = scene.program(name).metadata()?.len() as f64 / 1e6;
