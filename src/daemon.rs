@@ -114,12 +114,10 @@ pub fn main() -> ExitCode {
 }
 
 fn exit_code(error: &anyhow::Error) -> u8 {
-    if error.is::<config::Error>()
-        || error.is::<crate::paths::Error>()
-        || error.is::<InvalidProfiles>()
-        || error.is::<init::Error>()
-    {
+    if error.is::<config::Error>() || error.is::<crate::paths::Error>() || error.is::<InvalidProfiles>() {
         CONFIG
+    } else if let Some(error) = error.downcast_ref::<init::Error>() {
+        error.exit_code()
     } else if error.is::<oidc::discover::Error>() {
         UNAVAILABLE
     } else if let Some(error) = error.downcast_ref::<first_login::Error>() {
@@ -374,6 +372,7 @@ fn fingerprint(name: &str, profile: &profile::Config) -> String {
 const USAGE: u8 = 64;
 const UNAVAILABLE: u8 = 69;
 const SOFTWARE: u8 = 70;
+const OUTPUT: u8 = 74;
 const CONFIG: u8 = 78;
 
 /// For files and name look-ups, which are the only things that block.

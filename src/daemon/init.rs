@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal};
 
-use super::Source;
+use super::{CONFIG, OUTPUT, Source};
 use crate::api;
 use crate::client::Client;
 use crate::clock::Clock;
@@ -36,8 +36,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     }
     let found = detect(&Env::system())?;
     if args.dry_run {
-        io::stdout().write_all(found.as_bytes())?;
-        return Ok(());
+        return print(&found);
     }
     write(&places, &found, args.force)?;
     let mut text = format!("wrote {}:\n\n", config.display());
@@ -49,8 +48,15 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         }
     }
     text += "\nnext: wandb-cred check, then wandb-cred exec -- CMD or wandb-cred service install\n";
-    io::stdout().write_all(text.as_bytes())?;
-    Ok(())
+    print(&text)
+}
+
+fn print(text: &str) -> anyhow::Result<()> {
+    match io::stdout().write_all(text.as_bytes()) {
+        // Whoever closed the pipe has read enough.
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Error::Output(error).into()),
+        _ => Ok(()),
+    }
 }
 
 /// A configuration for the best identity source that is here; the rest of what is here in comments.
@@ -150,4 +156,15 @@ pub(super) enum Error {
     Exists { path: PathBuf },
     #[error("found no identity source here; looked for:\n{looked}")]
     NothingFound { looked: String },
+    #[error("cannot write to standard output: {0}")]
+    Output(io::Error),
+}
+
+impl Error {
+    pub(super) fn exit_code(&self) -> u8 {
+        match self {
+            Self::Exists { .. } | Self::NothingFound { .. } => CONFIG,
+            Self::Output(_) => OUTPUT,
+        }
+    }
 }

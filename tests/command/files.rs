@@ -85,6 +85,13 @@ fn init_replaces_nothing_unless_told_to() {
         "{}",
         refused.err
     );
+    // Linux has it, macOS has not.
+    if let Ok(full) = std::fs::File::options().write(true).open("/dev/full") {
+        let mut command = bare(home.folder.path(), &["init", "--dry-run"]);
+        command.env("WANDB_CREDD", env!("CARGO_BIN_EXE_wandb-credd"));
+        command.env("WANDB_IDENTITY_TOKEN_FILE", &config);
+        assert_eq!(command.stdout(full).status().expect("runs").code(), Some(74));
+    }
     let dry = init(&home, &["--dry-run"]);
     assert_eq!(dry.code, 0);
     assert!(dry.out.contains("[profile.default.provider.file]\n"), "{}", dry.out);
