@@ -8,14 +8,17 @@ use crate::env::Env;
 pub(super) const VERB: Verb =
     Verb { name: "init", about: "Write a configuration file for what is found here", args, run };
 
+// What `wandb-credd init` takes, too. No doc comment: clap would take it for the help.
+// clap names the group after the type.
 #[derive(clap::Args)]
-struct Args {
+#[group(id = "init")]
+pub(crate) struct Args {
     /// Replace an existing configuration file
     #[arg(long)]
-    force: bool,
+    pub(crate) force: bool,
     /// Print what would be written, and write nothing
     #[arg(long, short = 'n')]
-    dry_run: bool,
+    pub(crate) dry_run: bool,
 }
 
 fn args(command: Command) -> Command {

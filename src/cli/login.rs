@@ -3,7 +3,7 @@
 //! The daemon does it all; this command opens the browser, shows what to do, and waits for the end. On a
 //! machine where nothing is configured it writes the configuration first.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::IsTerminal as _;
 use std::process::{self, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
@@ -11,12 +11,13 @@ use std::time::Duration;
 use clap::{ArgMatches, Command};
 
 use super::failure::{Exit, Failure};
+use super::talk::{ask, tell};
 use super::{Outcome, Verb, exec, output, profile};
 use crate::api::{self, LoginMethod, LoginState};
 use crate::client::{self, Client};
 use crate::env::Env;
 
-mod first;
+pub(crate) mod first;
 
 pub(super) const VERB: Verb =
     Verb { name: "login", about: "Sign in with your organization's identity provider", args, run };
@@ -64,7 +65,9 @@ pub(super) fn offer(client: &Client, error: client::Error, env: &Env) -> Result<
         return Err(Failure::of(error, env));
     };
     tell(&format!("wandb-cred: {error}"));
-    if ask("Sign in now? [Y/n] ")?.to_ascii_lowercase().starts_with('n') {
+    let answer = ask("Sign in now? [Y/n] ")
+        .map_err(|error| Failure::new(Exit::Unavailable, format!("cannot ask: {error}")))?;
+    if answer.to_ascii_lowercase().starts_with('n') {
         return Err(Failure::of(error, env));
     }
     let login = sign_in(client, Some(profile), LoginMethod::Browser, true, env)?;
@@ -127,22 +130,6 @@ fn browse(url: &str, env: &Env) -> bool {
     let mut command = process::Command::new(program);
     command.arg(url).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command.spawn().is_ok()
-}
-
-/// Asks on the terminal: a person's eyes are on stderr where stdout is for a program.
-fn ask(question: &str) -> Result<String, Failure> {
-    let mut line = String::new();
-    let mut stderr = std::io::stderr();
-    let asked = stderr.write_all(question.as_bytes()).and_then(|()| stderr.flush());
-    asked
-        .and_then(|()| std::io::stdin().read_line(&mut line))
-        .map_err(|error| Failure::new(Exit::Unavailable, format!("cannot ask: {error}")))?;
-    Ok(line.trim().to_owned())
-}
-
-fn tell(text: &str) {
-    // Whoever has closed stderr does not want to know.
-    let _ = writeln!(std::io::stderr(), "{text}");
 }
 
 /// How often to look whether the person is done.

@@ -2,10 +2,12 @@
 //!
 //! `wandb-cred login` runs it first. Where a configuration exists, it does nothing.
 
-use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _};
 use std::path::PathBuf;
 
 use super::{CONFIG, Source, USAGE, init};
+use crate::cli::login::first;
+use crate::cli::talk::{ask, tell};
 use crate::clock::Clock;
 use crate::http::Http;
 use crate::oidc::discover::{self, CliConfig};
@@ -17,35 +19,22 @@ pub(super) struct Args {
     /// The name of the profile to write
     #[arg(long, default_value = "default", value_name = "NAME")]
     profile: String,
-    /// The identity provider's issuer
-    #[arg(long, value_name = "URL")]
-    issuer: Option<String>,
-    /// The client id that the identity provider knows this command by
-    #[arg(long, value_name = "ID")]
-    client_id: Option<String>,
-    /// A W&B server that names the issuer and client id
-    #[arg(long, value_name = "HOST")]
-    host: Option<String>,
-    /// The W&B organization to ask the server about
-    #[arg(long, value_name = "NAME", requires = "host")]
-    organization: Option<String>,
-    /// Where to keep the session: keyring, kernel or file
-    #[arg(long, value_name = "STORE", value_parser = ["keyring", "kernel", "file"])]
-    token_store: Option<String>,
+    #[command(flatten)]
+    first: first::Args,
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let places = super::places(&args.source)?;
     let config = places.config.clone();
-    let given = args.issuer.is_some() || args.client_id.is_some() || args.host.is_some();
+    let given = args.first.issuer.is_some() || args.first.client_id.is_some() || args.first.host.is_some();
     if config.symlink_metadata().is_ok() {
         return if given { Err(Error::Unused { config }.into()) } else { Ok(()) };
     }
     let terminal = io::stdin().is_terminal() && io::stderr().is_terminal();
-    let (issuer, client_id) = match (&args.issuer, &args.client_id, &args.host) {
+    let (issuer, client_id) = match (&args.first.issuer, &args.first.client_id, &args.first.host) {
         (issuer, client_id, Some(host)) => {
             let http = Http::new(Clock::system());
-            let asked = discover::cli_config(&http, host, args.organization.as_deref());
+            let asked = discover::cli_config(&http, host, args.first.organization.as_deref());
             let found = super::runtime()?.block_on(asked)?;
             confirm(&found, issuer.as_deref(), client_id.as_deref(), host, terminal)?;
             (found.issuer, found.client_id)
@@ -79,7 +68,7 @@ impl Args {
             quote(&self.profile)
         };
         let mut text = format!("[profile.{name}]\n");
-        if let Some(host) = &self.host {
+        if let Some(host) = &self.first.host {
             let base = if host.contains("://") { host.clone() } else { format!("https://{host}") };
             text += &format!("base-url = {}\n", quote(&base));
         }
@@ -88,7 +77,7 @@ impl Args {
             quote(issuer),
             quote(client_id)
         );
-        if let Some(store) = &self.token_store {
+        if let Some(store) = &self.first.token_store {
             text += &format!("token-store = {}\n", quote(store));
         }
         text
@@ -123,21 +112,6 @@ fn confirm(
         return Ok(());
     }
     Err(Error::Mistyped.into())
-}
-
-/// Asks on the terminal: a person's eyes are on stderr where stdout is for a program.
-fn ask(question: &str) -> io::Result<String> {
-    let mut stderr = io::stderr();
-    stderr.write_all(question.as_bytes())?;
-    stderr.flush()?;
-    let mut line = String::new();
-    io::stdin().lock().read_line(&mut line)?;
-    Ok(line.trim().to_owned())
-}
-
-fn tell(text: &str) {
-    // Whoever has closed stderr does not want to know.
-    let _ = writeln!(io::stderr(), "{text}");
 }
 
 /// Why nothing was written.
@@ -201,11 +175,13 @@ mod tests {
         let args = Args {
             source: Source { config: None },
             profile: "my profile".into(),
-            issuer: None,
-            client_id: None,
-            host: Some("wandb.example".into()),
-            organization: None,
-            token_store: Some("file".into()),
+            first: first::Args {
+                issuer: None,
+                client_id: None,
+                host: Some("wandb.example".into()),
+                organization: None,
+                token_store: Some("file".into()),
+            },
         };
         let text = args.render("https://idp.example/\"x", "a\\b");
         let parsed: toml::Table = text.parse().expect("TOML");

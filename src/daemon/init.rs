@@ -9,6 +9,7 @@ use rustix::process::{Pid, Signal};
 
 use super::{CONFIG, OUTPUT, Source};
 use crate::api;
+use crate::cli;
 use crate::client::Client;
 use crate::clock::Clock;
 use crate::env::Env;
@@ -20,25 +21,21 @@ use crate::provider::{self, auto};
 pub(super) struct Args {
     #[command(flatten)]
     source: Source,
-    /// Replace an existing configuration file
-    #[arg(long)]
-    force: bool,
-    /// Print what would be written, and write nothing
-    #[arg(long, short = 'n')]
-    dry_run: bool,
+    #[command(flatten)]
+    how: cli::init::Args,
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let places = super::places(&args.source)?;
     let config = &places.config;
-    if !args.force && !args.dry_run && config.symlink_metadata().is_ok() {
+    if !args.how.force && !args.how.dry_run && config.symlink_metadata().is_ok() {
         return Err(Error::Exists { path: config.clone() }.into());
     }
     let found = detect(&Env::system())?;
-    if args.dry_run {
+    if args.how.dry_run {
         return print(&found);
     }
-    write(&places, &found, args.force)?;
+    write(&places, &found, args.how.force)?;
     let mut text = format!("wrote {}:\n\n", config.display());
     for line in found.lines() {
         text += if line.is_empty() { "\n" } else { "    " };

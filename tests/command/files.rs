@@ -106,6 +106,15 @@ fn init_replaces_nothing_unless_told_to() {
 }
 
 #[test]
+fn init_passes_on_why_nothing_was_found() {
+    let home = Home::with("echo 'wandb-credd: nothing here vouches for you' >&2; exit 78");
+    let ran = home.run(&["init"]);
+    assert_eq!((ran.code, ran.out.as_str()), (78, ""));
+    assert_eq!(ran.err, "wandb-credd: nothing here vouches for you\n");
+    assert!(!home.config().exists());
+}
+
+#[test]
 fn check_is_the_daemons_check() {
     let home = Home::with(r#"echo "$*"; exit 78"#);
     let ran = home.run(&["check"]);

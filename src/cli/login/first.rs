@@ -9,25 +9,26 @@ use crate::cli::failure::{Exit, Failure};
 use crate::env::Env;
 
 /// For a machine where nothing is configured yet.
+// `wandb-credd first-login` takes the same.
 // clap names the group after the type, and `login` has an `Args` of its own.
 #[derive(clap::Args)]
 #[group(id = "first")]
-pub(super) struct Args {
+pub(crate) struct Args {
     /// The identity provider's issuer, for a machine without configuration
     #[arg(long, value_name = "URL")]
-    issuer: Option<String>,
+    pub(crate) issuer: Option<String>,
     /// The client id that the identity provider knows this command by
     #[arg(long, value_name = "ID")]
-    client_id: Option<String>,
+    pub(crate) client_id: Option<String>,
     /// A W&B server that names the issuer and client id
     #[arg(long, value_name = "HOST")]
-    host: Option<String>,
+    pub(crate) host: Option<String>,
     /// The W&B organization to ask the server about
     #[arg(long, value_name = "NAME", requires = "host")]
-    organization: Option<String>,
+    pub(crate) organization: Option<String>,
     /// Where to keep the session: keyring, kernel or file
     #[arg(long, value_name = "STORE", value_parser = ["keyring", "kernel", "file"])]
-    token_store: Option<String>,
+    pub(crate) token_store: Option<String>,
 }
 
 impl Args {
