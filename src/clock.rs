@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use rustix::time::{ClockId, clock_gettime};
 
 // The command reads the time and never waits for it.
 #[cfg(feature = "daemon")]
@@ -38,6 +39,7 @@ impl Clock {
         Self(Kind::System)
     }
 
+    #[inline]
     pub fn now(&self) -> Now {
         match &self.0 {
             Kind::System => system_now(),
@@ -47,21 +49,20 @@ impl Clock {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "this module is the one place that reads the clock")]
+#[inline]
 fn system_now() -> Now {
-    Now { wall: Timestamp::now(), boot: boot_time() }
+    let wall = clock_gettime(ClockId::Realtime);
+    // Past the year 9999, jiff's last, every token has expired.
+    let wall = Timestamp::new(wall.tv_sec, wall.tv_nsec as i32).unwrap_or(Timestamp::MAX);
+    let boot = clock_gettime(BOOT_CLOCK);
+    Now { wall, boot: Duration::new(boot.tv_sec.unsigned_abs(), boot.tv_nsec.unsigned_abs() as u32) }
 }
 
 #[cfg(target_os = "linux")]
-const BOOT_CLOCK: rustix::time::ClockId = rustix::time::ClockId::Boottime;
+const BOOT_CLOCK: ClockId = ClockId::Boottime;
 /// On macOS `CLOCK_MONOTONIC` goes on during sleep, as Linux' boot clock does.
 #[cfg(not(target_os = "linux"))]
-const BOOT_CLOCK: rustix::time::ClockId = rustix::time::ClockId::Monotonic;
-
-fn boot_time() -> Duration {
-    let spec = rustix::time::clock_gettime(BOOT_CLOCK);
-    Duration::new(spec.tv_sec.unsigned_abs(), spec.tv_nsec.unsigned_abs() as u32)
-}
+const BOOT_CLOCK: ClockId = ClockId::Monotonic;
 
 #[cfg(test)]
 pub(crate) mod test {

@@ -13,6 +13,7 @@ use anyhow::Context as _;
 use clap::Parser;
 use rustix::process::Pid;
 use sha2::{Digest as _, Sha256};
+use tokio::runtime::{LocalOptions, LocalRuntime};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::level_filters::LevelFilter;
@@ -87,7 +88,7 @@ struct Run {
     background: bool,
 }
 
-pub fn main() -> ExitCode {
+pub fn main(server: server::Spawn) -> ExitCode {
     process::harden();
     let args = match Args::try_parse() {
         Ok(args) => args,
@@ -97,8 +98,8 @@ pub fn main() -> ExitCode {
         }
     };
     let outcome = match args.command {
-        None => run(args.run),
-        Some(Command::Run(run_args)) => run(run_args),
+        None => run(args.run, server),
+        Some(Command::Run(run_args)) => run(run_args, server),
         Some(Command::Check(source)) => check(&source),
         Some(Command::Init(args)) => init::run(&args),
         Some(Command::FirstLogin(args)) => first_login::run(&args),
@@ -162,16 +163,17 @@ fn check(source: &Source) -> anyhow::Result<()> {
 #[error("{0}")]
 struct InvalidProfiles(String);
 
-fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+/// Of one thread, and so declared that the code for several is left out of the program.
+fn runtime() -> anyhow::Result<LocalRuntime> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS)
         .thread_keep_alive(BLOCKING_IDLE)
-        .build()
+        .build_local(LocalOptions::default())
         .context("cannot start the runtime")
 }
 
-fn run(args: Run) -> anyhow::Result<()> {
+fn run(args: Run, server: server::Spawn) -> anyhow::Result<()> {
     if args.background {
         return Ok(background::spawn(&places(&args.source)?.socket)?);
     }
@@ -187,7 +189,7 @@ fn run(args: Run) -> anyhow::Result<()> {
     let env = Env::system();
     let places = places(&args.source)?;
     let runtime = runtime()?;
-    let outcome = runtime.block_on(serve(env, places, args.lifetime_of, signals));
+    let outcome = runtime.block_on(serve(env, places, args.lifetime_of, signals, server));
     // A provider's file on a dead mount may hold a blocking thread for ever.
     runtime.shutdown_timeout(Duration::from_millis(100));
     outcome
@@ -198,6 +200,7 @@ async fn serve(
     places: Places,
     lifetime_of: Option<i32>,
     signals: signals::Pending,
+    server: server::Spawn,
 ) -> anyhow::Result<()> {
     let mut bound = bind::bind(&places.socket)?;
     let owner_ended = watch_owner(lifetime_of)?;
@@ -210,7 +213,7 @@ async fn serve(
     let listener = bound.take_listener()?;
     let state = Arc::new(State::new(directory, clock, socket, household.parts.http.clone()));
     let (stop, stopping) = watch::channel(false);
-    let server = tokio::spawn(server::serve(listener, Arc::clone(&state), stopping));
+    let server = server(listener, Arc::clone(&state), stopping);
     info!(socket = %state.socket.display(), profiles = state.directory().members.len(), "serving");
     service::ready();
 

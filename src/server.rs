@@ -4,6 +4,7 @@
 //! for a request's head and body and for taking an answer, sizes. Only this user (and whom the
 //! configuration names) is served; see [`Peer`]. The routes are in [`route`].
 
+use std::convert::Infallible;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
@@ -14,6 +15,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinHandle;
 use tracing::{debug, warn};
 
 mod answer;
@@ -30,8 +32,16 @@ mod state;
 use connections::{Activity, Connections, Over};
 pub use state::{Directory, Member, State};
 
+pub type Spawn = fn(UnixListener, Arc<State>, watch::Receiver<bool>) -> JoinHandle<()>;
+
+/// Spawns the server.
+#[inline]
+pub fn spawn(listener: UnixListener, state: Arc<State>, stop: watch::Receiver<bool>) -> JoinHandle<()> {
+    tokio::spawn(serve(listener, state, stop))
+}
+
 /// Serves until `stop` turns true, then lets requests under way finish for [`DRAIN`].
-pub async fn serve(listener: UnixListener, state: Arc<State>, mut stop: watch::Receiver<bool>) {
+async fn serve(listener: UnixListener, state: Arc<State>, mut stop: watch::Receiver<bool>) {
     heap::prepare(MAX_CONNECTIONS);
     let connections = Arc::new(Connections::default());
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
@@ -79,17 +89,26 @@ async fn connection(stream: UnixStream, state: &State, connections: &Connections
     let peer = Peer::of(&stream, state);
     let _open = state.metrics.connection();
     let activity = Activity::default();
-    let service = service_fn(async |request| {
+    let service = service_fn(|request| {
         activity.begin();
-        let answer = route::handle(state, peer, request).await;
-        activity.answered();
-        answer
+        // Within the call, so that the request is gone when hyper reads on: its buffer is taken again then, instead
+        // of a new one for each request.
+        let cached = route::cached_token(state, peer, &request);
+        let cached = cached.ok_or_else(|| route::handle(state, peer, request));
+        let activity = &activity;
+        async move {
+            let answer = match cached {
+                Ok(answer) => answer,
+                Err(answering) => answering.await,
+            };
+            activity.answered();
+            Ok::<_, Infallible>(answer)
+        }
     });
-    // Without a timer of hyper's, which it would set anew for each request; see `Connections::rounds`.
-    let connection = http1::Builder::new()
-        .max_buf_size(MAX_HEAD)
-        .max_headers(MAX_HEADERS)
-        .serve_connection(TokioIo::new(stream), service);
+    // Without a timer of hyper's, which it would set anew for each request (see `Connections::rounds`), and with its
+    // own bound on the number of headers, 100: for another it copies kilobytes each time.
+    let connection =
+        http1::Builder::new().max_buf_size(MAX_HEAD).serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
     let over = connections.over(&activity);
     tokio::pin!(over);
@@ -135,7 +154,7 @@ impl Peer {
             return Self { pid: None, uid: None, allowed: false };
         };
         let general = &state.directory().general;
-        let allowed = cred.uid() == rustix::process::geteuid().as_raw()
+        let allowed = cred.uid() == state.uid
             || general.allow_uids.contains(&cred.uid())
             || general.allow_gids.contains(&cred.gid());
         if !allowed {
@@ -151,7 +170,6 @@ const MAX_CONNECTIONS: usize = 4096;
 
 /// Our longest request has a head of some 200 bytes. hyper wants at least 8 KiB.
 const MAX_HEAD: usize = 16 * 1024;
-const MAX_HEADERS: usize = 64;
 
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 

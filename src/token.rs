@@ -75,6 +75,7 @@ impl Expiry {
     }
 
     /// Life left; zero once less than a second is left, since such a token is expired for every purpose.
+    #[inline]
     pub fn remaining(&self, now: Now) -> Duration {
         let wall = Duration::try_from(self.wall.duration_since(now.wall)).unwrap_or_default();
         let left = wall.min(self.boot.saturating_sub(now.boot));

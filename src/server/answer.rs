@@ -2,6 +2,7 @@
 
 use std::io::Write as _;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -10,7 +11,6 @@ use hyper::{Response, StatusCode};
 use serde::Serialize;
 
 use crate::api::{Problem, ProblemKind};
-use crate::clock::Now;
 use crate::keeper::{self, Kind, Stage};
 use crate::profile::Profile;
 use crate::token::{AccessToken, Expires as _, TokenHash};
@@ -19,21 +19,24 @@ pub(super) type Answer = Response<Full<Bytes>>;
 
 pub(super) fn json(value: &impl Serialize) -> Answer {
     let body = serde_json::to_vec(value).expect("our own types always serialise");
-    with_body(StatusCode::OK, "application/json", body.into())
+    with_body(StatusCode::OK, JSON, body.into())
 }
 
 pub(super) fn text(content_type: &'static str, body: String) -> Answer {
-    with_body(StatusCode::OK, content_type, body.into())
+    with_body(StatusCode::OK, HeaderValue::from_static(content_type), body.into())
 }
 
-fn with_body(status: StatusCode, content_type: &'static str, body: Bytes) -> Answer {
+#[inline]
+fn with_body(status: StatusCode, content_type: HeaderValue, body: Bytes) -> Answer {
     let mut answer = Response::new(Full::new(body));
     *answer.status_mut() = status;
     let headers = answer.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(CONTENT_TYPE, content_type);
+    headers.insert(CACHE_CONTROL, const { HeaderValue::from_static("no-store") });
     answer
 }
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// `GET /v1/token`'s body, rendered once per renewal but for its last number, which changes once a second.
 #[derive(Default)]
@@ -52,9 +55,10 @@ impl TokenAnswer {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    pub(super) fn render(&self, profile: &Profile, token: &AccessToken, now: Now) -> Answer {
+    #[inline]
+    pub(super) fn render(&self, profile: &Profile, token: &AccessToken, left: Duration) -> Answer {
         // A token that is served has at least a second: rounding down never says 0.
-        let seconds = token.expiry().remaining(now).as_secs();
+        let seconds = left.as_secs();
         let hash = token.hash();
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let body = match &*kept {
@@ -72,7 +76,7 @@ impl TokenAnswer {
                 body
             }
         };
-        with_body(StatusCode::OK, "application/json", body)
+        with_body(StatusCode::OK, JSON, body)
     }
 }
 
@@ -92,7 +96,7 @@ fn head(profile: &Profile, token: &AccessToken) -> Bytes {
 pub(super) fn problem(problem: &Problem) -> Answer {
     let status = StatusCode::from_u16(problem.status).expect("problem kinds have valid statuses");
     let body = serde_json::to_vec(problem).expect("our own types always serialise");
-    let mut answer = with_body(status, "application/problem+json", body.into());
+    let mut answer = with_body(status, HeaderValue::from_static("application/problem+json"), body.into());
     if let Some(seconds) = problem.retry_after {
         answer.headers_mut().insert(RETRY_AFTER, seconds.into());
     }

@@ -140,11 +140,16 @@ pub(super) struct Activity {
 
 impl Activity {
     pub(super) fn begin(&self) {
-        self.begun.fetch_add(1, Ordering::Relaxed);
+        Self::count(&self.begun);
     }
 
     pub(super) fn answered(&self) {
-        self.answered.fetch_add(1, Ordering::Relaxed);
+        Self::count(&self.answered);
+    }
+
+    /// Only the connection's own task counts, so nothing has to be locked.
+    fn count(counter: &AtomicUsize) {
+        counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     }
 
     /// Nothing was asked and nothing is being worked on: the client is idle, sends its request too slowly, or

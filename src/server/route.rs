@@ -1,6 +1,7 @@
 //! The routes. `openapi.yaml` describes them; each handler reads keepers and never a provider.
 
 use std::borrow::Cow;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,49 +22,52 @@ use crate::keeper::{Keeper, Kind, Need};
 use crate::token::{Expires, TokenHash};
 
 /// One request. Every outcome is an answer: nothing here ends the connection.
-pub(super) async fn handle(
+///
+/// On the heap, so that the future of the usual request stays small: it is moved several times.
+pub(super) fn handle(
     state: &State,
     peer: Peer,
     request: Request<Incoming>,
-) -> Result<Answer, std::convert::Infallible> {
-    if let Some(answer) = cached_token(state, peer, &request) {
-        state.metrics.count_token();
-        return Ok(answer);
-    }
-    // On the heap, so that the future of the usual request stays small: it is moved several times.
-    let (route, outcome) = Box::pin(dispatch(state, peer, request)).await;
-    let mut answer = outcome.unwrap_or_else(|problem| answer::problem(&problem));
-    if answer.status() == StatusCode::METHOD_NOT_ALLOWED
-        && let Some((_, method)) = ROUTES.iter().find(|(path, _)| *path == route)
-    {
-        // RFC 9110, section 15.5.6.
-        let allow = if method == Method::GET { "GET, HEAD" } else { method.as_str() };
-        answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
-    }
-    state.metrics.count(route, answer.status().as_u16());
-    Ok(answer)
+) -> Pin<Box<dyn Future<Output = Answer> + Send + '_>> {
+    Box::pin(async move {
+        let (route, outcome) = dispatch(state, peer, request).await;
+        let mut answer = outcome.unwrap_or_else(|problem| answer::problem(&problem));
+        if answer.status() == StatusCode::METHOD_NOT_ALLOWED
+            && let Some((_, method)) = ROUTES.iter().find(|(path, _)| *path == route)
+        {
+            // RFC 9110, section 15.5.6.
+            let allow = if method == Method::GET { "GET, HEAD" } else { method.as_str() };
+            answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
+        }
+        state.metrics.count(route, answer.status().as_u16());
+        answer
+    })
 }
 
 /// The usual request, answered from memory; `None` if there is anything to wait for or to complain about.
-fn cached_token(state: &State, peer: Peer, request: &Request<Incoming>) -> Option<Answer> {
+#[inline]
+pub(super) fn cached_token(state: &State, peer: Peer, request: &Request<Incoming>) -> Option<Answer> {
     if request.uri().path() != TOKEN || request.method() != Method::GET {
         return None;
     }
-    admit(peer, request).ok()?;
+    admit(state, peer, request).ok()?;
     sign_in::unlocked(state).ok()?;
     let query = Query::parse(request.uri().query(), &TOKEN_QUERY).ok()?;
     let directory = state.directory();
     let member = find(&directory, query.profile.as_deref()).ok()?;
     let now = state.clock.now();
     member.profile.demand.touch(now);
-    let token = member.profile.access.peek_at(now, query.min_ttl)?;
-    Some(member.token_answer.render(&member.profile, &token, now))
+    let answer = member.profile.access.peek_with(now, query.min_ttl, |token, left| {
+        member.token_answer.render(&member.profile, token, left)
+    })?;
+    state.metrics.count_token();
+    Some(answer)
 }
 
 type Outcome = Result<Answer, Problem>;
 
 async fn dispatch(state: &State, peer: Peer, request: Request<Incoming>) -> (&'static str, Outcome) {
-    if let Err(problem) = admit(peer, &request) {
+    if let Err(problem) = admit(state, peer, &request) {
         return ("refused", Err(problem));
     }
     let path = request.uri().path();
@@ -135,23 +139,25 @@ const HANDS_OUT: [&str; 4] = [TOKEN, "/v1/identity-token", "/v1/refresh", "/v1/j
 const FORWARDED: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// Refuses other users, browsers and proxies. `Host` means nothing on a Unix socket and is not judged.
-fn admit(peer: Peer, request: &Request<Incoming>) -> Result<(), Problem> {
+#[inline]
+fn admit(state: &State, peer: Peer, request: &Request<Incoming>) -> Result<(), Problem> {
     if !peer.allowed {
         let uid = peer.uid.map_or_else(|| "unknown".to_owned(), |uid| uid.to_string());
-        let ours = rustix::process::geteuid().as_raw();
         let detail = format!(
-            "this daemon serves uid {ours}, and you are uid {uid}; run a daemon of your own, or have its owner add `allow-uids = [{uid}]`"
+            "this daemon serves uid {}, and you are uid {uid}; run a daemon of your own, or have its owner add `allow-uids = [{uid}]`",
+            state.uid
         );
         return Err(answer::plain(ProblemKind::Forbidden, detail));
     }
-    for header in [&ORIGIN, &FORWARDED] {
-        if request.headers().contains_key(header) {
+    // There are few headers: looking at each is quicker than looking these two up.
+    match request.headers().keys().find(|name| [&ORIGIN, &FORWARDED].contains(name)) {
+        None => Ok(()),
+        Some(header) => {
             let detail =
                 format!("requests with {header} come from browsers or proxies, which are not served");
-            return Err(answer::plain(ProblemKind::Forbidden, detail));
+            Err(answer::plain(ProblemKind::Forbidden, detail))
         }
     }
-    Ok(())
 }
 
 async fn token(state: &State, query: Option<&str>) -> Outcome {
@@ -162,7 +168,8 @@ async fn token(state: &State, query: Option<&str>) -> Outcome {
     profile.demand.touch(state.clock.now());
     let token = profile.access.get(query.need()).await;
     let token = token.map_err(|error| answer::explain(&profile.name, &error))?;
-    Ok(member.token_answer.render(profile, &token, state.clock.now()))
+    let left = token.expiry().remaining(state.clock.now());
+    Ok(member.token_answer.render(profile, &token, left))
 }
 
 async fn identity_token(state: &State, query: Option<&str>) -> Outcome {
@@ -315,6 +322,7 @@ fn readyz(state: &State, query: Option<&str>) -> Outcome {
     Err(answer::plain(ProblemKind::UpstreamUnavailable, detail))
 }
 
+#[inline]
 fn find<'d>(directory: &'d Directory, name: Option<&str>) -> Result<&'d Arc<Member>, Problem> {
     let known = || directory.members.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
     let Some(name) = name.or(directory.default.as_deref()) else {

@@ -20,6 +20,8 @@ pub struct State {
     directory: RwLock<Arc<Directory>>,
     pub clock: Clock,
     pub started: Now,
+    /// Who we are, and whom we serve.
+    pub(super) uid: u32,
     pub socket: PathBuf,
     pub logins: Logins,
     /// While set, no token is handed out.
@@ -39,6 +41,7 @@ impl State {
             directory: RwLock::new(Arc::new(directory)),
             clock,
             started,
+            uid: rustix::process::geteuid().as_raw(),
             socket,
             logins,
             locked: AtomicBool::new(false),

@@ -132,7 +132,7 @@ fn nonsense_is_refused_and_forgotten() {
     let (_sandbox, _home, daemon) = warm();
     let (files, memory) = (daemon.files(), daemon.memory());
     let long = |size: usize| "x".repeat(size);
-    let many: String = (0..100).map(|i| format!("h{i}: x\r\n")).collect();
+    let many: String = (0..=100).map(|i| format!("h{i}: x\r\n")).collect();
     let chunked = "POST /v1/rejected HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n";
     let post = |length: usize, body: &str| {
         format!("POST /v1/rejected HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n{body}")
