@@ -41,16 +41,24 @@ use self::failure::{Exit, Failure};
 use crate::env::Env;
 
 pub fn main() -> ExitCode {
-    let matches = match command().try_get_matches() {
-        Ok(matches) => matches,
-        Err(error) => return usage(&error),
+    let env = Env::system();
+    let outcome = match token::usual(std::env::args_os()) {
+        Some(args) => token::print(&args, &env),
+        None => match command().try_get_matches() {
+            Ok(matches) => run(&matches, &env),
+            Err(error) => return usage(&error),
+        },
     };
-    let (name, matches) = matches.subcommand().expect("a subcommand is required");
-    let verb = VERBS.iter().find(|verb| verb.name == name).expect("clap only accepts what is listed");
-    match (verb.run)(matches, &Env::system()) {
+    match outcome {
         Ok(exit) => exit.into(),
         Err(failure) => failure.report(),
     }
+}
+
+fn run(matches: &ArgMatches, env: &Env) -> Outcome {
+    let (name, matches) = matches.subcommand().expect("a subcommand is required");
+    let verb = VERBS.iter().find(|verb| verb.name == name).expect("clap only accepts what is listed");
+    (verb.run)(matches, env)
 }
 
 /// The command line, for parsing, completions and manual pages.

@@ -6,6 +6,7 @@
 
 use std::convert::Infallible;
 use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -107,11 +108,9 @@ async fn connection(stream: UnixStream, state: &State, connections: &Connections
     });
     // Without a timer of hyper's, which it would set anew for each request (see `Connections::rounds`), and with its
     // own bound on the number of headers, 100: for another it copies kilobytes each time.
-    let connection =
-        http1::Builder::new().max_buf_size(MAX_HEAD).serve_connection(TokioIo::new(stream), service);
-    tokio::pin!(connection);
-    let over = connections.over(&activity);
-    tokio::pin!(over);
+    let mut connection =
+        pin!(http1::Builder::new().max_buf_size(MAX_HEAD).serve_connection(TokioIo::new(stream), service));
+    let mut over = pin!(connections.over(&activity));
     let mut calls = connections.calls();
     // In this order: a connection that ends at its first poll, as the command's may, needs no more. And each
     // request polls this, but `over` has something to see only after a call.
@@ -153,10 +152,10 @@ impl Peer {
         let Ok(cred) = stream.peer_cred() else {
             return Self { pid: None, uid: None, allowed: false };
         };
-        let general = &state.directory().general;
         let allowed = cred.uid() == state.uid
-            || general.allow_uids.contains(&cred.uid())
-            || general.allow_gids.contains(&cred.gid());
+            || state.read(|Directory { general, .. }| {
+                general.allow_uids.contains(&cred.uid()) || general.allow_gids.contains(&cred.gid())
+            });
         if !allowed {
             warn!(uid = cred.uid(), pid = cred.pid(), "refused a request of another user");
         }

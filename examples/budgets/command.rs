@@ -14,26 +14,27 @@ pub(crate) fn runs(scene: &Scene, table: &mut Table) -> Result {
     let daemon = scene.daemon("command")?;
     daemon.token()?;
     let mut nothing = Peer::new("/bin/true", Command::new("/bin/true"));
-    let mut ours = Peer::new("wandb-cred token", token(scene, &daemon));
-    let mut others = peers::all(scene, table)?;
-    for _ in 0..ROUNDS {
-        let mut turn: Vec<_> = others.iter_mut().chain([&mut nothing, &mut ours]).collect();
-        // Whoever comes after a heavy one pays for the caches it took.
-        fastrand::shuffle(&mut turn);
-        for peer in turn {
-            peer.run()?;
+    (nothing.budget, nothing.stretch) = (Some(1.0), Some(0.85));
+    let mut others = vec![nothing];
+    match least(scene, &daemon) {
+        Ok(least) => others.push(least),
+        Err(error) => {
+            table.skip("wandb-cred token, whole process / the least client in C", format!("{error:#}"));
         }
     }
-    let mine = median(&mut ours.times);
-    let nothing = median(&mut nothing.times);
-    let shown = format!("{:.2} ({:.0} us)", mine / nothing, mine * 1e6);
-    let figure = "wandb-cred token, whole process / /bin/true";
-    table.add(figure, mine / nothing, shown, Bound::AtMost(1.0), Bound::AtMost(0.85));
-    for peer in &mut others {
-        let theirs = median(&mut peer.times);
-        let shown = format!("{:.2} ({:.0} us)", mine / theirs, theirs * 1e6);
-        let figure = format!("the same / {}", peer.name);
-        table.add(figure, mine / theirs, shown, Bound::AtMost(peer.budget), None);
+    others.extend(peers::all(scene, table)?);
+    for other in &mut others {
+        // One at a time: beside a third and heavier one, both would pay for the caches that it took.
+        let mut ours = Peer::new("wandb-cred token", token(scene, &daemon));
+        for _ in 0..ROUNDS {
+            other.run()?;
+            ours.run()?;
+        }
+        let (mine, theirs) = (median(&mut ours.times), median(&mut other.times));
+        let shown = format!("{:.2} ({:.0} us / {:.0} us)", mine / theirs, mine * 1e6, theirs * 1e6);
+        let figure = format!("wandb-cred token, whole process / {}", other.name);
+        let (budget, stretch) = (other.budget.map(Bound::AtMost), other.stretch.map(Bound::AtMost));
+        table.add(figure, mine / theirs, shown, budget, stretch);
     }
     Ok(())
 }
@@ -84,6 +85,33 @@ fn token(scene: &Scene, daemon: &Daemon) -> Command {
     command
 }
 
+/// What no client of this daemon can be faster than: connects, asks, copies the answer; static, without a heap.
+fn least(scene: &Scene, daemon: &Daemon) -> Result<Peer> {
+    const SOURCE: &str = r#"
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+int main(int argc, char **argv) {
+    static const char ask[] = "GET /v1/token HTTP/1.1\r\nHost: wandb-cred\r\nConnection: close\r\n\r\n";
+    struct sockaddr_un at = {AF_UNIX};
+    char answer[4096];
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    strncpy(at.sun_path, argv[1], sizeof at.sun_path - 1);
+    if (connect(fd, (void *)&at, sizeof at) || write(fd, ask, sizeof ask - 1) < 0) return 1;
+    ssize_t length = read(fd, answer, sizeof answer);
+    return length <= 0 || write(1, answer, length) != length;
+}"#;
+    let (source, program) = (scene.dir.path().join("least.c"), scene.dir.path().join("least"));
+    std::fs::write(&source, SOURCE)?;
+    let built =
+        Command::new("cc").args(["-O2", "-static", "-o"]).args([&program, &source]).status().context("cc")?;
+    ensure!(built.success(), "cc: {built}");
+    let mut command = Command::new(program);
+    command.arg(&daemon.socket).env_clear();
+    Ok(Peer::new("the least client in C", command))
+}
+
 fn under(tool: &str, options: &[&str], program: &Command) -> Command {
     let mut command = Command::new(tool);
     command.args(options).arg(program.get_program()).args(program.get_args());
@@ -111,5 +139,5 @@ impl Peer {
 const ROUNDS: usize = 300;
 
 /// Ceilings, a little over what was counted when they were set: lower them when the counts fall.
-const MAX_INSTRUCTIONS: f64 = 250_000.0;
-const MAX_SYSTEM_CALLS: f64 = 45.0;
+const MAX_INSTRUCTIONS: f64 = 50_000.0;
+const MAX_SYSTEM_CALLS: f64 = 38.0;

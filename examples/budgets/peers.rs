@@ -19,7 +19,8 @@ pub(crate) struct Peer {
     /// Read on standard input.
     pub(crate) input: Option<PathBuf>,
     /// Our time as a part of theirs.
-    pub(crate) budget: f64,
+    pub(crate) budget: Option<f64>,
+    pub(crate) stretch: Option<f64>,
     pub(crate) times: Vec<f64>,
     /// The agent it asks.
     _agent: Option<Running>,
@@ -27,7 +28,7 @@ pub(crate) struct Peer {
 
 impl Peer {
     pub(crate) fn new(name: &'static str, command: Command) -> Self {
-        Self { name, command, input: None, budget: 1.0, times: Vec::new(), _agent: None }
+        Self { name, command, input: None, budget: None, stretch: None, times: Vec::new(), _agent: None }
     }
 }
 
@@ -40,7 +41,9 @@ pub(crate) fn all(scene: &Scene, table: &mut Table) -> Result<Vec<Peer>> {
     for (name, make) in known {
         match make(scene) {
             Ok(peer) => peers.push(peer),
-            Err(error) => table.skip(format!("the same / {name}"), format!("{error:#}")),
+            Err(error) => {
+                table.skip(format!("wandb-cred token, whole process / {name}"), format!("{error:#}"));
+            }
         }
     }
     Ok(peers)
@@ -66,7 +69,11 @@ fn git(scene: &Scene) -> Result<Peer> {
     let answer = cache("get").stdin(std::fs::File::open(&question)?).output()?;
     ensure!(answer.stdout.windows(10).any(|part| part == b"password=p"), "it keeps nothing");
     // Its daemon ends by itself when its folder has gone.
-    Ok(Peer { input: Some(question), budget: 0.55, ..Peer::new("git credential-cache get", cache("get")) })
+    Ok(Peer {
+        input: Some(question),
+        budget: Some(0.55),
+        ..Peer::new("git credential-cache get", cache("get"))
+    })
 }
 
 fn ssh(scene: &Scene) -> Result<Peer> {
@@ -79,7 +86,7 @@ fn ssh(scene: &Scene) -> Result<Peer> {
     ensure!(made.success() && add.success(), "cannot add a key");
     let mut list = Command::new("ssh-add");
     list.arg("-l").env("SSH_AUTH_SOCK", &socket);
-    Ok(Peer { budget: 0.15, _agent: Some(agent), ..Peer::new("ssh-add -l", list) })
+    Ok(Peer { budget: Some(0.15), _agent: Some(agent), ..Peer::new("ssh-add -l", list) })
 }
 
 /// With an account at a provider that is no more than its answers.
@@ -107,7 +114,7 @@ fn oidc(scene: &Scene) -> Result<Peer> {
     ensure!(account.success(), "oidc-gen makes no account");
     let mut token = within("oidc-token");
     token.arg("bench");
-    Ok(Peer { budget: 0.4, _agent: Some(agent), ..Peer::new("oidc-token", token) })
+    Ok(Peer { budget: Some(0.4), _agent: Some(agent), ..Peer::new("oidc-token", token) })
 }
 
 /// An OpenID Provider's discovery and a refreshed token, without end.

@@ -84,9 +84,10 @@ impl Scene {
         Ok(Daemon { started_in: began.elapsed(), socket, running })
     }
 
-    /// The floor, answering `body`.
-    pub(crate) fn floor(&self, body: &[u8]) -> Result<(PathBuf, Running)> {
-        let (socket, file) = (self.dir.path().join("floor.sock"), self.dir.path().join("floor.body"));
+    /// The floor of one round, answering `body`.
+    pub(crate) fn floor(&self, body: &[u8], round: usize) -> Result<(PathBuf, Running)> {
+        let dir = self.dir.path();
+        let (socket, file) = (dir.join(format!("floor-{round}.sock")), dir.join("floor.body"));
         std::fs::write(&file, body)?;
         let child = Command::new(std::env::current_exe()?).arg("--floor").args([&socket, &file]).spawn()?;
         let running = Running(child);

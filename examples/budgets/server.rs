@@ -10,15 +10,15 @@ use crate::scene::{Scene, ask};
 use crate::table::{Bound, Table, median};
 
 pub(crate) fn loads(scene: &Scene, table: &mut Table) -> Result {
-    let daemon = scene.daemon("loads")?;
-    let body = daemon.token()?;
-    let (floor_socket, floor) = scene.floor(&body)?;
     let all = [true, false]
         .into_iter()
         .flat_map(|keep_alive| [1, 16, 256].map(|connections| Load { connections, keep_alive }));
     let all: Vec<Load> = all.collect();
     let mut samples: Vec<Vec<(Sample, Sample)>> = all.iter().map(|_| Vec::new()).collect();
-    for _ in 0..ROUNDS {
+    for round in 0..ROUNDS {
+        // Anew each time: where the kernel happens to put a process and its memory is worth a tenth either way.
+        let daemon = scene.daemon(&format!("loads-{round}"))?;
+        let (floor_socket, floor) = scene.floor(&daemon.token()?, round)?;
         for (load, samples) in all.iter().zip(&mut samples) {
             let theirs = load.run(&floor_socket, &floor, TURN)?;
             let ours = load.run(&daemon.socket, &daemon.running, TURN)?;

@@ -42,10 +42,10 @@ impl Table {
         figure: impl Into<String>,
         measured: f64,
         shown: impl Into<String>,
-        budget: Bound,
+        budget: impl Into<Option<Bound>>,
         stretch: impl Into<Option<Bound>>,
     ) {
-        self.push(figure.into(), measured, shown.into(), Some(budget), stretch.into(), false);
+        self.push(figure.into(), measured, shown.into(), budget.into(), stretch.into(), false);
     }
 
     /// A figure that repeats exactly.

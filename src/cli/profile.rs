@@ -3,11 +3,11 @@
 use crate::client::encode;
 use crate::env::Env;
 
-#[derive(clap::Args)]
+#[derive(Debug, Default, PartialEq, clap::Args)]
 pub(super) struct Choice {
     /// The profile to use [default: $WANDB_CRED_PROFILE, else the daemon's default profile]
     #[arg(long, short, value_name = "NAME")]
-    profile: Option<String>,
+    pub(super) profile: Option<String>,
 }
 
 impl Choice {

@@ -53,12 +53,13 @@ pub(super) fn cached_token(state: &State, peer: Peer, request: &Request<Incoming
     admit(state, peer, request).ok()?;
     sign_in::unlocked(state).ok()?;
     let query = Query::parse(request.uri().query(), &TOKEN_QUERY).ok()?;
-    let directory = state.directory();
-    let member = find(&directory, query.profile.as_deref()).ok()?;
     let now = state.clock.now();
-    member.profile.demand.touch(now);
-    let answer = member.profile.access.peek_with(now, query.min_ttl, |token, left| {
-        member.token_answer.render(&member.profile, token, left)
+    let answer = state.read(|directory| {
+        let member = find(directory, query.profile.as_deref()).ok()?;
+        member.profile.demand.touch(now);
+        member.profile.access.peek_with(now, query.min_ttl, |token, left| {
+            member.token_answer.render(&member.profile, token, left)
+        })
     })?;
     state.metrics.count_token();
     Some(answer)
