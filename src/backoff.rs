@@ -69,7 +69,7 @@ mod tests {
     #[test]
     fn retry_after_is_seconds_or_a_date() {
         let wall = jiff::Timestamp::from_second(784_111_777).expect("in range");
-        let now = crate::clock::Now { wall, boot: Duration::ZERO };
+        let now = crate::clock::Now { wall, boot: Duration::ZERO, skew: 0 };
         assert_eq!(parse_retry_after(" 7 ", now), Some(Duration::from_secs(7)));
         let date = parse_retry_after("Sun, 06 Nov 1994 08:50:37 GMT", now);
         assert_eq!(date, Some(Duration::from_secs(60)));

@@ -3,9 +3,11 @@
 //! Tokens end by the wall clock, so waiting is by the wall clock too: a process that slept through a
 //! suspend must find itself late, not early.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use rustix::time::{ClockId, clock_gettime};
 
 // The command reads the time and never waits for it.
@@ -21,33 +23,97 @@ pub struct Now {
     pub wall: Timestamp,
     /// Time since boot, suspend included; never steps.
     pub boot: Duration,
+    /// How far the servers' clocks are ahead of `wall`, in whole seconds, as far as is known.
+    pub skew: i64,
 }
 
-/// The source of time, handed to whoever needs it.
+impl Now {
+    /// The time of the servers, by which they judge what others issued.
+    pub fn elsewhere(&self) -> Timestamp {
+        shift(self.wall, self.skew)
+    }
+
+    /// When it will be `at` for the servers, by our wall clock.
+    pub fn here(&self, at: Timestamp) -> Timestamp {
+        shift(at, -self.skew)
+    }
+}
+
+fn shift(at: Timestamp, seconds: i64) -> Timestamp {
+    at.checked_add(SignedDuration::from_secs(seconds)).unwrap_or(at)
+}
+
+/// The source of time, handed to whoever needs it. Clones share what they have learnt of the servers' clocks.
 #[derive(Clone, Debug)]
-pub struct Clock(Kind);
+pub struct Clock {
+    kind: Kind,
+    /// See [`Now::skew`]; [`UNKNOWN`] until a server has told the time.
+    skew: Arc<AtomicI64>,
+}
 
 #[derive(Clone, Debug)]
 enum Kind {
     System,
+    /// Off by so many seconds, for a stand-in server.
+    Off(i64),
     #[cfg(test)]
     Test(test::Paused),
 }
 
 impl Clock {
     pub fn system() -> Self {
-        Self(Kind::System)
+        Self::of(Kind::System)
+    }
+
+    /// As of a machine whose wall clock is `seconds` ahead.
+    pub fn system_ahead(seconds: i64) -> Self {
+        Self::of(Kind::Off(seconds))
+    }
+
+    fn of(kind: Kind) -> Self {
+        Self { kind, skew: Arc::new(AtomicI64::new(UNKNOWN)) }
+    }
+
+    /// The same time, with its own opinion of the servers' clocks.
+    pub fn apart(&self) -> Self {
+        Self::of(self.kind.clone())
     }
 
     #[inline]
     pub fn now(&self) -> Now {
-        match &self.0 {
+        let mut now = match &self.kind {
             Kind::System => system_now(),
+            Kind::Off(seconds) => {
+                let now = system_now();
+                Now { wall: shift(now.wall, *seconds), ..now }
+            }
             #[cfg(test)]
             Kind::Test(paused) => paused.now(),
-        }
+        };
+        now.skew = self.skew().unwrap_or_default();
+        now
+    }
+
+    /// How far the servers are ahead, in seconds; `None` until one has told the time.
+    pub fn skew(&self) -> Option<i64> {
+        Some(self.skew.load(Ordering::Relaxed)).filter(|skew| *skew != UNKNOWN)
+    }
+
+    /// A server has told the time (see [`skew`]).
+    pub fn learn(&self, skew: i64) {
+        self.skew.store(skew, Ordering::Relaxed);
     }
 }
+
+/// How far a server is ahead of us that said `date` (whole seconds, as HTTP's `Date`) between our `sent` and
+/// `received`, in seconds: 0 where the time on the way and the rounding explain the difference.
+pub fn skew(date: Timestamp, sent: Now, received: Now) -> i64 {
+    let least = date.as_second() - received.wall.as_second();
+    let most = date.as_second() + 1 - sent.wall.as_second();
+    0.clamp(least.min(most), most)
+}
+
+const UNKNOWN: i64 = i64::MIN;
 
 #[inline]
 fn system_now() -> Now {
@@ -55,7 +121,8 @@ fn system_now() -> Now {
     // Past the year 9999, jiff's last, every token has expired.
     let wall = Timestamp::new(wall.tv_sec, wall.tv_nsec as i32).unwrap_or(Timestamp::MAX);
     let boot = clock_gettime(BOOT_CLOCK);
-    Now { wall, boot: Duration::new(boot.tv_sec.unsigned_abs(), boot.tv_nsec.unsigned_abs() as u32) }
+    let boot = Duration::new(boot.tv_sec.unsigned_abs(), boot.tv_nsec.unsigned_abs() as u32);
+    Now { wall, boot, skew: 0 }
 }
 
 #[cfg(target_os = "linux")]
@@ -67,9 +134,6 @@ const BOOT_CLOCK: ClockId = ClockId::Monotonic;
 #[cfg(test)]
 pub(crate) mod test {
     //! A clock that follows tokio's paused time and can be stepped.
-
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicI64, Ordering};
 
     use tokio::sync::Notify;
 
@@ -85,7 +149,7 @@ pub(crate) mod test {
     impl Clock {
         /// Follows tokio's time; use under `#[tokio::test(start_paused = true)]`.
         pub(crate) fn paused() -> Self {
-            Self(Kind::Test(Paused {
+            Self::of(Kind::Test(Paused {
                 start: tokio::time::Instant::now(),
                 wall_offset: Arc::default(),
                 stepped: Arc::default(),
@@ -94,7 +158,7 @@ pub(crate) mod test {
 
         /// Sets the wall clock forward (or back) by `seconds`, as an administrator or NTP does.
         pub(crate) fn step(&self, seconds: i64) {
-            let Kind::Test(paused) = &self.0 else { panic!("only a paused clock steps") };
+            let Kind::Test(paused) = &self.kind else { panic!("only a paused clock steps") };
             paused.wall_offset.fetch_add(seconds, Ordering::Relaxed);
             paused.stepped.notify_waiters();
         }
@@ -103,9 +167,9 @@ pub(crate) mod test {
     impl Paused {
         pub(super) fn now(&self) -> Now {
             let boot = self.start.elapsed();
-            let offset = jiff::SignedDuration::from_secs(self.wall_offset.load(Ordering::Relaxed));
+            let offset = SignedDuration::from_secs(self.wall_offset.load(Ordering::Relaxed));
             let base = Timestamp::from_second(1_800_000_000).expect("in range");
-            Now { wall: base + boot + offset, boot }
+            Now { wall: base + boot + offset, boot, skew: 0 }
         }
 
         pub(super) async fn sleep(&self, duration: Duration) -> Wake {
@@ -124,6 +188,32 @@ pub(crate) mod test {
         assert!(disagree(before, after));
         after.boot += Duration::from_secs(59);
         assert!(!disagree(before, after));
+    }
+
+    #[test]
+    fn only_what_the_way_does_not_explain_is_skew() {
+        let at = |seconds: i64| Now {
+            wall: Timestamp::from_second(1_000_000 + seconds).expect("in range"),
+            boot: Duration::ZERO,
+            skew: 0,
+        };
+        let told = |seconds| skew(at(seconds).wall, at(0), at(10));
+        assert_eq!([-1, 0, 5, 10].map(told), [0; 4]);
+        assert_eq!((told(-61), told(310)), (-60, 300));
+        // Our clock was set back meanwhile: no panic, and no nonsense.
+        assert_eq!(skew(at(5).wall, at(10), at(0)), -4);
+    }
+
+    #[test]
+    fn a_server_behind_us_sees_a_token_end_later_by_our_clock() {
+        let clock = Clock::system();
+        let mine = clock.apart();
+        clock.learn(-600);
+        let now = clock.now();
+        assert_eq!(now.elsewhere() + Duration::from_secs(600), now.wall);
+        assert_eq!(now.here(now.elsewhere()), now.wall);
+        assert_eq!((mine.skew(), mine.now().skew), (None, 0), "profiles learn apart");
+        assert_eq!(Now { skew: i64::MAX, ..now }.elsewhere(), now.wall, "absurd skew is no skew");
     }
 
     #[cfg(target_os = "linux")]

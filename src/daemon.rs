@@ -203,6 +203,7 @@ async fn serve(
     server: server::Spawn,
 ) -> anyhow::Result<()> {
     let mut bound = bind::bind(&places.socket)?;
+    server::prepare().await;
     let owner_ended = watch_owner(lifetime_of)?;
     let config = Config::load(&places.config, &env)?;
     let clock = Clock::system();
@@ -216,6 +217,10 @@ async fn serve(
     let server = server(listener, Arc::clone(&state), stopping);
     info!(socket = %state.socket.display(), profiles = state.directory().members.len(), "serving");
     service::ready();
+    // What would otherwise be made in the midst of the first burst of callers, and lie above all that it frees. Who has
+    // asked meanwhile is answered first.
+    let _ = tokio::task::spawn_blocking(|| ()).await;
+    household.parts.http.warm_up();
 
     let mut signals = signals.listen().context("cannot listen for signals")?;
     let watchdog = service::watchdog(&state.clock);
@@ -312,10 +317,11 @@ impl Household {
     }
 
     fn start(&self, name: &str, config: profile::Config, fingerprint: String) -> Running {
-        let files = config.sdk_files.then(|| Files::new(self.places.profile(name), fingerprint.clone()));
-        let files = files.map(Arc::new);
+        let files = config.sdk_files.then(|| {
+            Arc::new(Files::new(self.places.profile(name), config.base_url.clone(), fingerprint.clone()))
+        });
         let now = self.parts.clock.now();
-        let restored = files.as_ref().and_then(|files| files.restore(&config.base_url, now));
+        let restored = files.as_ref().and_then(|files| files.restore(now));
         if restored.is_some() {
             info!(profile = name, "took over the access token of an earlier daemon");
         }

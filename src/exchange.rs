@@ -48,6 +48,16 @@ impl Exchange {
         }
     }
 
+    /// Whether our clock is wrong, as the server sees it: asked for the time if no server has told it yet.
+    pub async fn shows_skew(&self) -> bool {
+        if self.http.skew().is_none() {
+            let request = self.http.request(Reach::Network, Method::HEAD, self.endpoint.clone());
+            // Whatever it answers, it says when.
+            let _ = self.http.send(Reach::Network, request, TIME_TIMEOUT, MAX_BODY).await;
+        }
+        self.http.skew().is_some_and(|skew| skew != 0)
+    }
+
     fn success(&self, answer: &Answer) -> Result<AccessToken, Error> {
         let garbage = |why| Error::Garbage { host: self.host.clone(), why };
         let parsed: Success = serde_json::from_slice(&answer.body)
@@ -150,6 +160,8 @@ const GRANT_TYPE: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
 
 /// The SDK allows 60 s in all for its own exchange; we have a last good token meanwhile, and retry.
 const TIMEOUT: Duration = Duration::from_secs(30);
+
+const TIME_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Real answers are under 4 KiB.
 const MAX_BODY: usize = 64 * 1024;

@@ -13,12 +13,12 @@ use url::{Host, Url};
 use zeroize::Zeroizing;
 
 use crate::backoff::parse_retry_after;
-use crate::clock::{Clock, Now};
+use crate::clock::{self, Clock, Now};
 
 /// The two clients: one for the internet, one for addresses of this machine and its platform.
 ///
-/// Cloning is cheap. Both are built on first use: reading the system's certificates takes longer than the
-/// whole start of the daemon.
+/// Cloning is cheap. Both are built on first use, or before by [`Http::warm_up`]: reading the system's certificates takes
+/// longer than the whole start of the daemon.
 #[derive(Clone)]
 pub struct Http {
     clients: Arc<[OnceLock<reqwest::Client>; 2]>,
@@ -46,7 +46,7 @@ pub struct Answer {
     pub sent: Now,
     /// `Retry-After`, if the server gave one.
     pub retry_after: Option<Duration>,
-    /// The server's clock minus ours in whole seconds, from `Date`.
+    /// How far the server's clock is ahead of ours in whole seconds, from `Date`.
     pub skew: Option<i64>,
 }
 
@@ -60,6 +60,17 @@ impl Answer {
 impl Http {
     pub fn new(clock: Clock) -> Self {
         Self { clients: Arc::default(), clock }
+    }
+
+    /// Builds the network's client now: its certificates, which stay, must not come to lie above the memory of a burst of
+    /// callers, which could not be given back then; and nobody waits yet.
+    pub fn warm_up(&self) {
+        self.client(Reach::Network);
+    }
+
+    /// The same clients for one profile, whose servers tell `clock` the time.
+    pub fn with_clock(&self, clock: Clock) -> Self {
+        Self { clients: Arc::clone(&self.clients), clock }
     }
 
     /// The same rules for a server with a private authority, such as a cluster's API server: only the
@@ -87,6 +98,11 @@ impl Http {
             builder(Reach::Platform).tls_certs_only(roots).identity(identity).build().map_err(bad)?;
         let clients = Arc::new([OnceLock::from(client.clone()), OnceLock::from(client)]);
         Ok(Self { clients, clock: self.clock.clone() })
+    }
+
+    /// What the servers asked so far say of our clock; see [`Clock::skew`].
+    pub fn skew(&self) -> Option<i64> {
+        self.clock.skew()
     }
 
     /// A request builder of the right client. The URL is checked in [`Self::send`].
@@ -122,7 +138,10 @@ impl Http {
         let retry_after = header(RETRY_AFTER).and_then(|value| parse_retry_after(value, now));
         let skew = header(DATE)
             .and_then(|value| jiff::Timestamp::try_from(httpdate::parse_http_date(value).ok()?).ok())
-            .map(|date| date.as_second() - now.wall.as_second());
+            .map(|date| clock::skew(date, sent, now));
+        if let (Reach::Network, Some(skew)) = (reach, skew) {
+            self.clock.learn(skew);
+        }
         Ok(Answer { status, headers, body, sent, retry_after, skew })
     }
 

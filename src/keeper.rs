@@ -237,6 +237,17 @@ impl<T: Expires> Keeper<T> {
         });
     }
 
+    /// Moves what is kept, and what the loop waits with, to where memory is free now.
+    pub fn resettle(&self) {
+        self.shared.published.send_if_modified(|snapshot| {
+            let Some(token) = &snapshot.token else { return false };
+            snapshot.token = Some(token.anew());
+            // So that whoever follows lets go of the old one.
+            true
+        });
+        self.shared.poke.notify_one();
+    }
+
     fn want(&self, forced: bool) {
         self.shared.published.send_if_modified(|snapshot| {
             snapshot.wanted = true;
@@ -484,7 +495,7 @@ fn server_hold<T>(snapshot: &Snapshot<T>, now: Now) -> Duration {
 }
 
 fn later(now: Now, wait: Duration) -> Now {
-    Now { wall: now.wall + wait, boot: now.boot + wait }
+    Now { wall: now.wall + wait, boot: now.boot + wait, ..now }
 }
 
 /// By the clock that says sooner: a suspended or set clock must not postpone a renewal.

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use openidconnect::core::CoreJwsSigningAlgorithm;
 use openidconnect::{
@@ -337,6 +337,7 @@ impl RelyingParty {
         &'a self,
         metadata: &Metadata,
     ) -> IdTokenVerifier<'a, openidconnect::core::CoreJsonWebKey> {
+        let now = self.clock.now().elsewhere();
         // Always the public client's verifier: a symmetric signature would be made with the client secret,
         // which W&B does not have.
         IdTokenVerifier::new_public_client(
@@ -345,6 +346,7 @@ impl RelyingParty {
             metadata.keys(),
         )
         .set_allowed_algs(ALGORITHMS)
+        .set_time_fn(move || SystemTime::from(now).into())
         .set_other_audience_verifier_fn(|other| Some(other.as_str()) == self.settings.audience.as_deref())
     }
 

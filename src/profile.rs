@@ -78,7 +78,9 @@ impl Config {
 
     /// Builds the keepers. A provider that cannot be built makes a profile that says why.
     pub fn build(self, name: &str, parts: &Parts, restored: Option<AccessToken>) -> (Profile, Loops) {
+        let parts = &parts.apart();
         let cx = self.context(name, parts);
+        let exchange = Arc::new(Exchange::new(self.base_url.url(), parts.http.clone()));
         let provider = self.provider.build_or_explain(cx);
         let demand = Arc::new(Demand::new(self.keep_warm));
         let label = |stage| Label { profile: name.into(), stage };
@@ -100,12 +102,13 @@ impl Config {
             exchanges: Arc::clone(&exchanges),
         };
         let loops = Loops {
-            identity: IdentitySource { provider, audience: self.audience, profile: name.into() },
-            access: AccessSource::new(
-                identity,
-                Exchange::new(self.base_url.url(), parts.http.clone()),
-                exchanges,
-            ),
+            identity: IdentitySource {
+                provider,
+                audience: self.audience,
+                profile: name.into(),
+                exchange: Arc::clone(&exchange),
+            },
+            access: AccessSource::new(identity, exchange, exchanges),
         };
         (profile, loops)
     }
@@ -117,6 +120,14 @@ pub struct Parts {
     pub env: Env,
     pub clock: Clock,
     pub http: Http,
+}
+
+impl Parts {
+    /// For one profile: what its servers say of our clock is no other's business.
+    fn apart(&self) -> Self {
+        let clock = self.clock.apart();
+        Self { env: self.env.clone(), http: self.http.with_clock(clock.clone()), clock }
+    }
 }
 
 /// One profile as the edges see it.

@@ -74,7 +74,8 @@ impl Context {
     pub fn parse(&self, raw: &str, source: impl fmt::Display) -> Result<IdentityToken, Error> {
         IdentityToken::parse_insecure(raw, self.clock.now()).map_err(|why| match why {
             // Half-written or not yet rotated: the next look may find a good one.
-            Malformed::Empty | Malformed::Expired { .. } => Error::transient(format!("{source}: {why}")),
+            Malformed::Empty => Error::transient(format!("{source}: {why}")),
+            Malformed::Expired { .. } => Error::Expired { message: format!("{source}: {why}"), again: true },
             _ => Error::rejected(format!("{source}: {why}")),
         })
     }
@@ -184,6 +185,9 @@ pub enum Error {
     /// Try again: a network fault, a busy service, a file not there yet.
     #[error("{message}")]
     Transient { message: String, retry_after: Option<Duration> },
+    /// The token is over by our clock, as far as that is right. Try again if the source may have another by then.
+    #[error("{message}")]
+    Expired { message: String, again: bool },
     /// A person must sign in.
     #[error("{message}")]
     NeedsLogin { message: String },

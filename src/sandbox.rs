@@ -115,6 +115,9 @@ struct Serve {
     /// How long each exchange takes
     #[arg(long, value_name = "MS", default_value_t = 0)]
     exchange_delay: u64,
+    /// Live so far ahead of this machine's clock, or behind it: what a wrong clock here looks like
+    #[arg(long, value_name = "SECONDS", default_value_t = 0, allow_negative_numbers = true)]
+    clock_ahead: i64,
     /// Write the base URL into this file once it answers
     #[arg(long, value_name = "PATH")]
     ready_file: Option<PathBuf>,
@@ -135,7 +138,7 @@ impl Serve {
                     ..Settings::default()
                 },
             };
-            let sandbox = Sandbox::bind(config, Clock::system()).await?;
+            let sandbox = Sandbox::bind(config, Clock::system_ahead(self.clock_ahead)).await?;
             if let Some(path) = &self.ready_file {
                 std::fs::write(path, sandbox.url()).with_context(|| path.display().to_string())?;
             }

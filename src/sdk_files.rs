@@ -14,12 +14,13 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
+use zeroize::Zeroizing;
 
 use crate::backoff::Backoff;
 use crate::clock::{Clock, Now};
 use crate::paths;
 use crate::profile::{BaseUrl, Profile};
-use crate::token::{AccessToken, Expires as _, Expiry, TokenHash};
+use crate::token::{AccessToken, Expires as _, Expiry, IdentityToken, TokenHash};
 
 mod changes;
 
@@ -28,6 +29,7 @@ pub struct Files {
     pub identity_token: PathBuf,
     pub credentials: PathBuf,
     dir: PathBuf,
+    base_url: BaseUrl,
     /// Names the configuration that the files were made under, so that a restart can trust them.
     fingerprint: String,
     written: watch::Sender<Written>,
@@ -42,11 +44,12 @@ struct Written {
 }
 
 impl Files {
-    pub fn new(dir: PathBuf, fingerprint: String) -> Self {
+    pub fn new(dir: PathBuf, base_url: BaseUrl, fingerprint: String) -> Self {
         Self {
             identity_token: dir.join(IDENTITY_TOKEN),
             credentials: dir.join(CREDENTIALS),
             dir,
+            base_url,
             fingerprint,
             written: watch::Sender::default(),
         }
@@ -76,15 +79,15 @@ impl Files {
 
     /// The access token that an earlier daemon left here, if it was made under the same configuration and
     /// still lives: a restart serves at once.
-    pub fn restore(&self, base_url: &BaseUrl, now: Now) -> Option<AccessToken> {
+    pub fn restore(&self, now: Now) -> Option<AccessToken> {
         paths::check_private(&self.dir).ok()?;
         remove_leftovers(&self.dir);
         if std::fs::read_to_string(self.dir.join(ORIGIN)).ok()? != self.fingerprint {
             return None;
         }
-        let text = zeroize::Zeroizing::new(std::fs::read(&self.credentials).ok()?);
+        let text = Zeroizing::new(std::fs::read(&self.credentials).ok()?);
         let parsed: Credentials = serde_json::from_slice(&text).ok()?;
-        let entry = parsed.credentials.into_iter().find(|(key, _)| key == base_url.as_str())?.1;
+        let entry = parsed.credentials.into_iter().find(|(key, _)| key == self.base_url.as_str())?.1;
         let expires_at = jiff::civil::DateTime::strptime(EXPIRES_AT, &entry.expires_at).ok()?;
         let expires_at = expires_at.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp();
         let expiry = Expiry::at(expires_at, now);
@@ -106,8 +109,10 @@ impl Files {
         let mut watcher = changes::Watcher::new();
         let mut failures = 0;
         loop {
-            let want =
-                Wanted::of(&identity.borrow_and_update(), &access.borrow_and_update(), &profile.base_url);
+            let want = Wanted {
+                identity: identity.borrow_and_update().token.clone(),
+                access: access.borrow_and_update().token.clone(),
+            };
             let wrote = self.bring_up_to_date(&want, &mut failures, &profile.name).await;
             if wrote {
                 watcher.watch(&self.dir);
@@ -139,19 +144,20 @@ impl Files {
             self.clear(profile).await;
             return false;
         }
-        let identity = want.identity.clone().filter(|(hash, _)| written.identity != Some(*hash));
-        let access = want.access.clone().filter(|(hash, _)| written.access != Some(*hash));
-        if identity.is_none() && access.is_none() {
+        let outdated = Wanted {
+            identity: want.identity.clone().filter(|token| written.identity != Some(token.hash())),
+            access: want.access.clone().filter(|token| written.access != Some(token.hash())),
+        };
+        if outdated.identity.is_none() && outdated.access.is_none() {
             return false;
         }
-        let (files, id, acc) = (Arc::clone(self), identity.clone(), access.clone());
-        let outcome =
-            tokio::task::spawn_blocking(move || files.write(id.map(|x| x.1), acc.map(|x| x.1))).await;
+        let (files, new) = (Arc::clone(self), outdated.clone());
+        let outcome = tokio::task::spawn_blocking(move || files.write(&new)).await;
         let outcome = outcome.unwrap_or_else(|_| Err("the write was cut short".to_owned()));
         self.written.send_modify(|written| match &outcome {
             Ok(()) => {
-                written.identity = identity.map(|x| x.0).or(written.identity);
-                written.access = access.map(|x| x.0).or(written.access);
+                written.identity = outdated.identity.as_ref().map(|token| token.hash()).or(written.identity);
+                written.access = outdated.access.as_ref().map(|token| token.hash()).or(written.access);
                 written.error = None;
             }
             Err(error) => written.error = Some(error.as_str().into()),
@@ -176,16 +182,17 @@ impl Files {
         true
     }
 
-    fn write(&self, identity: Option<Content>, access: Option<Content>) -> Result<(), String> {
+    fn write(&self, new: &Wanted) -> Result<(), String> {
         paths::private_dir(&self.dir).map_err(|error| error.to_string())?;
         let put = |name: &str, bytes: &[u8]| {
             replace(&self.dir, name, bytes)
                 .map_err(|error| format!("cannot write {}: {error}", self.dir.join(name).display()))
         };
-        if let Some(jwt) = identity {
-            put(IDENTITY_TOKEN, &jwt)?;
+        if let Some(token) = &new.identity {
+            put(IDENTITY_TOKEN, identity_token(token))?;
         }
-        if let Some(json) = access {
+        if let Some(token) = &new.access {
+            let json = credentials_json(token, &self.base_url);
             // Taken away first: between the two writes the old claim must not cover the new token.
             let _ = std::fs::remove_file(self.dir.join(ORIGIN));
             put(CREDENTIALS, &json)?;
@@ -215,12 +222,15 @@ impl Files {
     async fn forget_if_foreign(self: &Arc<Self>, want: &Wanted, profile: &str) {
         let (files, want) = (Arc::clone(self), want.clone());
         let differs = tokio::task::spawn_blocking(move || {
-            let differs = |path: &Path, wanted: &Option<(TokenHash, Content)>| {
-                wanted.as_ref().is_some_and(|(_, content)| {
-                    std::fs::read(path).map_or(true, |found| found.as_slice() != content.as_slice())
-                })
+            let differs = |path: &Path, wanted: &[u8]| {
+                std::fs::read(path).map(Zeroizing::new).map_or(true, |found| *found != wanted)
             };
-            (differs(&files.identity_token, &want.identity), differs(&files.credentials, &want.access))
+            let identity = want.identity.as_ref().map(identity_token);
+            let access = want.access.as_ref().map(|token| credentials_json(token, &files.base_url));
+            (
+                identity.is_some_and(|jwt| differs(&files.identity_token, jwt)),
+                access.is_some_and(|json| differs(&files.credentials, &json)),
+            )
         });
         let Ok((identity, access)) = differs.await else { return };
         if identity || access {
@@ -233,34 +243,16 @@ impl Files {
     }
 }
 
-type Content = Arc<zeroize::Zeroizing<Vec<u8>>>;
-
-/// What the files should hold.
+/// What the files should hold. What is written is made of it anew each time, so that no copy of a secret stays behind.
 #[derive(Clone)]
 struct Wanted {
-    identity: Option<(TokenHash, Content)>,
-    access: Option<(TokenHash, Content)>,
+    identity: Option<IdentityToken>,
+    access: Option<AccessToken>,
 }
 
-impl Wanted {
-    fn of(
-        identity: &crate::keeper::Snapshot<crate::token::IdentityToken>,
-        access: &crate::keeper::Snapshot<AccessToken>,
-        base_url: &BaseUrl,
-    ) -> Self {
-        let content = |bytes: Vec<u8>| Arc::new(zeroize::Zeroizing::new(bytes));
-        Self {
-            // No newline: SDKs up to 0.28.0 send the file's content as it is.
-            identity: identity
-                .token
-                .as_ref()
-                .map(|token| (token.hash(), content(token.jwt().expose().as_bytes().to_vec()))),
-            access: access
-                .token
-                .as_ref()
-                .map(|token| (token.hash(), content(credentials_json(token, base_url)))),
-        }
-    }
+/// The bare JWT, without a newline: SDKs up to 0.28.0 send the file's content as it is.
+fn identity_token(token: &IdentityToken) -> &[u8] {
+    token.jwt().expose().as_bytes()
 }
 
 /// The SDK's own format, nothing more: one malformed or unknown thing and it exchanges by itself.
@@ -275,13 +267,13 @@ struct Entry {
     access_token: String,
 }
 
-fn credentials_json(token: &AccessToken, base_url: &BaseUrl) -> Vec<u8> {
+fn credentials_json(token: &AccessToken, base_url: &BaseUrl) -> Zeroizing<Vec<u8>> {
     let entry = || Entry {
         expires_at: expires_at(token.expiry().wall()),
         access_token: token.secret().expose().clone(),
     };
     let credentials = base_url.spellings().into_iter().map(|key| (key.to_owned(), entry())).collect();
-    serde_json::to_vec(&Credentials { credentials }).expect("strings always serialise")
+    serde_json::to_vec(&Credentials { credentials }).expect("strings always serialise").into()
 }
 
 /// UTC without zone or fraction (Go reads fractions, Python does not), rounded down.
@@ -333,10 +325,10 @@ mod tests {
     #[test]
     fn credentials_are_exactly_the_sdks_format() {
         let wall = "2026-11-21T19:54:13.987Z".parse().expect("a time");
-        let now = Now { wall, boot: Duration::from_secs(1) };
+        let now = Now { wall, boot: Duration::from_secs(1), skew: 0 };
         let json = credentials_json(&token(now, 3600), &BaseUrl::default());
         let want = r#"{"credentials":{"https://api.forge.coreweave.com":{"expires_at":"2026-11-21 20:54:13","access_token":"wb_at_x\"y"},"https://api.wandb.ai":{"expires_at":"2026-11-21 20:54:13","access_token":"wb_at_x\"y"}}}"#;
-        assert_eq!(String::from_utf8(json).expect("text"), want);
+        assert_eq!(std::str::from_utf8(&json), Ok(want));
     }
 
     #[test]
@@ -344,19 +336,21 @@ mod tests {
         let temp = tempfile::tempdir().expect("temp dir");
         let now = Clock::system().now();
         let url = BaseUrl::default();
-        let files = |fingerprint: &str| Files::new(temp.path().join("p"), fingerprint.into());
-        let json = credentials_json(&token(now, 3600), &url);
-        files("a").write(None, Some(Arc::new(zeroize::Zeroizing::new(json)))).expect("written");
-        let restored = files("a").restore(&url, now).expect("restored");
+        let files = |url: &BaseUrl, fingerprint: &str| {
+            Files::new(temp.path().join("p"), url.clone(), fingerprint.into())
+        };
+        let new = Wanted { identity: None, access: Some(token(now, 3600)) };
+        files(&url, "a").write(&new).expect("written");
+        let restored = files(&url, "a").restore(now).expect("restored");
         assert_eq!(restored.hash(), token(now, 3600).hash());
         assert!(restored.expiry().remaining(now) <= Duration::from_secs(3600), "never longer than it was");
-        assert!(files("b").restore(&url, now).is_none(), "another configuration");
-        let other = "https://other.example".parse().expect("a base URL");
-        assert!(files("a").restore(&other, now).is_none(), "another server");
-        let later = Now { wall: now.wall + Duration::from_secs(3598), boot: now.boot };
-        assert!(files("a").restore(&url, later).is_none(), "expired");
+        assert!(files(&url, "b").restore(now).is_none(), "another configuration");
+        let other = "https://wandb.acme.example".parse().expect("valid");
+        assert!(files(&other, "a").restore(now).is_none(), "another server");
+        let later = Now { wall: now.wall + Duration::from_secs(3598), ..now };
+        assert!(files(&url, "a").restore(later).is_none(), "expired");
         std::fs::write(temp.path().join("p/credentials.json"), "{\"credentials\":{\"x").expect("written");
-        assert!(files("a").restore(&url, now).is_none(), "half a file");
+        assert!(files(&url, "a").restore(now).is_none(), "half a file");
     }
 
     #[test]

@@ -33,6 +33,11 @@ mod state;
 use connections::{Activity, Connections, Over};
 pub use state::{Directory, Member, State};
 
+/// Takes the memory that the server keeps for good. To be done before anything else that stays takes some.
+pub async fn prepare() {
+    heap::prepare(MAX_CONNECTIONS).await;
+}
+
 pub type Spawn = fn(UnixListener, Arc<State>, watch::Receiver<bool>) -> JoinHandle<()>;
 
 /// Spawns the server.
@@ -43,7 +48,6 @@ pub fn spawn(listener: UnixListener, state: Arc<State>, stop: watch::Receiver<bo
 
 /// Serves until `stop` turns true, then lets requests under way finish for [`DRAIN`].
 async fn serve(listener: UnixListener, state: Arc<State>, mut stop: watch::Receiver<bool>) {
-    heap::prepare(MAX_CONNECTIONS);
     let connections = Arc::new(Connections::default());
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     tokio::select! {
@@ -107,9 +111,14 @@ async fn connection(stream: UnixStream, state: &State, connections: &Connections
         }
     });
     // Without a timer of hyper's, which it would set anew for each request (see `Connections::rounds`), and with its
-    // own bound on the number of headers, 100: for another it copies kilobytes each time.
-    let mut connection =
-        pin!(http1::Builder::new().max_buf_size(MAX_HEAD).serve_connection(TokioIo::new(stream), service));
+    // own bound on the number of headers, 100: for another it copies kilobytes each time. Who has said all (as `printf |
+    // nc -U` does) may still listen; who has gone costs a place until the answer.
+    let mut connection = pin!(
+        http1::Builder::new()
+            .max_buf_size(MAX_HEAD)
+            .half_close(true)
+            .serve_connection(TokioIo::new(stream), service)
+    );
     let mut over = pin!(connections.over(&activity));
     let mut calls = connections.calls();
     // In this order: a connection that ends at its first poll, as the command's may, needs no more. And each

@@ -49,6 +49,8 @@ pub trait Expires: Clone + Send + Sync + 'static {
     fn renewal(&self) -> Renewal {
         Renewal::default()
     }
+    /// The same in memory of its own: a clone shares it.
+    fn anew(&self) -> Self;
 }
 
 /// When a token stops being valid, by the wall clock and by the boot clock.
@@ -100,6 +102,9 @@ pub struct IdentityToken {
 impl IdentityToken {
     /// Reads a compact JWS and its claims **without** checking the signature: W&B does that, and the
     /// provider handed the token to us. White space around it is dropped.
+    ///
+    /// Its `exp` is by the clock of its issuer, and W&B judges it by its own: both are right where ours is wrong, as
+    /// far as `now` knows.
     pub fn parse_insecure(raw: &str, now: Now) -> Result<Self, Malformed> {
         let raw = raw.trim();
         if raw.is_empty() {
@@ -120,7 +125,7 @@ impl IdentityToken {
         let claims: Claims = decode(payload)?;
         let exp = claims.exp.ok_or(Malformed::NoExpiry)?;
         let exp = Timestamp::from_second(exp as i64).map_err(|_| Malformed::NoExpiry)?;
-        let expiry = Expiry::at(exp, now);
+        let expiry = Expiry::at(now.here(exp), now);
         if expiry.remaining(now).is_zero() {
             return Err(Malformed::Expired { at: exp });
         }
@@ -163,6 +168,15 @@ impl Expires for IdentityToken {
 
     fn renewal(&self) -> Renewal {
         self.renewal.clone()
+    }
+
+    fn anew(&self) -> Self {
+        Self {
+            jwt: Arc::new((*self.jwt).clone()),
+            header: Arc::new((*self.header).clone()),
+            claims: Arc::new((*self.claims).clone()),
+            ..self.clone()
+        }
     }
 }
 
@@ -255,6 +269,10 @@ impl Expires for AccessToken {
     fn renewal(&self) -> Renewal {
         Renewal { not_before_expiry: None, outlook: self.outlook.clone() }
     }
+
+    fn anew(&self) -> Self {
+        Self { secret: Arc::new((*self.secret).clone()), ..self.clone() }
+    }
 }
 
 /// SHA-256 of a token: names it without showing it.
@@ -345,7 +363,8 @@ mod tests {
     use super::*;
 
     fn now() -> Now {
-        Now { wall: Timestamp::from_second(1_800_000_000).expect("in range"), boot: Duration::from_secs(500) }
+        let wall = Timestamp::from_second(1_800_000_000).expect("in range");
+        Now { wall, boot: Duration::from_secs(500), skew: 0 }
     }
 
     fn jwt(payload: &str) -> String {
@@ -387,6 +406,18 @@ mod tests {
         assert_eq!(parse(&jwt(r#"{"exp":1e300}"#)), Malformed::NoExpiry);
         assert!(matches!(parse(&jwt(r#"{"exp":1}"#)), Malformed::Expired { .. }));
         assert!(matches!(parse(&"x".repeat(MAX_JWT + 1)), Malformed::TooLong(_)));
+    }
+
+    #[test]
+    fn the_issuers_clock_decides_when_a_jwt_ends() {
+        let life = |skew| {
+            let now = Now { skew, ..now() };
+            let token = IdentityToken::parse_insecure(&jwt(r#"{"exp":1800000100}"#), now);
+            token.map(|token| token.expiry().remaining(now).as_secs())
+        };
+        assert_eq!(life(0), Ok(100));
+        assert_eq!(life(-600), Ok(700), "we are ten minutes ahead");
+        assert!(matches!(life(100), Err(Malformed::Expired { .. })), "we are behind");
     }
 
     #[test]

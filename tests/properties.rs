@@ -97,7 +97,7 @@ proptest! {
         let now = now();
         let expiry = Expiry::after(now, Duration::from_secs(life));
         let passed = Duration::from_secs(passed.into());
-        let later = Now { wall: now.wall + passed, boot: now.boot + passed };
+        let later = Now { wall: now.wall + passed, boot: now.boot + passed, ..now };
         prop_assert!(expiry.remaining(later) <= Duration::from_secs(life).saturating_sub(passed));
     }
 

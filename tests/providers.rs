@@ -174,6 +174,9 @@ async fn run(case: Case) -> Result<(), String> {
         Err(error) => {
             let (class, retry_after) = match error {
                 Error::Transient { retry_after, .. } => (Class::Transient, *retry_after),
+                // As the keeper takes them.
+                Error::Expired { again: true, .. } => (Class::Transient, None),
+                Error::Expired { again: false, .. } => (Class::Misconfigured, None),
                 Error::NeedsLogin { .. } => (Class::NeedsLogin, None),
                 Error::Rejected { .. } => (Class::Rejected, None),
                 Error::Misconfigured { .. } => (Class::Misconfigured, None),

@@ -291,6 +291,7 @@ fn class_of(error: &Error) -> &'static str {
         Error::NeedsLogin { .. } => "needs-login",
         Error::Rejected { .. } => "rejected",
         Error::Misconfigured { .. } => "misconfigured",
+        Error::Expired { .. } => "expired",
     }
 }
 

@@ -20,8 +20,8 @@ impl Clock {
     /// Waits until `duration` has passed on the wall clock, or the clock was stepped.
     pub async fn sleep(&self, duration: Duration) -> Wake {
         let duration = duration.min(MAX_SLEEP);
-        match &self.0 {
-            Kind::System => system_sleep(duration).await,
+        match &self.kind {
+            Kind::System | Kind::Off(_) => system_sleep(duration).await,
             #[cfg(test)]
             Kind::Test(paused) => paused.sleep(duration).await,
         }

@@ -14,6 +14,7 @@ pub(super) struct IdentitySource {
     pub(super) provider: Box<dyn Provider>,
     pub(super) audience: Option<String>,
     pub(super) profile: String,
+    pub(super) exchange: Arc<Exchange>,
 }
 
 impl Source for IdentitySource {
@@ -21,7 +22,13 @@ impl Source for IdentitySource {
 
     async fn renew(&self) -> Result<IdentityToken, Error> {
         let name = self.provider.name();
-        let token = self.provider.fetch().await.map_err(|error| explain_provider(name, &error))?;
+        let fetched = match self.provider.fetch().await {
+            Err(provider::Error::Expired { .. }) if self.exchange.shows_skew().await => {
+                self.provider.fetch().await
+            }
+            fetched => fetched,
+        };
+        let token = fetched.map_err(|error| explain_provider(name, &error))?;
         match &self.audience {
             Some(wanted) if !token.claims().aud.contains(wanted) => {
                 let (name, profile) = (self.provider.name(), &self.profile);
@@ -43,6 +50,8 @@ impl Source for IdentitySource {
 pub(crate) fn explain_provider(name: &str, error: &provider::Error) -> Error {
     let (kind, wait) = match error {
         provider::Error::Transient { retry_after, .. } => (Kind::Transient, *retry_after),
+        provider::Error::Expired { again: true, .. } => (Kind::Transient, None),
+        provider::Error::Expired { again: false, .. } => (Kind::Misconfigured, None),
         provider::Error::NeedsLogin { .. } => (Kind::NeedsLogin, None),
         provider::Error::Rejected { .. } => (Kind::Rejected, None),
         provider::Error::Misconfigured { .. } => (Kind::Misconfigured, None),
@@ -58,7 +67,7 @@ pub(crate) fn explain_provider(name: &str, error: &provider::Error) -> Error {
 /// The identity keeper and the exchange.
 pub(super) struct AccessSource {
     identity: Keeper<IdentityToken>,
-    exchange: Exchange,
+    exchange: Arc<Exchange>,
     exchanges: Arc<AtomicU64>,
     /// The JWT that W&B answered "already used" to: never presented again.
     used_up: Mutex<Option<TokenHash>>,
@@ -67,7 +76,7 @@ pub(super) struct AccessSource {
 impl AccessSource {
     pub(super) fn new(
         identity: Keeper<IdentityToken>,
-        exchange: Exchange,
+        exchange: Arc<Exchange>,
         exchanges: Arc<AtomicU64>,
     ) -> Self {
         Self { identity, exchange, exchanges, used_up: Mutex::default() }

@@ -160,6 +160,7 @@ mod tests {
                 Error::Rejected { .. } => "rejected",
                 Error::Misconfigured { .. } => "misconfigured",
                 Error::NeedsLogin { .. } => "needs-login",
+                Error::Expired { .. } => "expired",
             };
             assert_eq!(got, class, "{status}");
         }

@@ -54,6 +54,7 @@ pub fn once(cx: &Context, variable: &str) -> Result<IdentityToken, Error> {
     let token = cx.parse(&raw, format_args!("the variable {variable}")).map_err(|error| match error {
         // It cannot change any more: trying again is no use.
         Error::Transient { message, .. } => Error::Misconfigured { message },
+        Error::Expired { message, .. } => Error::Expired { message, again: false },
         other => other,
     })?;
     let outlook = Outlook {

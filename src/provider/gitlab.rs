@@ -122,7 +122,7 @@ mod tests {
     async fn an_expired_token_is_final() {
         let jwt = jwt(-5, "");
         let provider = Config::default().build(context(&[(VARIABLE, &jwt)])).expect("built");
-        assert!(matches!(provider.fetch().await, Err(Error::Misconfigured { .. })));
+        assert!(matches!(provider.fetch().await, Err(Error::Expired { again: false, .. })));
     }
 
     #[tokio::test]

@@ -13,7 +13,7 @@ use anyhow::Context;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
-use hyper::header::{AUTHORIZATION, HeaderName, ORIGIN, USER_AGENT};
+use hyper::header::{AUTHORIZATION, DATE, HeaderName, ORIGIN, USER_AGENT};
 use hyper::service::service_fn;
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -179,7 +179,12 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 async fn connection(stream: TcpStream, state: Arc<State>) {
     let service = service_fn(move |request| {
         let state = Arc::clone(&state);
-        async move { Ok::<_, Infallible>(answer(&state, request).await) }
+        async move {
+            let mut reply = answer(&state, request).await;
+            let date = httpdate::fmt_http_date(state.clock.now().wall.into());
+            reply.headers_mut().insert(DATE, date.try_into().expect("a date is printable"));
+            Ok::<_, Infallible>(reply)
+        }
     });
     let served = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())

@@ -4,33 +4,34 @@
 use std::path::Path;
 
 #[cfg(target_os = "linux")]
-pub(super) struct Watcher(Option<tokio::net::unix::pipe::Receiver>);
+pub(super) struct Watcher {
+    /// Best effort: instances are a limited resource (`fs.inotify.max_user_instances`).
+    events: Option<tokio::net::unix::pipe::Receiver>,
+    watches: bool,
+}
 
 #[cfg(target_os = "linux")]
 impl Watcher {
     pub(super) fn new() -> Self {
-        Self(None)
+        use rustix::fs::inotify::{self, CreateFlags};
+        let instance = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).ok();
+        let events =
+            instance.and_then(|fd| tokio::net::unix::pipe::Receiver::from_owned_fd_unchecked(fd).ok());
+        Self { events, watches: false }
     }
 
-    /// Begins to watch `dir`, if that is possible and not so already. Best effort: watches are a limited
-    /// resource (`fs.inotify.max_user_instances`).
+    /// Begins to watch `dir`, if that is possible and not so already.
     pub(super) fn watch(&mut self, dir: &Path) {
-        use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
-        if self.0.is_some() {
-            return;
-        }
-        let watched = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).and_then(|fd| {
+        use rustix::fs::inotify::{self, WatchFlags};
+        if let (Some(events), false) = (&self.events, self.watches) {
             let flags = WatchFlags::CLOSE_WRITE | WatchFlags::MOVED_TO | WatchFlags::DELETE;
-            inotify::add_watch(&fd, dir, flags | WatchFlags::ONLYDIR)?;
-            Ok(fd)
-        });
-        self.0 =
-            watched.ok().and_then(|fd| tokio::net::unix::pipe::Receiver::from_owned_fd_unchecked(fd).ok());
+            self.watches = inotify::add_watch(events, dir, flags | WatchFlags::ONLYDIR).is_ok();
+        }
     }
 
     /// Resolves after a change. What changed is for the caller to see; cancel-safe.
     pub(super) async fn changed(&mut self) {
-        let Some(events) = &self.0 else { return std::future::pending().await };
+        let Some(events) = &self.events else { return std::future::pending().await };
         loop {
             if events.readable().await.is_err() {
                 return std::future::pending().await;

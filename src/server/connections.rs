@@ -67,13 +67,15 @@ impl Connections {
 
     /// Gives a burst's memory back.
     ///
-    /// What is kept of the last answer (hyper's rendered date, our rendered token) may lie above all that the burst has
-    /// freed. Both are rendered anew once a second at most: so one answer, a second later and to ourselves, moves
-    /// the date.
+    /// What began amid the burst and stays may lie above all that the burst has freed: tokens that were renewed for it, and
+    /// what is kept of the last answer (hyper's rendered date, our rendered token). Those two are rendered anew once a
+    /// second at most: so one answer, a second later and to ourselves, moves the date.
     async fn give_back(&self, state: &State) {
         state.clock.sleep(DATE_CHANGES).await;
         heap::settle();
         for member in state.directory().members.values() {
+            member.profile.identity.resettle();
+            member.profile.access.resettle();
             member.token_answer.forget();
         }
         if let Ok((mut ours, theirs)) = UnixStream::pair() {

@@ -60,6 +60,23 @@ fn a_thousand_idle_connections_cost_little_and_delay_nobody() {
 }
 
 #[test]
+fn what_is_first_made_amid_a_burst_does_not_keep_its_memory() {
+    raise_file_limit();
+    let sandbox = Sandbox::start(&[]);
+    let home = Home::new(&sandbox.profile("work"));
+    let daemon = home.daemon();
+    let (files, memory) = (daemon.files(), daemon.memory());
+    let idle: Vec<_> = (0..2000).map(|_| connect(&daemon)).collect();
+    until("all are taken", 20, || (daemon.metric("wandb_cred_connections ") > 2000.0).then_some(()));
+    // The first exchange of all, and the SDK files.
+    daemon.token("");
+    until("the files are written", 10, || home.sdk_file("work", "credentials.json").exists().then_some(()));
+    drop(idle);
+    // Each of the two keepers waits with a timer from now on.
+    assert_recovered(&daemon, files + 2, memory, "a burst on a cold daemon");
+}
+
+#[test]
 fn slow_senders_and_readers_delay_nobody() {
     let (_sandbox, _home, daemon) = warm();
     let (calm, files, memory) = (latency(&daemon), daemon.files(), daemon.memory());
@@ -187,6 +204,19 @@ fn nonsense_is_refused_and_forgotten() {
     }
     assert_eq!(daemon.get("/v1/token").status, 200);
     assert_recovered(&daemon, files, memory, "nonsense and early closes");
+}
+
+#[test]
+fn who_has_said_all_still_gets_the_answer() {
+    let sandbox = Sandbox::start(&["--exchange-delay", "300"]);
+    let home = Home::new(&sandbox.profile("work"));
+    let daemon = home.daemon();
+    let mut stream = connect(&daemon);
+    stream.write_all(b"GET /v1/token HTTP/1.1\r\nHost: x\r\n\r\n").expect("taken");
+    stream.shutdown(std::net::Shutdown::Write).expect("shut");
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).expect("an answer");
+    assert_eq!(talk::parse(&answer).map(|answer| answer.status), Some(200));
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! Every wait is a poll with a deadline. `WANDB_CRED_TEST_LONG=1` makes the random tests longer.
 
 mod bad_input;
+mod clock;
 mod foreign;
 mod hostile;
 mod kill;
