@@ -67,7 +67,7 @@ impl Demo {
         println!("Paste into another terminal:");
         let socket = quoted(&stage.socket);
         println!("  curl --unix-socket {socket} http://localhost/v1/token");
-        println!("  WANDB_CRED_SOCKET={socket} {} status\n", quoted(&sibling("wandb-cred")?));
+        println!("  WANDB_CRED_SOCKET={socket} {} status\n", quoted(from_here(&sibling("wandb-cred")?)));
         if self.once {
             return Ok(());
         }
@@ -246,6 +246,12 @@ fn configuration(url: &str) -> anyhow::Result<String> {
 fn sibling(name: &str) -> anyhow::Result<PathBuf> {
     let this = std::env::current_exe().context("this program's own path is not known")?;
     Ok(this.with_file_name(name))
+}
+
+/// As short as it can be typed in this folder; a bare name would be looked up in `PATH`.
+fn from_here(path: &Path) -> &Path {
+    let here = std::env::current_dir().unwrap_or_default();
+    path.strip_prefix(here).ok().filter(|short| short.components().count() > 1).unwrap_or(path)
 }
 
 /// Enough of a token to tell one from the next.
