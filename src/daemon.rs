@@ -217,8 +217,8 @@ async fn serve(
     let server = server(listener, Arc::clone(&state), stopping);
     info!(socket = %state.socket.display(), profiles = state.directory().members.len(), "serving");
     service::ready();
-    // What would otherwise be made in the midst of the first burst of callers, and lie above all that it frees. Who has
-    // asked meanwhile is answered first.
+    // A helper thread and the certificates: what would otherwise be made in the midst of the first burst of callers, and
+    // lie above all that it frees. Who has asked meanwhile is answered first.
     let _ = tokio::task::spawn_blocking(|| ()).await;
     household.parts.http.warm_up();
 
