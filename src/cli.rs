@@ -42,12 +42,9 @@ use crate::env::Env;
 
 pub fn main() -> ExitCode {
     let env = Env::system();
-    let outcome = match token::usual(std::env::args_os()) {
-        Some(args) => token::print(&args, &env),
-        None => match command().try_get_matches() {
-            Ok(matches) => run(&matches, &env),
-            Err(error) => return usage(&error),
-        },
+    let outcome = match command().try_get_matches() {
+        Ok(matches) => run(&matches, &env),
+        Err(error) => return usage(&error),
     };
     match outcome {
         Ok(exit) => exit.into(),

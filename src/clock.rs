@@ -10,10 +10,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use rustix::time::{ClockId, clock_gettime};
 
-// The command reads the time and never waits for it.
-#[cfg(feature = "daemon")]
 mod sleep;
-#[cfg(feature = "daemon")]
 pub use sleep::{Wake, disagree};
 
 /// One reading of both clocks.
@@ -79,7 +76,6 @@ impl Clock {
         Self::of(self.kind.clone())
     }
 
-    #[inline]
     pub fn now(&self) -> Now {
         let mut now = match &self.kind {
             Kind::System => system_now(),
@@ -115,7 +111,6 @@ pub fn skew(date: Timestamp, sent: Now, received: Now) -> i64 {
 
 const UNKNOWN: i64 = i64::MIN;
 
-#[inline]
 fn system_now() -> Now {
     let wall = clock_gettime(ClockId::Realtime);
     // Past the year 9999, jiff's last, every token has expired.

@@ -88,7 +88,7 @@ struct Run {
     background: bool,
 }
 
-pub fn main(server: server::Spawn) -> ExitCode {
+pub fn main() -> ExitCode {
     process::harden();
     let args = match Args::try_parse() {
         Ok(args) => args,
@@ -98,8 +98,8 @@ pub fn main(server: server::Spawn) -> ExitCode {
         }
     };
     let outcome = match args.command {
-        None => run(args.run, server),
-        Some(Command::Run(run_args)) => run(run_args, server),
+        None => run(args.run),
+        Some(Command::Run(run_args)) => run(run_args),
         Some(Command::Check(source)) => check(&source),
         Some(Command::Init(args)) => init::run(&args),
         Some(Command::FirstLogin(args)) => first_login::run(&args),
@@ -173,7 +173,7 @@ fn runtime() -> anyhow::Result<LocalRuntime> {
         .context("cannot start the runtime")
 }
 
-fn run(args: Run, server: server::Spawn) -> anyhow::Result<()> {
+fn run(args: Run) -> anyhow::Result<()> {
     if args.background {
         return Ok(background::spawn(&places(&args.source)?.socket)?);
     }
@@ -189,7 +189,7 @@ fn run(args: Run, server: server::Spawn) -> anyhow::Result<()> {
     let env = Env::system();
     let places = places(&args.source)?;
     let runtime = runtime()?;
-    let outcome = runtime.block_on(serve(env, places, args.lifetime_of, signals, server));
+    let outcome = runtime.block_on(serve(env, places, args.lifetime_of, signals));
     // A provider's file on a dead mount may hold a blocking thread for ever.
     runtime.shutdown_timeout(Duration::from_millis(100));
     outcome
@@ -200,10 +200,8 @@ async fn serve(
     places: Places,
     lifetime_of: Option<i32>,
     signals: signals::Pending,
-    server: server::Spawn,
 ) -> anyhow::Result<()> {
     let mut bound = bind::bind(&places.socket)?;
-    server::prepare().await;
     let owner_ended = watch_owner(lifetime_of)?;
     let config = Config::load(&places.config, &env)?;
     let clock = Clock::system();
@@ -214,14 +212,9 @@ async fn serve(
     let listener = bound.take_listener()?;
     let state = Arc::new(State::new(directory, clock, socket, household.parts.http.clone()));
     let (stop, stopping) = watch::channel(false);
-    let server = server(listener, Arc::clone(&state), stopping);
+    let server = server::spawn(listener, Arc::clone(&state), stopping);
     info!(socket = %state.socket.display(), profiles = state.directory().members.len(), "serving");
     service::ready();
-    // A helper thread and the certificates: what would otherwise be made in the midst of the first burst of callers, and
-    // lie above all that it frees. Who has asked meanwhile is answered first.
-    let _ = tokio::task::spawn_blocking(|| ()).await;
-    household.parts.http.warm_up();
-
     let mut signals = signals.listen().context("cannot listen for signals")?;
     let watchdog = service::watchdog(&state.clock);
     tokio::pin!(owner_ended, watchdog);

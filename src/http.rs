@@ -17,8 +17,8 @@ use crate::clock::{self, Clock, Now};
 
 /// The two clients: one for the internet, one for addresses of this machine and its platform.
 ///
-/// Cloning is cheap. Both are built on first use, or before by [`Http::warm_up`]: reading the system's certificates takes
-/// longer than the whole start of the daemon.
+/// Cloning is cheap. Both are built on first use: reading the system's certificates takes longer than the whole start of
+/// the daemon.
 #[derive(Clone)]
 pub struct Http {
     clients: Arc<[OnceLock<reqwest::Client>; 2]>,
@@ -60,12 +60,6 @@ impl Answer {
 impl Http {
     pub fn new(clock: Clock) -> Self {
         Self { clients: Arc::default(), clock }
-    }
-
-    /// Builds the network's client now: its certificates, which stay, must not come to lie above the memory of a burst of
-    /// callers, which could not be given back then; and nobody waits yet.
-    pub fn warm_up(&self) {
-        self.client(Reach::Network);
     }
 
     /// The same clients for one profile, whose servers tell `clock` the time.

@@ -101,15 +101,9 @@ impl<T> Default for Snapshot<T> {
 impl<T: Expires> Snapshot<T> {
     /// The token, if it has a usable rest of life.
     pub fn good(&self, now: Now, min_ttl: Duration) -> Option<&T> {
-        self.good_for(now, min_ttl).map(|(token, _)| token)
-    }
-
-    /// The same, and how much of its life is left.
-    #[inline]
-    fn good_for(&self, now: Now, min_ttl: Duration) -> Option<(&T, Duration)> {
         let token = self.token.as_ref()?;
         let left = token.expiry().remaining(now);
-        (!left.is_zero() && left >= min_ttl).then_some((token, left))
+        (!left.is_zero() && left >= min_ttl).then_some(token)
     }
 
     pub fn state(&self, now: Now) -> api::State {
@@ -167,26 +161,15 @@ impl<T: Expires> Keeper<T> {
     /// The token, if memory holds one with enough life: the fast path. Starts a renewal in the background
     /// when one is overdue for want of demand.
     pub fn peek(&self, min_ttl: Duration) -> Option<T> {
-        self.peek_with(self.shared.clock.now(), min_ttl, |token, _| token.clone())
-    }
-
-    /// [`Self::peek`] in place, by a reading of the clock that the caller has already: `reader` sees the token and
-    /// how much of its life is left.
-    #[inline]
-    pub fn peek_with<R>(
-        &self,
-        now: Now,
-        min_ttl: Duration,
-        reader: impl FnOnce(&T, Duration) -> R,
-    ) -> Option<R> {
-        let (read, overdue) = self.read(|snapshot| {
+        let now = self.shared.clock.now();
+        let (token, overdue) = self.read(|snapshot| {
             let overdue = !snapshot.renewing && snapshot.due.is_none_or(|due| due.boot <= now.boot);
-            (snapshot.good_for(now, min_ttl).map(|(token, left)| reader(token, left)), overdue)
+            (snapshot.good(now, min_ttl).cloned(), overdue)
         });
-        if read.is_some() && overdue {
+        if token.is_some() && overdue {
             self.shared.poke.notify_one();
         }
-        read
+        token
     }
 
     /// A token with at least `need.min_ttl` of life: from memory, or from the one renewal that all callers
@@ -235,17 +218,6 @@ impl<T: Expires> Keeper<T> {
         self.shared.published.send_modify(|snapshot| {
             *snapshot = Snapshot { attempts: snapshot.attempts, ..Snapshot::default() };
         });
-    }
-
-    /// Moves what is kept, and what the loop waits with, to where memory is free now.
-    pub fn resettle(&self) {
-        self.shared.published.send_if_modified(|snapshot| {
-            let Some(token) = &snapshot.token else { return false };
-            snapshot.token = Some(token.anew());
-            // So that whoever follows lets go of the old one.
-            true
-        });
-        self.shared.poke.notify_one();
     }
 
     fn want(&self, forced: bool) {

@@ -10,9 +10,7 @@ use std::path::{Path, PathBuf};
 use crate::env::Env;
 
 // The command asks for the socket alone: what the daemon reads and keeps is the daemon's business.
-#[cfg(feature = "daemon")]
 mod places;
-#[cfg(feature = "daemon")]
 pub use places::{Places, state_dir};
 
 /// The socket alone: all that reading a token needs.

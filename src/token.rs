@@ -49,8 +49,6 @@ pub trait Expires: Clone + Send + Sync + 'static {
     fn renewal(&self) -> Renewal {
         Renewal::default()
     }
-    /// The same in memory of its own: a clone shares it.
-    fn anew(&self) -> Self;
 }
 
 /// When a token stops being valid, by the wall clock and by the boot clock.
@@ -77,7 +75,6 @@ impl Expiry {
     }
 
     /// Life left; zero once less than a second is left, since such a token is expired for every purpose.
-    #[inline]
     pub fn remaining(&self, now: Now) -> Duration {
         let wall = Duration::try_from(self.wall.duration_since(now.wall)).unwrap_or_default();
         let left = wall.min(self.boot.saturating_sub(now.boot));
@@ -169,15 +166,6 @@ impl Expires for IdentityToken {
     fn renewal(&self) -> Renewal {
         self.renewal.clone()
     }
-
-    fn anew(&self) -> Self {
-        Self {
-            jwt: Arc::new((*self.jwt).clone()),
-            header: Arc::new((*self.header).clone()),
-            claims: Arc::new((*self.claims).clone()),
-            ..self.clone()
-        }
-    }
 }
 
 /// How the JWT says that it is signed.
@@ -268,10 +256,6 @@ impl Expires for AccessToken {
 
     fn renewal(&self) -> Renewal {
         Renewal { not_before_expiry: None, outlook: self.outlook.clone() }
-    }
-
-    fn anew(&self) -> Self {
-        Self { secret: Arc::new((*self.secret).clone()), ..self.clone() }
     }
 }
 

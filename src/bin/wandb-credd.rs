@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    wandb_cred::daemon::main(wandb_cred::server::spawn)
+    wandb_cred::daemon::main()
 }

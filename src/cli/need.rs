@@ -12,7 +12,7 @@ use crate::client::Client;
 use crate::clock::Clock;
 use crate::env::Env;
 
-#[derive(Debug, Default, PartialEq, clap::Args)]
+#[derive(clap::Args)]
 pub(super) struct Need {
     /// Fail at once if the identity cannot last that long, such as 72h, 30m or 1h30m
     #[arg(long, value_name = "DURATION", value_parser = span::parse)]

@@ -3,7 +3,7 @@
 use crate::client::encode;
 use crate::env::Env;
 
-#[derive(Debug, Default, PartialEq, clap::Args)]
+#[derive(clap::Args)]
 pub(super) struct Choice {
     /// The profile to use [default: $WANDB_CRED_PROFILE, else the daemon's default profile]
     #[arg(long, short, value_name = "NAME")]

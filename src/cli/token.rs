@@ -1,10 +1,8 @@
 //! `wandb-cred token`: one access token, in the form its reader wants.
 
-use std::ffi::OsString;
 use std::time::Duration;
 
 use clap::{ArgMatches, Command, ValueEnum};
-use lexopt::Arg;
 
 use super::failure::{Exit, Failure};
 use super::{Outcome, Verb, login, need, output, profile, shell};
@@ -14,8 +12,8 @@ use crate::env::Env;
 
 pub(super) const VERB: Verb = Verb { name: "token", about: "Print an access token", args, run };
 
-#[derive(Debug, Default, PartialEq, clap::Args)]
-pub(super) struct Args {
+#[derive(clap::Args)]
+struct Args {
     #[command(flatten)]
     profile: profile::Choice,
     /// How to print it
@@ -51,42 +49,7 @@ fn args(command: Command) -> Command {
 }
 
 fn run(matches: &ArgMatches, env: &Env) -> Outcome {
-    print(&super::typed(matches)?, env)
-}
-
-/// The usual command lines, read without clap: to build its parser takes more instructions than all else together.
-///
-/// `None` is clap's to judge or to explain: another subcommand, help, whatever is rare, repeated or wrong.
-pub(super) fn usual(words: impl Iterator<Item = OsString>) -> Option<Args> {
-    let mut words = lexopt::Parser::from_iter(words);
-    if words.next().ok()?? != Arg::Value(VERB.name.into()) {
-        return None;
-    }
-    let (mut profile, mut format, mut min_ttl, mut wait) = (None, None, None, None);
-    while let Some(option) = words.next().ok()? {
-        let place = match option {
-            Arg::Long("profile") | Arg::Short('p') => &mut profile,
-            Arg::Long("format") | Arg::Short('f') => &mut format,
-            Arg::Long("min-ttl") => &mut min_ttl,
-            Arg::Long("wait") => &mut wait,
-            _ => return None,
-        };
-        let value = words.value().ok()?.into_string().ok()?;
-        if value.starts_with('-') || place.replace(value).is_some() {
-            return None;
-        }
-    }
-    Some(Args {
-        profile: profile::Choice { profile },
-        format: format.map_or(Some(Format::default()), |name| Format::from_str(&name, false).ok())?,
-        min_ttl: min_ttl.map(|seconds| seconds.parse()).transpose().ok()?,
-        wait: wait.map(|seconds| seconds.parse()).transpose().ok()?,
-        need: need::Need::default(),
-    })
-}
-
-/// Asks for the token and prints it.
-pub(super) fn print(args: &Args, env: &Env) -> Outcome {
+    let args: Args = super::typed(matches)?;
     let client = Client::find(env)?;
     let mut target = args.profile.target("/v1/token", env);
     for (name, value) in [("min_ttl", args.min_ttl), ("wait", args.wait.map(u64::from))] {
@@ -164,47 +127,3 @@ const EXAMPLES: &str = "Examples:
   wandb-cred token --format header | curl -H @- ...       keeps it out of the process list
   wandb-cred token --min-ttl 1800                         good for half an hour, or exit code 75
   wandb-cred token --need 72h >/dev/null && sbatch job    ask first, then queue for three days";
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn by_clap(words: &[OsString]) -> Option<Args> {
-        let matches = crate::cli::command().try_get_matches_from(words).ok()?;
-        crate::cli::typed(matches.subcommand_matches(VERB.name)?).ok()
-    }
-
-    #[test]
-    fn usual_command_lines_are_read_without_clap() {
-        for line in ["", "-p lab", "--profile=lab -f json", "--format env --min-ttl 60 --wait=5"] {
-            let words: Vec<OsString> =
-                ["wandb-cred", "token"].into_iter().chain(line.split_whitespace()).map(Into::into).collect();
-            let args = usual(words.iter().cloned());
-            assert!(args.is_some() && args == by_clap(&words), "{line}");
-        }
-    }
-
-    proptest! {
-        /// Pieces of command lines, right and wrong, in every order.
-        #[test]
-        fn what_is_read_without_clap_is_what_clap_reads(
-            words in prop::collection::vec(
-                prop::sample::select(vec![
-                    "token", "-p", "-plab", "-p=lab", "--profile", "--profile=lab", "--profile=", "lab", "--prof", "-f",
-                    "-fjson", "--format", "--format=header", "env", "JSON", "--min-ttl", "--min-ttl=60", "60", "+5",
-                    "-1", "18446744073709551616", "--wait", "--wait=4294967296", "", "-", "--", "--need", "1h", "-h",
-                    "-pf", "status",
-                ]),
-                0..6,
-            )
-        ) {
-            let words: Vec<OsString> =
-                ["wandb-cred", "token"].into_iter().chain(words).map(Into::into).collect();
-            if let Some(args) = usual(words.iter().cloned()) {
-                prop_assert_eq!(Some(args), by_clap(&words));
-            }
-        }
-    }
-}

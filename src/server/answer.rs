@@ -26,7 +26,6 @@ pub(super) fn text(content_type: &'static str, body: String) -> Answer {
     with_body(StatusCode::OK, HeaderValue::from_static(content_type), body.into())
 }
 
-#[inline]
 fn with_body(status: StatusCode, content_type: HeaderValue, body: Bytes) -> Answer {
     let mut answer = Response::new(Full::new(body));
     *answer.status_mut() = status;
@@ -51,11 +50,6 @@ struct Rendered {
 }
 
 impl TokenAnswer {
-    pub(super) fn forget(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
-    }
-
-    #[inline]
     pub(super) fn render(&self, profile: &Profile, token: &AccessToken, left: Duration) -> Answer {
         // A token that is served has at least a second: rounding down never says 0.
         let seconds = left.as_secs();

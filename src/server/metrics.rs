@@ -10,26 +10,16 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use super::answer::{self, Answer};
-use super::route;
 use super::state::State;
 use crate::api;
 use crate::clock::Now;
 use crate::keeper::{Keeper, Stage};
 use crate::token::Expires;
 
+#[derive(Default)]
 pub(super) struct Metrics {
     requests: Family<RequestLabels, Counter>,
-    /// One of `requests`, at hand: looking it up takes longer than the rest of counting.
-    tokens: Counter,
     connections: AtomicI64,
-}
-
-impl Default for Metrics {
-    fn default() -> Self {
-        let requests = Family::<RequestLabels, Counter>::default();
-        let tokens = requests.get_or_create_owned(&RequestLabels { route: route::TOKEN, status: 200 });
-        Self { requests, tokens, connections: AtomicI64::default() }
-    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -52,11 +42,6 @@ struct ProfileLabels {
 impl Metrics {
     pub(super) fn count(&self, route: &'static str, status: u16) {
         self.requests.get_or_create(&RequestLabels { route, status }).inc();
-    }
-
-    /// Counts the usual answer: a token from memory.
-    pub(super) fn count_token(&self) {
-        self.tokens.inc();
     }
 
     /// Counts a connection until the guard is dropped.

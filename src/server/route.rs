@@ -1,7 +1,6 @@
 //! The routes. `openapi.yaml` describes them; each handler reads keepers and never a provider.
 
 use std::borrow::Cow;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,47 +21,19 @@ use crate::keeper::{Keeper, Kind, Need};
 use crate::token::{Expires, TokenHash};
 
 /// One request. Every outcome is an answer: nothing here ends the connection.
-///
-/// On the heap, so that the future of the usual request stays small: it is moved several times.
-pub(super) fn handle(
-    state: &State,
-    peer: Peer,
-    request: Request<Incoming>,
-) -> Pin<Box<dyn Future<Output = Answer> + Send + '_>> {
-    Box::pin(async move {
-        let (route, outcome) = dispatch(state, peer, request).await;
-        let mut answer = outcome.unwrap_or_else(|problem| answer::problem(&problem));
-        if answer.status() == StatusCode::METHOD_NOT_ALLOWED
-            && let Some((_, method)) = ROUTES.iter().find(|(path, _)| *path == route)
-        {
-            // RFC 9110, section 15.5.6.
-            let allow = if method == Method::GET { "GET, HEAD" } else { method.as_str() };
-            answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
-        }
-        state.metrics.count(route, answer.status().as_u16());
-        answer
-    })
-}
-
-/// The usual request, answered from memory; `None` if there is anything to wait for or to complain about.
-#[inline]
-pub(super) fn cached_token(state: &State, peer: Peer, request: &Request<Incoming>) -> Option<Answer> {
-    if request.uri().path() != TOKEN || request.method() != Method::GET {
-        return None;
+pub(super) async fn handle(state: &State, peer: Peer, request: Request<Incoming>) -> Answer {
+    // Boxed, so that an idle connection's task is not as large as the largest route.
+    let (route, outcome) = Box::pin(dispatch(state, peer, request)).await;
+    let mut answer = outcome.unwrap_or_else(|problem| answer::problem(&problem));
+    if answer.status() == StatusCode::METHOD_NOT_ALLOWED
+        && let Some((_, method)) = ROUTES.iter().find(|(path, _)| *path == route)
+    {
+        // RFC 9110, section 15.5.6.
+        let allow = if method == Method::GET { "GET, HEAD" } else { method.as_str() };
+        answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
     }
-    admit(state, peer, request).ok()?;
-    sign_in::unlocked(state).ok()?;
-    let query = Query::parse(request.uri().query(), &TOKEN_QUERY).ok()?;
-    let now = state.clock.now();
-    let answer = state.read(|directory| {
-        let member = find(directory, query.profile.as_deref()).ok()?;
-        member.profile.demand.touch(now);
-        member.profile.access.peek_with(now, query.min_ttl, |token, left| {
-            member.token_answer.render(&member.profile, token, left)
-        })
-    })?;
-    state.metrics.count_token();
-    Some(answer)
+    state.metrics.count(route, answer.status().as_u16());
+    answer
 }
 
 type Outcome = Result<Answer, Problem>;
@@ -103,7 +74,8 @@ async fn dispatch(state: &State, peer: Peer, request: Request<Incoming>) -> (&'s
         "/v1/doctor" => doctor(state, request.uri().query()).await,
         "/healthz" => Ok(answer::text("text/plain", "ok\n".to_owned())),
         "/readyz" => readyz(state, request.uri().query()),
-        _ => Ok(state.metrics.render(state)),
+        "/metrics" => none(request.uri().query()).map(|()| state.metrics.render(state)),
+        _ => unreachable!("{route} is in ROUTES and has no handler"),
     };
     (route, outcome)
 }
@@ -140,7 +112,6 @@ const HANDS_OUT: [&str; 4] = [TOKEN, "/v1/identity-token", "/v1/refresh", "/v1/j
 const FORWARDED: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// Refuses other users, browsers and proxies. `Host` means nothing on a Unix socket and is not judged.
-#[inline]
 fn admit(state: &State, peer: Peer, request: &Request<Incoming>) -> Result<(), Problem> {
     if !peer.allowed {
         let uid = peer.uid.map_or_else(|| "unknown".to_owned(), |uid| uid.to_string());
@@ -150,7 +121,6 @@ fn admit(state: &State, peer: Peer, request: &Request<Incoming>) -> Result<(), P
         );
         return Err(answer::plain(ProblemKind::Forbidden, detail));
     }
-    // There are few headers: looking at each is quicker than looking these two up.
     match request.headers().keys().find(|name| [&ORIGIN, &FORWARDED].contains(name)) {
         None => Ok(()),
         Some(header) => {
@@ -323,7 +293,6 @@ fn readyz(state: &State, query: Option<&str>) -> Outcome {
     Err(answer::plain(ProblemKind::UpstreamUnavailable, detail))
 }
 
-#[inline]
 fn find<'d>(directory: &'d Directory, name: Option<&str>) -> Result<&'d Arc<Member>, Problem> {
     let known = || directory.members.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
     let Some(name) = name.or(directory.default.as_deref()) else {

@@ -1,0 +1,31 @@
+//! The accept loop of every listener in this crate: the socket server, the sign-in callback, the sandbox.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tracing::warn;
+
+/// Accepts connections until cancelled, and hands each to `serve` with its slot, to be dropped when it ends.
+///
+/// A slot is taken before accepting, so connections over the bound wait in the kernel's backlog, where they cost us
+/// nothing.
+pub async fn accept<Stream, Next: Future<Output = io::Result<Stream>>>(
+    slots: &Arc<Semaphore>,
+    next: impl Fn() -> Next,
+    mut serve: impl FnMut(Stream, OwnedSemaphorePermit),
+) {
+    while let Ok(slot) = Arc::clone(slots).acquire_owned().await {
+        match next().await {
+            Ok(stream) => serve(stream, slot),
+            Err(error) => {
+                // Out of descriptors or memory: give open connections time to end.
+                warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+const PAUSE: Duration = Duration::from_millis(50);
