@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::error::{Error, Reason, next_command};
+
 /// `GET /v1/token`.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct Token {
@@ -212,6 +214,48 @@ pub struct Problem {
     /// The command to type next.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
+    /// Why, as data, for programs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Reason>,
+}
+
+impl Problem {
+    pub fn new(kind: ProblemKind, detail: impl Into<String>) -> Self {
+        Self {
+            kind,
+            title: kind.title().to_owned(),
+            status: kind.status(),
+            detail: detail.into(),
+            profile: None,
+            retry_after: None,
+            remaining: None,
+            next: next_command(kind, None),
+            reason: None,
+        }
+    }
+
+    /// About one profile: names it, and in the next command too.
+    pub fn of(kind: ProblemKind, profile: &str, detail: impl std::fmt::Display) -> Self {
+        Self {
+            profile: Some(profile.to_owned()),
+            next: next_command(kind, Some(profile)),
+            ..Self::new(kind, format!("profile `{profile}`: {detail}"))
+        }
+    }
+
+    /// What went wrong with `profile`, as the wire says it.
+    pub fn from_error(profile: &str, error: &Error) -> Self {
+        Self {
+            // Rounded up: never too soon.
+            retry_after: error.retry_after.map(|wait| wait.as_secs() + 1),
+            remaining: match error.reason {
+                Reason::LifetimeTooShort { left, .. } => Some(left),
+                _ => None,
+            },
+            reason: Some(error.reason.clone()).filter(|reason| *reason != Reason::Other),
+            ..Self::of(error.into(), profile, error)
+        }
+    }
 }
 
 /// The stable `type` of a problem. Each has one HTTP status and one exit code of the command.

@@ -34,6 +34,7 @@ pub mod config_types;
 pub mod daemon;
 pub mod doctor;
 pub mod env;
+pub mod error;
 pub mod exchange;
 pub mod http;
 pub mod keeper;

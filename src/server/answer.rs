@@ -107,6 +107,7 @@ pub(super) fn plain(kind: ProblemKind, detail: impl Into<String>) -> Problem {
         retry_after: None,
         remaining: None,
         next: None,
+        reason: None,
     }
 }
 

@@ -1,0 +1,307 @@
+//! The one error: what failed, what to do next, and why, as data.
+//!
+//! Stages make it, keepers keep it, the server sends it as a [`Problem`](crate::api::Problem). The message is for people;
+//! nothing in this program reads it back: whoever needs to know what happened matches on [`Reason`].
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+mod exit;
+pub mod foreign;
+mod next;
+
+pub use exit::Exit;
+pub use foreign::Cause;
+pub use next::next_command;
+
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Why something did not work. Holds no token and no unparsed foreign text.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("{message}")]
+pub struct Error {
+    pub stage: Stage,
+    pub kind: Kind,
+    pub reason: Reason,
+    /// For people: lower case, no full stop; names the file, host or key.
+    pub message: String,
+    /// How long to wait, as a server (or a backoff) says.
+    pub retry_after: Option<Duration>,
+}
+
+/// Where it failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Stage {
+    /// Reading the configuration, or building what it describes.
+    Configuration,
+    /// Getting an identity token from its source.
+    Identity,
+    /// Exchanging it at W&B.
+    Exchange,
+    /// A person signing in or out, and the store of their session.
+    SignIn,
+    /// The daemon's folders and files.
+    Files,
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Configuration => "configuration",
+            Self::Identity => "identity",
+            Self::Exchange => "exchange",
+            Self::SignIn => "sign-in",
+            Self::Files => "files",
+        })
+    }
+}
+
+/// What to do next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// Try again: a network fault, a busy service, a file that is not there yet.
+    Transient,
+    /// A person must sign in.
+    NeedsLogin,
+    /// This credential is refused; another may be accepted.
+    Rejected,
+    /// Nothing will change until the configuration or the source does.
+    Misconfigured,
+    /// There is a token, with less life left than the caller asked for.
+    TooShort,
+    /// A forced renewal came too soon after the last one.
+    TooSoon,
+}
+
+/// Why, as data. On the wire it is an object whose `code` names the variant; a code that this version does not know
+/// reads as [`Reason::Other`].
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "code", rename_all = "kebab-case")]
+pub enum Reason {
+    /// No connection: the name was not found, the connection was refused, TLS failed.
+    Unreachable { host: String },
+    /// No answer in time.
+    TimedOut { host: String, seconds: u64 },
+    /// The connection ended before the answer did.
+    ConnectionLost { host: String },
+    /// https is required there. Nothing was sent.
+    PlainHttp { host: String },
+    /// An HTTP status that is not a success.
+    Status { host: String, status: u16 },
+    /// A redirect, which is not followed.
+    Redirected { host: String, to: Option<String> },
+    /// An answer that is not what the protocol says: not JSON, a field missing or of another type.
+    UnreadableAnswer { host: String, field: Option<String> },
+    /// More than the limit.
+    TooLarge { from: String, limit: u64 },
+
+    /// A file or folder that cannot be used.
+    File { path: PathBuf, fault: FileFault },
+    /// An environment variable that is missing or cannot be used.
+    Variable { name: String },
+    /// A key of the configuration that is missing or cannot be used.
+    Setting { key: String },
+    /// A program that was run for a token.
+    Program { program: String, fault: ProgramFault },
+    /// `auto` found no identity source.
+    NoSource,
+
+    /// The source gave something that is not a usable JWT.
+    MalformedToken { how: Malformed },
+    /// The identity token expired.
+    TokenExpired { at: Timestamp },
+    /// The JWT is for somebody else.
+    AudienceMismatch { found: Vec<String>, wanted: String },
+    /// The ID token failed a check: signature, issuer, nonce, subject, authorized party.
+    UntrustedToken,
+
+    /// W&B refused the identity token. `cause` is what its words mean, where they are known.
+    Refused { status: u16, cause: Option<Cause> },
+    /// W&B takes each JWT once, and has seen this one.
+    Replayed,
+    /// No token endpoint at the base URL.
+    NoTokenEndpoint { status: u16 },
+
+    /// Nobody is signed in.
+    SignedOut,
+    /// The provider no longer accepts the session. `error` is OAuth's code.
+    SessionRefused { error: String },
+    /// The person said no, or let the time pass.
+    Declined,
+    /// The provider answered without an ID token.
+    NoIdToken,
+    /// The store of the session is locked.
+    StoreLocked,
+    /// The store of the session cannot be used.
+    StoreUnavailable,
+
+    /// Seconds of life left, and asked for.
+    LifetimeTooShort { left: u64, asked: u64 },
+    /// A token was renewed a moment ago.
+    RenewedRecently,
+    /// Nothing came within this many seconds.
+    NoAnswer { seconds: u64 },
+    /// The daemon is stopping.
+    Stopping,
+
+    /// Nothing more than the message says.
+    #[default]
+    #[serde(other)]
+    Other,
+}
+
+/// What is wrong with a file or folder.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FileFault {
+    Missing,
+    /// Permission denied, or an input/output error.
+    Unreadable,
+    Unwritable,
+    /// Empty, or white space.
+    Empty,
+    NotADirectory,
+    /// A socket, FIFO, device or folder, where a regular file is needed.
+    NotARegularFile,
+    /// Owned by another user.
+    Foreign { owner: u32 },
+    /// Others can read or write it.
+    Loose { mode: u32 },
+    TooLarge,
+    /// Its content is not what it should be.
+    Malformed,
+    /// Did not answer in time: a dead mount.
+    TimedOut,
+}
+
+/// How a program failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProgramFault {
+    NotFound,
+    NotExecutable,
+    /// It could not be started for want of a resource.
+    NotStarted,
+    Exit { status: i32 },
+    Killed,
+    TimedOut,
+    TooMuchOutput,
+    /// It succeeded, and its output holds no token.
+    NoToken,
+}
+
+/// Why a text is not a usable identity token. No variant carries any of the text.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "kebab-case")]
+pub enum Malformed {
+    /// The source gave nothing, or white space.
+    #[error("it is empty")]
+    Empty,
+    /// Longer than any server takes in a form field.
+    #[error("it is {length} bytes long, over the limit of {limit}")]
+    TooLong { length: usize, limit: usize },
+    /// Not `header.payload.signature`: an opaque token, an error page, or a half-written file.
+    #[error("it is not a JWT: {count} dot-separated parts where a JWT has 3")]
+    NotThreeParts { count: usize },
+    /// Three parts, but not base64url of JSON.
+    #[error("it has the three parts of a JWT but they are not base64url of JSON")]
+    NotDecodable,
+    /// `alg` is `none`, or there is no signature.
+    #[error("the JWT is unsigned, which no server takes")]
+    Unsigned,
+    /// No `exp`, or one that is not a time.
+    #[error("the JWT has no usable `exp` claim")]
+    NoExpiry,
+    /// Already over when it came.
+    #[error("the JWT expired at {at}")]
+    Expired { at: Timestamp },
+}
+
+impl Error {
+    pub fn new(stage: Stage, kind: Kind, reason: Reason, message: impl Into<String>) -> Self {
+        Self { stage, kind, reason, message: message.into(), retry_after: None }
+    }
+
+    /// From an identity source: try again.
+    pub fn transient(message: impl Into<String>) -> Self {
+        Self::new(Stage::Identity, Kind::Transient, Reason::Other, message)
+    }
+
+    /// From an identity source: a person must sign in.
+    pub fn needs_login(message: impl Into<String>) -> Self {
+        Self::new(Stage::Identity, Kind::NeedsLogin, Reason::Other, message)
+    }
+
+    /// From an identity source: it refused, or gave something that is no identity token.
+    pub fn rejected(message: impl Into<String>) -> Self {
+        Self::new(Stage::Identity, Kind::Rejected, Reason::Other, message)
+    }
+
+    /// From an identity source: nothing will change until somebody changes it.
+    pub fn misconfigured(message: impl Into<String>) -> Self {
+        Self::new(Stage::Identity, Kind::Misconfigured, Reason::Other, message)
+    }
+
+    /// A file or folder that cannot be used.
+    pub fn file(stage: Stage, path: impl Into<PathBuf>, fault: FileFault, message: impl Into<String>) -> Self {
+        Self::new(stage, Kind::Misconfigured, Reason::File { path: path.into(), fault }, message)
+    }
+
+    pub fn because(mut self, reason: Reason) -> Self {
+        self.reason = reason;
+        self
+    }
+
+    pub fn at(mut self, stage: Stage) -> Self {
+        self.stage = stage;
+        self
+    }
+
+    pub fn kind(mut self, kind: Kind) -> Self {
+        self.kind = kind;
+        self
+    }
+
+    /// The server's word on when to come back.
+    pub fn retry_after(mut self, wait: Option<Duration>) -> Self {
+        self.retry_after = wait;
+        self
+    }
+
+    /// Says in front what was being done: `context: message`.
+    pub fn context(mut self, context: impl fmt::Display) -> Self {
+        self.message = format!("{context}: {}", self.message);
+        self
+    }
+
+    /// Adds what helps: `message; hint`.
+    pub fn hint(mut self, hint: impl fmt::Display) -> Self {
+        self.message = format!("{}; {hint}", self.message);
+        self
+    }
+
+    pub fn is_transient(&self) -> bool {
+        self.kind == Kind::Transient
+    }
+}
+
+/// The fault of a failed file operation, as far as its kind tells.
+impl From<&std::io::Error> for FileFault {
+    fn from(error: &std::io::Error) -> Self {
+        use std::io::ErrorKind;
+        match error.kind() {
+            ErrorKind::NotFound => Self::Missing,
+            ErrorKind::NotADirectory => Self::NotADirectory,
+            ErrorKind::IsADirectory => Self::NotARegularFile,
+            ErrorKind::TimedOut => Self::TimedOut,
+            ErrorKind::InvalidData => Self::Malformed,
+            _ => Self::Unreadable,
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! The exit codes of every program here, after sysexits(3).
+
+use std::process::ExitCode;
+
+use super::{Kind, Stage};
+use crate::api::ProblemKind;
+
+/// How a program ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Exit {
+    Success = 0,
+    /// The command line is wrong.
+    Usage = 64,
+    /// No daemon answers, or there can be none.
+    Unavailable = 69,
+    /// A fault of this program.
+    Software = 70,
+    /// The output could not be written.
+    Output = 74,
+    /// The same command may work later.
+    TryLater = 75,
+    /// A person must sign in.
+    NeedsLogin = 77,
+    /// Nothing changes until the configuration does.
+    Configuration = 78,
+    /// The command to run exists, but cannot be run (as in sh).
+    NotExecutable = 126,
+    /// There is no such command to run (as in sh).
+    NotFound = 127,
+}
+
+impl From<ProblemKind> for Exit {
+    fn from(kind: ProblemKind) -> Self {
+        match kind {
+            ProblemKind::BadRequest => Self::Usage,
+            // A daemon of another version, or of another user.
+            ProblemKind::NotFound | ProblemKind::MethodNotAllowed | ProblemKind::Forbidden => {
+                Self::Unavailable
+            }
+            ProblemKind::NeedsLogin | ProblemKind::Locked => Self::NeedsLogin,
+            ProblemKind::LifetimeTooShort
+            | ProblemKind::UpstreamUnavailable
+            | ProblemKind::SdkFilesUnwritable
+            | ProblemKind::TooManyRequests
+            | ProblemKind::ShuttingDown => Self::TryLater,
+            ProblemKind::NoSuchProfile
+            | ProblemKind::ExchangeRejected
+            | ProblemKind::IdentityRejected
+            | ProblemKind::Misconfigured => Self::Configuration,
+        }
+    }
+}
+
+impl From<&super::Error> for Exit {
+    fn from(error: &super::Error) -> Self {
+        ProblemKind::from(error).into()
+    }
+}
+
+impl From<&super::Error> for ProblemKind {
+    fn from(error: &super::Error) -> Self {
+        match (error.kind, error.stage) {
+            (Kind::Transient, Stage::Files) => Self::SdkFilesUnwritable,
+            (Kind::Transient, _) => Self::UpstreamUnavailable,
+            (Kind::NeedsLogin, _) => Self::NeedsLogin,
+            (Kind::Rejected, Stage::Exchange) => Self::ExchangeRejected,
+            (Kind::Rejected, _) => Self::IdentityRejected,
+            (Kind::Misconfigured, _) => Self::Misconfigured,
+            (Kind::TooShort, _) => Self::LifetimeTooShort,
+            (Kind::TooSoon, _) => Self::TooManyRequests,
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
