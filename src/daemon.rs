@@ -27,7 +27,7 @@ use crate::paths::Places;
 use crate::profile::{self, Parts};
 use crate::sdk_files::Files;
 use crate::server::{self, Directory, Member, State, bind};
-use crate::{login, oidc, process, provider};
+use crate::{login, process, provider};
 
 mod background;
 mod doctor;
@@ -119,7 +119,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         CONFIG
     } else if let Some(error) = error.downcast_ref::<init::Error>() {
         error.exit_code()
-    } else if error.is::<oidc::discover::Error>() {
+    } else if error.is::<crate::error::Error>() {
         UNAVAILABLE
     } else if let Some(error) = error.downcast_ref::<first_login::Error>() {
         error.exit_code()
@@ -353,7 +353,7 @@ impl Household {
                 let profiles = directory.members.len();
                 state.swap(directory);
                 for running in self.running.values() {
-                    running.member.profile.look_again();
+                    running.member.profile.retry_failed();
                 }
                 info!(profiles, "configuration reloaded");
             }

@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::env::Env;
+use crate::error::Exit;
 use crate::http::Http;
 use crate::profile::BaseUrl;
 
@@ -56,7 +57,7 @@ pub async fn examine(case: &Case<'_>, source: &Source) -> Report {
     let walk = walk(case, source, &mut report);
     if tokio::time::timeout(DEADLINE, walk).await.is_err() {
         let found = format!("gave up after {} s; what is missing here was not looked at", DEADLINE.as_secs());
-        report.fail(Step::Exchange, TRY_LATER, found, "try again when the network is well");
+        report.fail(Step::Exchange, Exit::TryLater, found, "try again when the network is well");
     }
     report
 }
@@ -83,9 +84,3 @@ async fn walk(case: &Case<'_>, source: &Source, report: &mut Report) {
 
 /// For everything.
 pub const DEADLINE: Duration = Duration::from_secs(80);
-
-/// sysexits.h
-const UNAVAILABLE: u8 = 69;
-const TRY_LATER: u8 = 75;
-const NEEDS_LOGIN: u8 = 77;
-const CONFIGURATION: u8 = 78;

@@ -84,8 +84,8 @@ pub enum Kind {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "code", rename_all = "kebab-case")]
 pub enum Reason {
-    /// No connection: the name was not found, the connection was refused, TLS failed.
-    Unreachable { host: String },
+    /// No connection.
+    Unreachable { host: String, fault: NetworkFault },
     /// No answer in time.
     TimedOut { host: String, seconds: u64 },
     /// The connection ended before the answer did.
@@ -121,8 +121,8 @@ pub enum Reason {
     /// The ID token failed a check: signature, issuer, nonce, subject, authorized party.
     UntrustedToken,
 
-    /// W&B refused the identity token. `cause` is what its words mean, where they are known.
-    Refused { status: u16, cause: Option<Cause> },
+    /// W&B refused the identity token. `error` is OAuth's code, `cause` what its words mean, where they are known.
+    Refused { status: u16, error: Option<String>, cause: Option<Cause> },
     /// W&B takes each JWT once, and has seen this one.
     Replayed,
     /// No token endpoint at the base URL.
@@ -156,6 +156,24 @@ pub enum Reason {
     Other,
 }
 
+/// Why there is no connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NetworkFault {
+    /// The name leads to no address.
+    UnknownName,
+    /// The name leads to an address that plain http must not reach.
+    ForbiddenAddress,
+    /// Nothing listens there.
+    Refused,
+    CertificateExpired,
+    /// The certificate is for another host.
+    CertificateName,
+    /// Signed by an authority that is not trusted here.
+    CertificateUntrusted,
+    Other,
+}
+
 /// What is wrong with a file or folder.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -170,9 +188,13 @@ pub enum FileFault {
     /// A socket, FIFO, device or folder, where a regular file is needed.
     NotARegularFile,
     /// Owned by another user.
-    Foreign { owner: u32 },
+    Foreign {
+        owner: u32,
+    },
     /// Others can read or write it.
-    Loose { mode: u32 },
+    Loose {
+        mode: u32,
+    },
     TooLarge,
     /// Its content is not what it should be.
     Malformed,
@@ -188,7 +210,9 @@ pub enum ProgramFault {
     NotExecutable,
     /// It could not be started for want of a resource.
     NotStarted,
-    Exit { status: i32 },
+    Exit {
+        status: i32,
+    },
     Killed,
     TimedOut,
     TooMuchOutput,
@@ -249,7 +273,12 @@ impl Error {
     }
 
     /// A file or folder that cannot be used.
-    pub fn file(stage: Stage, path: impl Into<PathBuf>, fault: FileFault, message: impl Into<String>) -> Self {
+    pub fn file(
+        stage: Stage,
+        path: impl Into<PathBuf>,
+        fault: FileFault,
+        message: impl Into<String>,
+    ) -> Self {
         Self::new(stage, Kind::Misconfigured, Reason::File { path: path.into(), fault }, message)
     }
 

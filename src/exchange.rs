@@ -10,7 +10,8 @@ use serde::Deserialize;
 use serde_json::Value;
 use url::Url;
 
-use crate::http::{self, Answer, Http, Reach};
+use crate::error::{Error, Kind, Reason, Stage, foreign};
+use crate::http::{Answer, Http, Reach};
 use crate::redact::redact;
 use crate::token::{AccessToken, Expiry, IdentityToken};
 
@@ -35,43 +36,49 @@ impl Exchange {
     pub async fn redeem(&self, assertion: &IdentityToken) -> Result<AccessToken, Error> {
         let form = [("grant_type", GRANT_TYPE), ("assertion", assertion.jwt().expose().as_str())];
         let request = self.http.request(Reach::Network, Method::POST, self.endpoint.clone()).form(&form);
-        let answer = self.http.send(Reach::Network, request, TIMEOUT, MAX_BODY).await?;
-        match answer.status {
+        let answer = self.http.send(Reach::Network, request, TIMEOUT, MAX_BODY).await;
+        let answer = answer.map_err(|error| error.at(Stage::Exchange).context("W&B token exchange"))?;
+        let (host, status) = (&self.host, answer.status);
+        match status {
             200 => self.success(&answer),
-            300..=399 | 404 | 405 => Err(Error::NotThere { host: self.host.clone(), status: answer.status }),
-            408 | 429 | 500..=599 => Err(Error::Unavailable {
-                host: self.host.clone(),
-                why: format!("status {}", answer.status),
-                retry_after: answer.retry_after,
-            }),
+            300..=399 | 404 | 405 => Err(error(
+                Kind::Misconfigured,
+                Reason::NoTokenEndpoint { status },
+                format!(
+                    "W&B token exchange: {host} has no token endpoint at /oidc/token (status {status}); is `base-url` \
+                     the API's address?"
+                ),
+            )),
+            408 | 429 | 500..=599 => Err(error(
+                Kind::Transient,
+                Reason::Status { host: host.clone(), status },
+                format!("W&B token exchange: {host} is unavailable (status {status})"),
+            )
+            .retry_after(answer.retry_after)),
             _ => Err(self.refusal(&answer)),
         }
     }
 
-    /// Whether our clock is wrong, as the server sees it: asked for the time if no server has told it yet.
-    pub async fn shows_skew(&self) -> bool {
-        if self.http.skew().is_none() {
-            let request = self.http.request(Reach::Network, Method::HEAD, self.endpoint.clone());
-            // Whatever it answers, it says when.
-            let _ = self.http.send(Reach::Network, request, TIME_TIMEOUT, MAX_BODY).await;
-        }
-        self.http.skew().is_some_and(|skew| skew != 0)
-    }
-
     fn success(&self, answer: &Answer) -> Result<AccessToken, Error> {
-        let garbage = |why| Error::Garbage { host: self.host.clone(), why };
+        let unreadable = |field: Option<&str>, why| {
+            let reason =
+                Reason::UnreadableAnswer { host: self.host.clone(), field: field.map(str::to_owned) };
+            let message = format!("W&B token exchange: {} answered {why}", self.host);
+            error(Kind::Transient, reason, message)
+        };
         let parsed: Success = serde_json::from_slice(&answer.body)
-            .map_err(|_| garbage("status 200 with a body that is no token response"))?;
+            .map_err(|_| unreadable(None, "status 200 with a body that is not a token response"))?;
         let token = parsed.access_token;
         if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(garbage("an access token that is empty or not printable"));
+            return Err(unreadable(Some("access_token"), "an access token that is empty or not printable"));
         }
         if parsed.token_type.is_some_and(|kind| !kind.eq_ignore_ascii_case("bearer")) {
-            return Err(garbage("a token of another type than Bearer"));
+            return Err(unreadable(Some("token_type"), "a token of another type than Bearer"));
         }
         let life = match &parsed.expires_in {
             None | Some(Value::Null) => LIFE_UNSAID,
-            Some(value) => lifetime(value).ok_or_else(|| garbage("an `expires_in` that is no lifetime"))?,
+            Some(value) => lifetime(value)
+                .ok_or_else(|| unreadable(Some("expires_in"), "an `expires_in` that is not a lifetime"))?,
         };
         Ok(AccessToken::new(token, Expiry::after(answer.sent, life)))
     }
@@ -81,16 +88,23 @@ impl Exchange {
             Ok(error) => (error.error, error.error_description.unwrap_or_default()),
             Err(_) => (String::new(), answer.text().to_string()),
         };
-        let words = [code.as_str(), description.as_str()].join(" ").to_ascii_lowercase();
-        Error::Refused {
-            host: self.host.clone(),
-            status: answer.status,
-            code: redact(&code, 60),
-            description: redact(&description, 300),
-            reused: words.contains("jti") && words.contains("already"),
-            invalid_grant: code == "invalid_grant",
-        }
+        let (status, host) = (answer.status, &self.host);
+        let reason = if foreign::is_replay(&code, &description) {
+            Reason::Replayed
+        } else {
+            let error = (!code.is_empty()).then(|| redact(&code, 60));
+            Reason::Refused { status, error, cause: foreign::refusal_cause(&code, &description) }
+        };
+        let (code, description) = (redact(&code, 60), redact(&description, 300));
+        let colon = if code.is_empty() { "" } else { ": " };
+        let message =
+            format!("W&B refused the identity token: {code}{colon}{description} ({host}, status {status})");
+        error(Kind::Rejected, reason, message)
     }
+}
+
+fn error(kind: Kind, reason: Reason, message: String) -> Error {
+    Error::new(Stage::Exchange, kind, reason, message)
 }
 
 /// Fields of a success that matter (RFC 6749, section 5.1).
@@ -118,50 +132,10 @@ fn lifetime(value: &Value) -> Option<Duration> {
     (seconds >= 1.0).then(|| Duration::try_from_secs_f64(seconds).ok()).flatten()
 }
 
-/// Why there is no access token. Nothing in it was sent by us; what the server said is redacted and short.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum Error {
-    /// No answer.
-    #[error("W&B token exchange: {0}")]
-    Http(#[from] http::Error),
-    /// The server cannot now: 408, 429, 5xx.
-    #[error("W&B token exchange: {host} is unavailable ({why})")]
-    Unavailable { host: String, why: String, retry_after: Option<Duration> },
-    /// Status 200, but not a token: a captive portal, a proxy, a truncated body.
-    #[error("W&B token exchange: {host} answered {why}")]
-    Garbage { host: String, why: &'static str },
-    /// A redirect, 404 or 405: this is not the API's address.
-    #[error(
-        "W&B token exchange: {host} has no token endpoint at /oidc/token (status {status}); is `base-url` the API's address?"
-    )]
-    NotThere { host: String, status: u16 },
-    /// The server judged the identity token and refused it.
-    #[error("W&B refused the identity token: {code}{}{description} ({host}, status {status})", if code.is_empty() { "" } else { ": " })]
-    Refused {
-        host: String,
-        status: u16,
-        code: String,
-        description: String,
-        /// The server remembers this JWT's `jti`: only a new JWT can help (fosite's replay check).
-        reused: bool,
-        /// OAuth's word for a bad assertion: a new JWT may help.
-        invalid_grant: bool,
-    },
-}
-
-impl Error {
-    /// Whether another identity token may succeed at once where this one failed.
-    pub fn wants_new_assertion(&self) -> bool {
-        matches!(self, Self::Refused { reused, invalid_grant, .. } if *reused || *invalid_grant)
-    }
-}
-
 const GRANT_TYPE: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
 
 /// The SDK allows 60 s in all for its own exchange; we have a last good token meanwhile, and retry.
 const TIMEOUT: Duration = Duration::from_secs(30);
-
-const TIME_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Real answers are under 4 KiB.
 const MAX_BODY: usize = 64 * 1024;

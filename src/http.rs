@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 
 use crate::backoff::parse_retry_after;
 use crate::clock::{self, Clock, Now};
+use crate::error::{Error, NetworkFault, Reason};
 
 /// The two clients: one for the internet, one for addresses of this machine and its platform.
 ///
@@ -70,11 +71,10 @@ impl Http {
     /// The same rules for a server with a private authority, such as a cluster's API server: only the
     /// certificates in `pem` are trusted, and no proxy is used.
     pub fn with_root(&self, pem: &[u8]) -> Result<Self, Error> {
-        let bad =
-            |error: reqwest::Error| Error::Request(format!("the CA file is not usable: {}", plain(&error)));
+        let bad = |error: reqwest::Error| unusable(format!("the CA file is not usable: {}", plain(&error)));
         let roots = reqwest::Certificate::from_pem_bundle(pem).map_err(bad)?;
         if roots.is_empty() {
-            return Err(Error::Request("the CA file holds no certificate".into()));
+            return Err(unusable("the CA file holds no certificate"));
         }
         let client = builder(Reach::Platform).tls_certs_only(roots).build().map_err(bad)?;
         let clients = Arc::new([OnceLock::from(client.clone()), OnceLock::from(client)]);
@@ -83,9 +83,8 @@ impl Http {
 
     /// Like [`Self::with_root`], and shows the server the certificate whose PEM (with its key) is `identity`.
     pub fn with_identity(&self, roots: &[u8], identity: &[u8]) -> Result<Self, Error> {
-        let bad = |error: reqwest::Error| {
-            Error::Request(format!("the mTLS files are not usable: {}", plain(&error)))
-        };
+        let bad =
+            |error: reqwest::Error| unusable(format!("the mTLS files are not usable: {}", plain(&error)));
         let roots = reqwest::Certificate::from_pem_bundle(roots).map_err(bad)?;
         let identity = reqwest::Identity::from_pem(identity).map_err(bad)?;
         let client =
@@ -94,8 +93,13 @@ impl Http {
         Ok(Self { clients, clock: self.clock.clone() })
     }
 
-    /// What the servers asked so far say of our clock; see [`Clock::skew`].
-    pub fn skew(&self) -> Option<i64> {
+    /// What the servers say of our clock (see [`Clock::skew`]): if none has told the time yet, `server` is asked.
+    pub async fn skew(&self, server: &Url) -> Option<i64> {
+        if self.clock.skew().is_none() {
+            let request = self.request(Reach::Network, reqwest::Method::HEAD, server.clone());
+            // Whatever it answers, it says when.
+            let _ = self.send(Reach::Network, request, DATE_TIMEOUT, MAX_DATE_ANSWER).await;
+        }
         self.clock.skew()
     }
 
@@ -112,21 +116,20 @@ impl Http {
         timeout: Duration,
         limit: usize,
     ) -> Result<Answer, Error> {
-        let request = request.build().map_err(|error| Error::Request(plain(&error)))?;
+        let request = request.build().map_err(|error| unusable(plain(&error)))?;
         check_url(request.url(), reach)?;
         let host = request.url().host_str().unwrap_or_default().to_owned();
         let sent = self.clock.now();
         let exchange = async {
             let response =
-                self.client(reach).execute(request).await.map_err(|error| Error::of(&host, &error))?;
+                self.client(reach).execute(request).await.map_err(|error| failed(&host, &error))?;
             let status = response.status().as_u16();
             let headers = response.headers().clone();
             let body = read_body(response, limit, &host).await?;
             Ok::<_, Error>((status, headers, body))
         };
-        let (status, headers, body) = tokio::time::timeout(timeout, exchange)
-            .await
-            .map_err(|_| Error::TimedOut { host: host.clone(), after: timeout })??;
+        let (status, headers, body) =
+            tokio::time::timeout(timeout, exchange).await.map_err(|_| timed_out(&host, timeout))??;
         let now = self.clock.now();
         let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
         let retry_after = header(RETRY_AFTER).and_then(|value| parse_retry_after(value, now));
@@ -145,17 +148,14 @@ impl Http {
 }
 
 fn build(reach: Reach) -> reqwest::Client {
-    let builder = match reach {
-        Reach::Network => builder(reach),
-        Reach::Platform => builder(reach).dns_resolver(PlatformNames),
-    };
-    builder.build().expect("a client without custom certificates always builds")
+    builder(reach).build().expect("a client without custom certificates always builds")
 }
 
 fn builder(reach: Reach) -> reqwest::ClientBuilder {
     // Err means that a provider is installed already: which is all we want.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let builder = reqwest::Client::builder()
+        .dns_resolver(Resolver(reach))
         .user_agent(USER_AGENT)
         .redirect(reqwest::redirect::Policy::none())
         .connect_timeout(CONNECT_TIMEOUT)
@@ -170,14 +170,18 @@ fn builder(reach: Reach) -> reqwest::ClientBuilder {
 /// Refuses plain http to anything but this machine (or a checked platform address), and credentials in URLs.
 pub fn check_url(url: &Url, reach: Reach) -> Result<(), Error> {
     if !url.username().is_empty() || url.password().is_some() {
-        return Err(Error::Request("the URL holds a user name or password".into()));
+        return Err(unusable("the URL holds a user name or password"));
     }
     match url.scheme() {
         "https" => Ok(()),
         "http" if is_loopback(url) => Ok(()),
         // A name is judged when it is resolved, by `PlatformNames`: there is no gap for another answer.
         "http" if reach == Reach::Platform && literal(url).is_none_or(is_platform_address) => Ok(()),
-        _ => Err(Error::NotHttps { host: url.host_str().unwrap_or_default().to_owned() }),
+        _ => {
+            let host = url.host_str().unwrap_or_default().to_owned();
+            let message = format!("{host} must be reached by https (plain http is for loopback only)");
+            Err(Error::misconfigured(message).because(Reason::PlainHttp { host }))
+        }
     }
 }
 
@@ -210,16 +214,20 @@ fn literal(url: &Url) -> Option<IpAddr> {
     }
 }
 
-/// Resolves the names of platform services, and refuses a name that leads to a public address: a metadata
+/// Resolves names for one kind of request. A platform's name that leads to a public address is refused: a metadata
 /// header, and what it unlocks, must not leave because DNS says so.
-struct PlatformNames;
+struct Resolver(Reach);
 
-impl reqwest::dns::Resolve for PlatformNames {
+impl reqwest::dns::Resolve for Resolver {
     fn resolve(&self, name: reqwest::dns::Name) -> reqwest::dns::Resolving {
+        let reach = self.0;
         Box::pin(async move {
             let name = name.as_str();
-            let addresses: Vec<SocketAddr> = tokio::net::lookup_host((name, 0)).await?.collect();
-            judge_addresses(name, &addresses)?;
+            let found = tokio::net::lookup_host((name, 0)).await.map_err(LookupError::Unknown)?;
+            let addresses: Vec<SocketAddr> = found.collect();
+            if reach == Reach::Platform {
+                judge_addresses(name, &addresses)?;
+            }
             let addresses: reqwest::dns::Addrs = Box::new(addresses.into_iter());
             Ok(addresses)
         })
@@ -227,16 +235,23 @@ impl reqwest::dns::Resolve for PlatformNames {
 }
 
 /// Every address counts: which one the connection would take is not ours to say.
-fn judge_addresses(name: &str, addresses: &[SocketAddr]) -> Result<(), String> {
+fn judge_addresses(name: &str, addresses: &[SocketAddr]) -> Result<(), LookupError> {
     let allowed = |ip: IpAddr| {
         if is_loopback_name(name) { ip.to_canonical().is_loopback() } else { is_platform_address(ip) }
     };
     match addresses.iter().find(|address| !allowed(address.ip())) {
-        Some(address) => {
-            Err(format!("the name leads to {}, which is no address of this platform", address.ip()))
-        }
+        Some(address) => Err(LookupError::Forbidden(address.ip())),
         None => Ok(()),
     }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum LookupError {
+    // Displays the cause itself, so that the innermost message is this one.
+    #[error("{0}")]
+    Unknown(std::io::Error),
+    #[error("the name leads to {0}, which is no address of this platform")]
+    Forbidden(IpAddr),
 }
 
 async fn read_body(
@@ -245,52 +260,70 @@ async fn read_body(
     host: &str,
 ) -> Result<Zeroizing<Vec<u8>>, Error> {
     let mut body = Zeroizing::new(Vec::new());
-    while let Some(chunk) = response.chunk().await.map_err(|error| Error::of(host, &error))? {
+    while let Some(chunk) = response.chunk().await.map_err(|error| failed(host, &error))? {
         if body.len() + chunk.len() > limit {
-            return Err(Error::TooLarge { host: host.to_owned(), limit });
+            let reason = Reason::TooLarge { from: host.to_owned(), limit: limit as u64 };
+            return Err(Error::transient(format!("{host} sent more than {limit} bytes")).because(reason));
         }
         body.extend_from_slice(&chunk);
     }
     Ok(body)
 }
 
-/// Why no answer came. Names the host, never the path or query, which can hold secrets.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum Error {
-    /// The request itself is wrong; nothing was sent.
-    #[error("the request cannot be made: {0}")]
-    Request(String),
-    /// Plain http to a server that is not this machine; nothing was sent.
-    #[error("{host} must be reached by https (plain http is for loopback only)")]
-    NotHttps { host: String },
-    /// No connection: name not found, refused, TLS failed.
-    #[error("cannot connect to {host}: {why}")]
-    Connect { host: String, why: String },
-    #[error("{host} did not answer within {after:?}")]
-    TimedOut { host: String, after: Duration },
-    /// The connection ended before the answer did.
-    #[error("{host} broke off its answer: {why}")]
-    BrokeOff { host: String, why: String },
-    #[error("{host} sent more than {limit} bytes")]
-    TooLarge { host: String, limit: usize },
+fn unusable(why: impl std::fmt::Display) -> Error {
+    Error::misconfigured(format!("the request cannot be made: {why}"))
 }
 
-impl Error {
-    fn of(host: &str, error: &reqwest::Error) -> Self {
-        let host = host.to_owned();
-        if error.is_timeout() {
-            Self::TimedOut { host, after: CONNECT_TIMEOUT }
-        } else if error.is_connect() {
-            Self::Connect { host, why: plain(error) }
-        } else {
-            Self::BrokeOff { host, why: plain(error) }
-        }
-    }
+fn timed_out(host: &str, after: Duration) -> Error {
+    let reason = Reason::TimedOut { host: host.to_owned(), seconds: after.as_secs() };
+    Error::transient(format!("{host} did not answer within {after:?}")).because(reason)
+}
 
-    /// Whether asking again can help.
-    pub fn is_transient(&self) -> bool {
-        !matches!(self, Self::Request(_) | Self::NotHttps { .. })
+/// Why no answer came. Names the host, never the path or query, which can hold secrets.
+fn failed(host: &str, error: &reqwest::Error) -> Error {
+    if error.is_timeout() {
+        return timed_out(host, CONNECT_TIMEOUT);
     }
+    let (host, why) = (host.to_owned(), plain(error));
+    if error.is_connect() {
+        let fault = network_fault(error);
+        Error::transient(format!("cannot connect to {host}: {why}"))
+            .because(Reason::Unreachable { host, fault })
+    } else {
+        Error::transient(format!("{host} broke off its answer: {why}"))
+            .because(Reason::ConnectionLost { host })
+    }
+}
+
+/// What the causes of a failed connection are, by their types.
+fn network_fault(error: &reqwest::Error) -> NetworkFault {
+    use rustls::CertificateError as Certificate;
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if let Some(lookup) = error.downcast_ref::<LookupError>() {
+            return match lookup {
+                LookupError::Unknown(_) => NetworkFault::UnknownName,
+                LookupError::Forbidden(_) => NetworkFault::ForbiddenAddress,
+            };
+        }
+        let io = error.downcast_ref::<std::io::Error>();
+        if io.is_some_and(|io| io.kind() == std::io::ErrorKind::ConnectionRefused) {
+            return NetworkFault::Refused;
+        }
+        // An error inside an io::Error is not among its sources.
+        let inner = io.and_then(|io| io.get_ref()).and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        if let Some(rustls::Error::InvalidCertificate(why)) = error.downcast_ref().or(inner) {
+            return match why {
+                Certificate::Expired | Certificate::ExpiredContext { .. } => NetworkFault::CertificateExpired,
+                Certificate::NotValidForName | Certificate::NotValidForNameContext { .. } => {
+                    NetworkFault::CertificateName
+                }
+                _ => NetworkFault::CertificateUntrusted,
+            };
+        }
+        cause = error.source();
+    }
+    NetworkFault::Other
 }
 
 /// The innermost cause, without the URL that reqwest puts in front.
@@ -306,6 +339,10 @@ fn plain(error: &reqwest::Error) -> String {
 }
 
 const USER_AGENT: &str = concat!("wandb-cred/", env!("CARGO_PKG_VERSION"));
+
+/// For an answer of which only the `Date` counts.
+const DATE_TIMEOUT: Duration = Duration::from_secs(5);
+const MAX_DATE_ANSWER: usize = 64 * 1024;
 
 /// To open a connection, TLS included. The whole request has its own deadline.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 
 use crate::api::{self, LoginMethod, LoginState};
 use crate::clock::Clock;
+use crate::error::Error;
 use crate::oidc::session::{Session, SignedOut};
 use crate::oidc::{self, Tokens};
 use crate::token::TokenHash;
@@ -53,7 +54,7 @@ impl Logins {
 
     /// Starts a sign-in, or joins the one under way. Returns as soon as it is known what the person has to
     /// do. One that is asked for with the other method replaces the one under way.
-    pub async fn start(&self, session: Arc<Session>, method: LoginMethod) -> Result<api::Login, oidc::Error> {
+    pub async fn start(&self, session: Arc<Session>, method: LoginMethod) -> Result<api::Login, Error> {
         let mut published = {
             let mut entries = self.entries.lock().expect("no holder panics");
             let profile = session.profile().to_owned();
@@ -73,7 +74,7 @@ impl Logins {
         let begun = published.wait_for(Option::is_some).await;
         match begun.ok().and_then(|login| login.clone()) {
             Some(login) => Ok(login),
-            None => Err(oidc::Error::transient("the sign-in was replaced by another one")),
+            None => Err(oidc::transient("the sign-in was replaced by another one")),
         }
     }
 
@@ -85,7 +86,7 @@ impl Logins {
     }
 
     /// Signs out, and gives up a sign-in under way.
-    pub async fn stop(&self, session: &Session) -> Result<SignedOut, oidc::Error> {
+    pub async fn stop(&self, session: &Session) -> Result<SignedOut, Error> {
         if let Some(entry) = self.entries.lock().expect("no holder panics").remove(session.profile()) {
             entry.task.abort();
         }
@@ -129,7 +130,7 @@ impl Attempt {
         }
     }
 
-    async fn device(&self) -> Result<String, oidc::Error> {
+    async fn device(&self) -> Result<String, Error> {
         let device = self.session.party.device().await?;
         let cap = device.expires_in.min(DEVICE_CAP);
         self.waiting(api::Login {
@@ -142,7 +143,7 @@ impl Attempt {
     }
 
     /// Keeps the tokens and tells it. Returns who signed in.
-    async fn finish(&self, tokens: Tokens) -> Result<String, oidc::Error> {
+    async fn finish(&self, tokens: Tokens) -> Result<String, Error> {
         let person = self.session.signed_in(tokens).await?;
         let account = person.name().to_owned();
         self.publish.send_modify(|login| {
@@ -182,9 +183,9 @@ impl Attempt {
     }
 }
 
-fn out_of_time(cap: Duration) -> oidc::Error {
+fn out_of_time(cap: Duration) -> Error {
     let minutes = cap.as_secs().div_ceil(60);
-    oidc::Error::Declined(format!("nobody signed in within {minutes} minutes; start the sign-in again"))
+    oidc::declined(format!("nobody signed in within {minutes} minutes; start the sign-in again"))
 }
 
 /// Codes that live longer are not waited for: nobody types a code in after a quarter of an hour.

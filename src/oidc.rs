@@ -17,6 +17,7 @@ use url::Url;
 use zeroize::Zeroizing;
 
 use crate::clock::Clock;
+use crate::error::{Error, Kind, Reason, Stage};
 use crate::http::Http;
 use crate::token::Secret;
 
@@ -30,7 +31,7 @@ mod wire;
 
 pub(crate) use authorize::RESERVED;
 pub use authorize::{Authorization, Flow};
-pub use error::Error;
+pub(crate) use error::{declined, misconfigured, transient, untrusted};
 use metadata::{Client, Metadata, Tokens as TokenResponse};
 pub use preset::Preset;
 use wire::Wire;
@@ -114,8 +115,10 @@ impl RelyingParty {
                 Ok(fresh)
             }
             // Yesterday's description of the same issuer is better than none.
-            Err(Error::Transient { .. }) if known.is_some() => Ok(known.expect("just seen")),
-            Err(error) => Err(error),
+            Err(error) => match known {
+                Some(known) if error.is_transient() => Ok(known),
+                _ => Err(error),
+            },
         }
     }
 
@@ -167,7 +170,7 @@ impl RelyingParty {
             if tokens.subject == subject {
                 Ok(tokens)
             } else {
-                Err(Error::Untrusted(format!(
+                Err(untrusted(format!(
                     "{} answered a refresh with an ID token of another person",
                     self.settings.issuer.as_str()
                 )))
@@ -179,7 +182,7 @@ impl RelyingParty {
     /// Takes an ID token that came by the browser itself (implicit flow, `form_post`).
     pub async fn accept(&self, id_token: &str, nonce: &Nonce) -> Result<Tokens, Error> {
         let token = serde_json::from_value(serde_json::Value::String(id_token.to_owned()))
-            .map_err(|_| Error::Untrusted("the browser brought something that is no ID token".to_owned()))?;
+            .map_err(|_| untrusted("the browser brought something that is no ID token".to_owned()))?;
         self.checked(&token, nonce).await
     }
 
@@ -187,7 +190,7 @@ impl RelyingParty {
     pub async fn device(&self) -> Result<Device, Error> {
         let metadata = self.metadata().await?;
         let endpoint = metadata.device_authorization_endpoint().ok_or_else(|| {
-            Error::Misconfigured(format!(
+            misconfigured(format!(
                 "{} offers no device sign-in; leave out --device",
                 self.settings.issuer.as_str()
             ))
@@ -236,7 +239,11 @@ impl RelyingParty {
         let issuer = self.settings.issuer.as_str();
         match answer {
             200..=299 => Ok(true),
-            status => Err(Error::Refused(format!("{issuer} answers HTTP {status} to the revocation"))),
+            status => {
+                let reason = Reason::Status { host: issuer.to_owned(), status };
+                let message = format!("{issuer} answers HTTP {status} to the revocation");
+                Err(Error::new(Stage::SignIn, Kind::Rejected, reason, message))
+            }
         }
     }
 
@@ -261,11 +268,11 @@ impl RelyingParty {
                 };
                 match tokio::task::spawn_blocking(read).await {
                     Ok(Ok(text)) => Ok(Some(Secret::new(text.trim().to_owned()))),
-                    Ok(Err(error)) => Err(Error::Misconfigured(format!(
+                    Ok(Err(error)) => Err(misconfigured(format!(
                         "cannot read client-secret-file {}: {error}",
                         path.display()
                     ))),
-                    Err(_) => Err(Error::transient("reading the client secret was cut short")),
+                    Err(_) => Err(transient("reading the client secret was cut short")),
                 }
             }
         }
@@ -277,7 +284,8 @@ impl RelyingParty {
         nonce: impl NonceVerifier + Clone,
     ) -> Result<Tokens, Error> {
         let Some(token) = response.id_token() else {
-            return Err(Error::NoIdToken(self.settings.preset.no_id_token(&self.settings)));
+            let message = self.settings.preset.no_id_token(&self.settings);
+            return Err(Error::new(Stage::SignIn, Kind::Misconfigured, Reason::NoIdToken, message));
         };
         let tokens = self.checked(token, nonce).await?;
         Ok(Tokens {
@@ -308,7 +316,7 @@ impl RelyingParty {
                     metadata = self.metadata().await?;
                 }
                 Err(why) => {
-                    return Err(Error::Untrusted(format!(
+                    return Err(untrusted(format!(
                         "the ID token from {} is not to be trusted: {why}",
                         self.settings.issuer.as_str()
                     )));
@@ -318,7 +326,7 @@ impl RelyingParty {
         if let Some(party) = claims.authorized_party()
             && party.as_str() != self.settings.client_id
         {
-            return Err(Error::Untrusted(format!(
+            return Err(untrusted(format!(
                 "the ID token from {} was issued to another client",
                 self.settings.issuer.as_str()
             )));
@@ -351,7 +359,7 @@ impl RelyingParty {
     }
 
     fn lacks(&self, what: &str) -> Error {
-        Error::Misconfigured(format!("the metadata of {} lacks {what}", self.settings.issuer.as_str()))
+        misconfigured(format!("the metadata of {} lacks {what}", self.settings.issuer.as_str()))
     }
 }
 

@@ -13,9 +13,10 @@ use url::Url;
 
 use crate::clock::Clock;
 use crate::env::Env;
+use crate::error::Stage;
 use crate::exchange::Exchange;
 use crate::http::{self, Http, Reach};
-use crate::keeper::{Demand, Keeper, Label, Policy, Stage};
+use crate::keeper::{Demand, Keeper, Label, Policy};
 use crate::oidc::session::Session;
 use crate::provider;
 use crate::token::{AccessToken, IdentityToken};
@@ -23,7 +24,6 @@ use crate::token::{AccessToken, IdentityToken};
 mod source;
 
 use source::{AccessSource, IdentitySource};
-pub(crate) use source::{explain_exchange, explain_provider};
 
 /// `[profile.NAME]`.
 #[derive(Clone, Debug, Deserialize)]
@@ -78,7 +78,7 @@ impl Config {
 
     /// Builds the keepers. A provider that cannot be built makes a profile that says why.
     pub fn build(self, name: &str, parts: &Parts, restored: Option<AccessToken>) -> (Profile, Loops) {
-        let parts = &parts.apart();
+        let parts = &parts.for_profile();
         let cx = self.context(name, parts);
         let exchange = Arc::new(Exchange::new(self.base_url.url(), parts.http.clone()));
         let provider = self.provider.build_or_explain(cx);
@@ -106,7 +106,8 @@ impl Config {
                 provider,
                 audience: self.audience,
                 profile: name.into(),
-                exchange: Arc::clone(&exchange),
+                base_url: self.base_url.url().clone(),
+                http: parts.http.clone(),
             },
             access: AccessSource::new(identity, exchange, exchanges),
         };
@@ -124,7 +125,7 @@ pub struct Parts {
 
 impl Parts {
     /// For one profile: what its servers say of our clock is no other's business.
-    fn apart(&self) -> Self {
+    fn for_profile(&self) -> Self {
         let clock = self.clock.apart();
         Self { env: self.env.clone(), http: self.http.with_clock(clock.clone()), clock }
     }
@@ -148,7 +149,7 @@ pub struct Profile {
 
 impl Profile {
     /// Tries again at once what failed: the configuration or the source may have changed.
-    pub fn look_again(&self) {
+    pub fn retry_failed(&self) {
         if self.identity.read(|snapshot| snapshot.error.is_some()) {
             self.identity.reset();
         }

@@ -4,16 +4,16 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::Deserialize;
 
 use crate::clock::Clock;
 use crate::env::Env;
-use crate::http::{self, Http};
+use crate::error::{Error, Malformed, Reason};
+use crate::http::Http;
 use crate::oidc::session::Session;
-use crate::token::{IdentityToken, Malformed, Secret};
+use crate::token::{IdentityToken, Secret};
 
 mod answer;
 pub mod auto;
@@ -56,6 +56,15 @@ pub trait Provider: Send + Sync {
     }
 }
 
+/// One attempt, whose error names the provider.
+pub async fn fetch(provider: &dyn Provider) -> Result<IdentityToken, Error> {
+    provider.fetch().await.map_err(|error| match provider.name() {
+        // Says where the mistake is already.
+        INVALID => error,
+        name => error.context(format!("provider {name}")),
+    })
+}
+
 /// What every provider may need, handed to [`Config::build`].
 #[derive(Clone)]
 pub struct Context {
@@ -73,10 +82,14 @@ impl Context {
     /// Reads a JWT that `source` gave (`source` is named in the error).
     pub fn parse(&self, raw: &str, source: impl fmt::Display) -> Result<IdentityToken, Error> {
         IdentityToken::parse_insecure(raw, self.clock.now()).map_err(|why| match why {
-            // Half-written or not yet rotated: the next look may find a good one.
-            Malformed::Empty => Error::transient(format!("{source}: {why}")),
-            Malformed::Expired { .. } => Error::Expired { message: format!("{source}: {why}"), again: true },
-            _ => Error::rejected(format!("{source}: {why}")),
+            // Not yet rotated: the next look may find a good one.
+            Malformed::Expired { at } => {
+                Error::transient(format!("{source}: {why}")).because(Reason::TokenExpired { at })
+            }
+            // Half-written.
+            Malformed::Empty => Error::transient(format!("{source}: {why}"))
+                .because(Reason::MalformedToken { how: Malformed::Empty }),
+            how => Error::rejected(format!("{source}: {how}")).because(Reason::MalformedToken { how }),
         })
     }
 
@@ -84,9 +97,10 @@ impl Context {
     pub fn require_audience(&self, kind: &str) -> Result<&str, Error> {
         self.audience.as_deref().ok_or_else(|| {
             let profile = &self.profile;
-            Error::misconfigured(format!(
+            let message = format!(
                 "provider {kind} needs to know the audience: set `audience` in [profile.{profile}] to the name of your W&B organization"
-            ))
+            );
+            Error::misconfigured(message).because(Reason::Setting { key: "audience".to_owned() })
         })
     }
 }
@@ -176,53 +190,5 @@ impl Provider for Unusable {
 
     async fn fetch(&self) -> Result<IdentityToken, Error> {
         Err(self.error.clone())
-    }
-}
-
-/// Why there is no identity token, by what to do next. Messages hold no token and no unparsed output.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum Error {
-    /// Try again: a network fault, a busy service, a file not there yet.
-    #[error("{message}")]
-    Transient { message: String, retry_after: Option<Duration> },
-    /// The token is over by our clock, as far as that is right. Try again if the source may have another by then.
-    #[error("{message}")]
-    Expired { message: String, again: bool },
-    /// A person must sign in.
-    #[error("{message}")]
-    NeedsLogin { message: String },
-    /// This credential is refused, or is none; another may help.
-    #[error("{message}")]
-    Rejected { message: String },
-    /// Nothing will change until the configuration or the source does.
-    #[error("{message}")]
-    Misconfigured { message: String },
-}
-
-impl Error {
-    pub fn transient(message: impl Into<String>) -> Self {
-        Self::Transient { message: message.into(), retry_after: None }
-    }
-
-    pub fn needs_login(message: impl Into<String>) -> Self {
-        Self::NeedsLogin { message: message.into() }
-    }
-
-    pub fn rejected(message: impl Into<String>) -> Self {
-        Self::Rejected { message: message.into() }
-    }
-
-    pub fn misconfigured(message: impl Into<String>) -> Self {
-        Self::Misconfigured { message: message.into() }
-    }
-}
-
-impl From<http::Error> for Error {
-    fn from(error: http::Error) -> Self {
-        if error.is_transient() {
-            Self::transient(error.to_string())
-        } else {
-            Self::misconfigured(error.to_string())
-        }
     }
 }

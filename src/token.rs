@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::clock::Now;
+use crate::error::Malformed;
 
 /// A value that must not be seen: no `Display`, a redacted `Debug`, zeroed when dropped.
 #[derive(Clone)]
@@ -108,11 +109,11 @@ impl IdentityToken {
             return Err(Malformed::Empty);
         }
         if raw.len() > MAX_JWT {
-            return Err(Malformed::TooLong(raw.len()));
+            return Err(Malformed::TooLong { length: raw.len(), limit: MAX_JWT });
         }
         let parts: Vec<_> = raw.split('.').collect();
         let [header, payload, signature] = parts[..] else {
-            return Err(Malformed::NotThreeParts(parts.len()));
+            return Err(Malformed::NotThreeParts { count: parts.len() });
         };
         // Not by jsonwebtoken: it refuses a header with an algorithm that it does not know, which W&B may.
         let header: Header = decode(header)?;
@@ -288,32 +289,6 @@ impl fmt::Display for TokenHash {
     }
 }
 
-/// Why a text is not a usable identity token. No variant carries any of the text.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Malformed {
-    /// The source gave nothing, or white space.
-    #[error("it is empty")]
-    Empty,
-    /// Longer than any server takes in a form field.
-    #[error("it is {0} bytes long, over the limit of {MAX_JWT}")]
-    TooLong(usize),
-    /// Not `header.payload.signature`: an opaque token, an error page, or a half-written file.
-    #[error("it is not a JWT: {0} dot-separated parts where a JWT has 3")]
-    NotThreeParts(usize),
-    /// Three parts, but not base64url of JSON.
-    #[error("it has the three parts of a JWT but they are not base64url of JSON")]
-    NotDecodable,
-    /// `alg` is `none`, or there is no signature.
-    #[error("the JWT is unsigned, which no server takes")]
-    Unsigned,
-    /// No `exp`, or one that is no time.
-    #[error("the JWT has no usable `exp` claim")]
-    NoExpiry,
-    /// Already over when it came.
-    #[error("the JWT expired at {at}")]
-    Expired { at: Timestamp },
-}
-
 fn decode<T: serde::de::DeserializeOwned>(part: &str) -> Result<T, Malformed> {
     use base64::Engine as _;
     let json = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(part);
@@ -382,14 +357,14 @@ mod tests {
     fn each_malformed_text_is_told_apart() {
         let parse = |raw: &str| IdentityToken::parse_insecure(raw, now()).expect_err("malformed");
         assert_eq!(parse(" \n"), Malformed::Empty);
-        assert_eq!(parse("opaque"), Malformed::NotThreeParts(1));
+        assert_eq!(parse("opaque"), Malformed::NotThreeParts { count: 1 });
         assert_eq!(parse("a.b.c"), Malformed::NotDecodable);
         assert_eq!(parse("eyJhbGciOiJub25lIn0.e30.c2ln"), Malformed::Unsigned);
         assert_eq!(parse("eyJhbGciOiJSUzI1NiJ9.e30."), Malformed::Unsigned);
         assert_eq!(parse(&jwt("{}")), Malformed::NoExpiry);
         assert_eq!(parse(&jwt(r#"{"exp":1e300}"#)), Malformed::NoExpiry);
         assert!(matches!(parse(&jwt(r#"{"exp":1}"#)), Malformed::Expired { .. }));
-        assert!(matches!(parse(&"x".repeat(MAX_JWT + 1)), Malformed::TooLong(_)));
+        assert!(matches!(parse(&"x".repeat(MAX_JWT + 1)), Malformed::TooLong { .. }));
     }
 
     #[test]

@@ -21,8 +21,9 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 use wandb_cred::clock::Clock;
 use wandb_cred::env::Env;
+use wandb_cred::error::Kind;
 use wandb_cred::http::Http;
-use wandb_cred::provider::{Config, Context, Error};
+use wandb_cred::provider::{Config, Context};
 use wandb_cred::token::Expires as _;
 
 #[derive(Deserialize)]
@@ -172,16 +173,13 @@ async fn run(case: Case) -> Result<(), String> {
     let (class, message, retry_after, renewal) = match &outcome {
         Ok(token) => (Class::Token, String::new(), None, Some(token.renewal())),
         Err(error) => {
-            let (class, retry_after) = match error {
-                Error::Transient { retry_after, .. } => (Class::Transient, *retry_after),
-                // As the keeper takes them.
-                Error::Expired { again: true, .. } => (Class::Transient, None),
-                Error::Expired { again: false, .. } => (Class::Misconfigured, None),
-                Error::NeedsLogin { .. } => (Class::NeedsLogin, None),
-                Error::Rejected { .. } => (Class::Rejected, None),
-                Error::Misconfigured { .. } => (Class::Misconfigured, None),
+            let class = match error.kind {
+                Kind::NeedsLogin => Class::NeedsLogin,
+                Kind::Rejected => Class::Rejected,
+                Kind::Misconfigured => Class::Misconfigured,
+                Kind::Transient | Kind::TooShort | Kind::TooSoon => Class::Transient,
             };
-            (class, error.to_string(), retry_after, None)
+            (class, error.to_string(), error.retry_after, None)
         }
     };
     let mut wrong = Vec::new();

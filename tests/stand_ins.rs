@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use wandb_cred::clock::Clock;
 use wandb_cred::env::Env;
+use wandb_cred::error::{Error, Kind};
 use wandb_cred::http::Http;
-use wandb_cred::provider::{Config, Context, Error};
+use wandb_cred::provider::{Config, Context};
 use wandb_cred::token::{Claims, IdentityToken};
 
 #[tokio::test]
@@ -27,7 +28,7 @@ async fn spiffe_gets_the_svid_that_py_spiffe_gets() {
         assert_eq!(token.claims().aud, ["acme"]);
     }
     let stranger = fetch("spiffe", "spiffe-id = \"spiffe://example.org/other\"", &env).await;
-    assert!(matches!(stranger, Err(Error::Transient { .. })), "{stranger:?}");
+    assert!(matches!(stranger, Err(Error { kind: Kind::Transient, .. })), "{stranger:?}");
 }
 
 #[tokio::test]
@@ -41,7 +42,7 @@ async fn spiffe_chooses_by_hint_among_several() {
     let external = sub("hint = \"external\"").await.expect("by hint");
     assert_eq!(external.as_deref(), Some("spiffe://example.org/batch"));
     let none = sub("hint = \"gone\"").await;
-    assert!(matches!(none, Err(Error::Misconfigured { .. })), "{none:?}");
+    assert!(matches!(none, Err(Error { kind: Kind::Misconfigured, .. })), "{none:?}");
 }
 
 #[tokio::test]
@@ -103,7 +104,7 @@ async fn kubernetes_asks_for_a_token_as_the_official_client_does() {
         let error = ask(more).await.expect_err(more);
         assert_eq!(class_of(&error), class, "{error}");
         assert!(error.to_string().contains(says), "{error}");
-        if let Error::Transient { retry_after, .. } = error {
+        if let Error { kind: Kind::Transient, retry_after, .. } = error {
             assert_eq!(retry_after, Some(Duration::from_secs(7)));
         }
     }
@@ -286,12 +287,11 @@ async fn fetch(kind: &str, config: &str, env: &[(&str, &str)]) -> Result<Identit
 }
 
 fn class_of(error: &Error) -> &'static str {
-    match error {
-        Error::Transient { .. } => "transient",
-        Error::NeedsLogin { .. } => "needs-login",
-        Error::Rejected { .. } => "rejected",
-        Error::Misconfigured { .. } => "misconfigured",
-        Error::Expired { .. } => "expired",
+    match error.kind {
+        Kind::NeedsLogin => "needs-login",
+        Kind::Rejected => "rejected",
+        Kind::Misconfigured => "misconfigured",
+        Kind::Transient | Kind::TooShort | Kind::TooSoon => "transient",
     }
 }
 

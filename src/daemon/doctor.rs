@@ -6,13 +6,14 @@ use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::{CONFIG, Source};
+use super::Source;
 use crate::api;
 use crate::client::{self, Client, encode};
 use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::doctor::{self, Case, Report, Step, machine, sdk};
 use crate::env::Env;
+use crate::error::Exit;
 use crate::exchange::Exchange;
 use crate::http::Http;
 use crate::paths::Places;
@@ -55,7 +56,12 @@ fn examine(args: &Args, env: &Env) -> (api::Doctor, String) {
     let places = match super::places(&args.source) {
         Ok(places) => places,
         Err(error) => {
-            report.fail(Step::Configuration, CONFIG, format!("{error:#}"), "set HOME, and absolute paths");
+            report.fail(
+                Step::Configuration,
+                Exit::Configuration,
+                format!("{error:#}"),
+                "set HOME, and absolute paths",
+            );
             return stop(report);
         }
     };
@@ -96,7 +102,12 @@ fn examine(args: &Args, env: &Env) -> (api::Doctor, String) {
         None => match alone(&name, profile, env) {
             Ok(findings) => report.append(findings),
             Err(error) => {
-                report.fail(Step::Provider, CONFIG, format!("{error:#}"), "free some memory and threads");
+                report.fail(
+                    Step::Provider,
+                    Exit::Configuration,
+                    format!("{error:#}"),
+                    "free some memory and threads",
+                );
             }
         },
     }
@@ -112,7 +123,7 @@ fn choose(
     let file = config.path.as_deref().unwrap_or(&places.config).display();
     let known = || config.names().collect::<Vec<_>>().join(", ");
     let mut bad = |found: String, remedy: String| {
-        report.fail(Step::Configuration, CONFIG, found, remedy);
+        report.fail(Step::Configuration, Exit::Configuration, found, remedy);
         None
     };
     let Some(name) = wanted.or(config.default_profile()) else {
@@ -153,11 +164,11 @@ fn wrong(error: &config::Error, report: &mut Report) {
         config::Error::BaseUrlVariable { .. } => "export WANDB_BASE_URL=https://api.wandb.ai",
         config::Error::Loose { path, .. } => {
             let remedy = format!("chmod go-w {}", path.display());
-            return report.fail(Step::Configuration, CONFIG, error.to_string(), remedy);
+            return report.fail(Step::Configuration, Exit::Configuration, error.to_string(), remedy);
         }
         _ => "give the file back to this user, readable",
     };
-    report.fail(Step::Configuration, CONFIG, error.to_string(), remedy);
+    report.fail(Step::Configuration, Exit::Configuration, error.to_string(), remedy);
 }
 
 /// What the daemon finds. `None` where it cannot be asked, which is then told.

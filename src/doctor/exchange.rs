@@ -8,9 +8,9 @@ use serde_json::Value;
 use zeroize::Zeroizing;
 
 use super::report::{Report, Step, span};
-use super::{CONFIGURATION, Case, NEEDS_LOGIN, Source, TRY_LATER};
+use super::{Case, Source};
+use crate::error::{Cause, Error, Exit, Reason};
 use crate::http::Reach;
-use crate::keeper::{Error, Kind};
 use crate::redact::redact;
 use crate::token::{AccessToken, Expires as _, IdentityToken};
 
@@ -58,16 +58,8 @@ pub(super) async fn examine(
 
 fn refused(case: &Case<'_>, source: &Source, token: &IdentityToken, error: &Error, report: &mut Report) {
     let said = &*error.message;
-    let words = said.to_ascii_lowercase();
-    let again =
-        (words.contains("jti") && words.contains("already")) || words.contains("takes each only once");
-    let exit = match error.kind {
-        Kind::NeedsLogin => NEEDS_LOGIN,
-        Kind::Rejected if again => TRY_LATER,
-        Kind::Rejected | Kind::Misconfigured => CONFIGURATION,
-        Kind::Transient | Kind::TooShort { .. } | Kind::TooSoon => TRY_LATER,
-    };
-    if again && source.is_alone() && HOLDS_ONE.contains(&source.chosen().unwrap_or(case.provider)) {
+    let replayed = error.reason == Reason::Replayed;
+    if replayed && source.is_alone() && HOLDS_ONE.contains(&source.chosen().unwrap_or(case.provider)) {
         // Whoever asked before (an SDK, a daemon, this doctor) got its token: the path is good.
         let remedy = "nothing is wrong with the path; a daemon keeps the access token that the first exchange gave, and \
                       needs a new JWT only for the next: let the source write one";
@@ -78,10 +70,11 @@ fn refused(case: &Case<'_>, source: &Source, token: &IdentityToken, error: &Erro
         );
         return;
     }
+    let exit = if replayed { Exit::TryLater } else { error.into() };
     let remedy =
         match report.failed(&[Step::Issuer, Step::Signature, Step::Subject, Step::Lifetime, Step::Clock]) {
-            Some(step) => format!("mend `{step}` first, above"),
-            None => remedy(case, token, &words, again),
+            Some(step) => format!("fix `{step}` first, above"),
+            None => remedy(case, token, &error.reason),
         };
     report.fail(Step::Exchange, exit, said, remedy);
 }
@@ -89,68 +82,62 @@ fn refused(case: &Case<'_>, source: &Source, token: &IdentityToken, error: &Erro
 /// Sources that give the same JWT until somebody else writes another.
 const HOLDS_ONE: [&str; 6] = ["file", "env", "gitlab", "circleci", "wandb-sso", "kubernetes"];
 
-/// What the server's words mean. They are those of Ory fosite and of W&B, and no contract: the last case names all
-/// that is compared.
-fn remedy(case: &Case<'_>, token: &IdentityToken, words: &str, again: bool) -> String {
-    let has = |any: &[&str]| any.iter().any(|word| words.contains(word));
+/// What helps against this refusal. Where its cause is not known, all that W&B compares is named.
+fn remedy(case: &Case<'_>, token: &IdentityToken, reason: &Reason) -> String {
     let claims = token.claims();
     let issuer = claims.iss.as_deref().unwrap_or_default();
     let subject = claims.subject().unwrap_or_default();
     let audience = claims.aud.join("\", \"");
-    if again {
-        return "the source gives the same JWT twice: let it make a new one at each call (turn its own cache off)".into();
-    }
-    if has(&["no token endpoint"]) {
-        return format!(
-            "set base-url in [profile.{}] to the API's address; a Self-Managed server may be too old for identity \
-             federation",
-            case.profile
-        );
-    }
-    if has(&["licen", "not enabled", "unauthorized_client", "unsupported_grant", "grant type"]) {
-        return "identity federation is off on this server: it needs an Enterprise licence (W&B support)"
-            .into();
-    }
-    if has(&["issuer"]) {
-        return format!(
+    let cause = match reason {
+        Reason::Replayed => {
+            return "the source gives the same JWT twice: let it make a new one at each call (turn its own cache off)"
+                .into();
+        }
+        Reason::NoTokenEndpoint { .. } => {
+            return format!(
+                "set base-url in [profile.{}] to the API's address; a Self-Managed server may be too old for identity \
+                 federation",
+                case.profile
+            );
+        }
+        Reason::Refused { cause, .. } => *cause,
+        _ => {
+            return "W&B or a proxy before it cannot answer now: try again (https://status.wandb.com)".into();
+        }
+    };
+    match cause {
+        Some(Cause::FederationOff) => {
+            "identity federation is off on this server: it needs an Enterprise licence (W&B support)".into()
+        }
+        Some(Cause::Issuer) => format!(
             "an admin of the W&B organization adds it: Settings > Authentication > Set up JWT Issuer, exactly {issuer:?}"
-        );
-    }
-    if has(&["audience", "'aud'"]) {
-        return format!(
+        ),
+        Some(Cause::Audience) => format!(
             "W&B expects the organization's name in `aud`, and the JWT says \"{audience}\": set `audience` in \
              [profile.{}] to the name as W&B spells it (Self-Managed: FEDERATED_AUTH_AUDIENCES)",
             case.profile
-        );
-    }
-    if has(&["expired", "'exp'", "not yet valid", "'nbf'", "'iat'"]) {
-        return "W&B's clock says that the JWT is over or not yet valid: compare the step `clock`, or ask the source for a \
-                longer life"
-            .into();
-    }
-    if has(&["signature", "integrity", "no key", "jwk", "verify"]) {
-        return format!(
+        ),
+        Some(Cause::Time) => {
+            "W&B's clock says that the JWT is over or not yet valid: compare the step `clock`, or ask the source for a \
+             longer life"
+                .into()
+        }
+        Some(Cause::Signature) => format!(
             "W&B must reach {issuer}/.well-known/openid-configuration and its keys: is a firewall between?"
-        );
-    }
-    if has(&["subject", "user", "account", "'sub'", "email"]) {
-        return format!(
+        ),
+        Some(Cause::Subject) => format!(
             "W&B knows nobody by {subject:?}: invite the person with that email, or make a service account with exactly \
              that Subject (Settings > Service accounts)"
-        );
-    }
-    if has(&["format", "malformed"]) {
-        return "W&B cannot read the JWT: has the issuer encrypted it, or is its algorithm an unusual one?"
-            .into();
-    }
-    if has(&["invalid_grant", "refused"]) {
-        return format!(
+        ),
+        Some(Cause::Format) => {
+            "W&B cannot read the JWT: has the issuer encrypted it, or is its algorithm an unusual one?".into()
+        }
+        None => format!(
             "one of these differs from what W&B has: issuer {issuer:?} (Settings > Authentication), audience \
              \"{audience}\" (the organization's name), subject {subject:?} (a user's email, or a service account's \
              Subject). An admin sees them in the organization's settings"
-        );
+        ),
     }
-    "W&B or a proxy before it cannot answer now: try again (https://status.wandb.com)".into()
 }
 
 /// Who are we, to W&B?
@@ -170,7 +157,7 @@ async fn call(case: &Case<'_>, access: &AccessToken, report: &mut Report) {
         Err(error) => {
             return report.fail(
                 Step::ApiCall,
-                TRY_LATER,
+                Exit::TryLater,
                 error.to_string(),
                 "the exchange went well a moment ago: try again",
             );
@@ -188,17 +175,17 @@ async fn call(case: &Case<'_>, access: &AccessToken, report: &mut Report) {
             let said = value["errors"][0]["message"].as_str().map_or(String::new(), |said| format!(": {}", redact(said, 200)));
             let remedy = "the token is good but stands for nobody: is the user or service account active, and in the \
                           organization?";
-            report.fail(Step::ApiCall, CONFIGURATION, format!("W&B answers without a user{said}"), remedy);
+            report.fail(Step::ApiCall, Exit::Configuration, format!("W&B answers without a user{said}"), remedy);
         }
         401 | 403 => report.fail(
             Step::ApiCall,
-            CONFIGURATION,
+            Exit::Configuration,
             format!("W&B refuses the access token that it gave itself (status {})", answer.status),
             "does a proxy strip the Authorization header? Was the token revoked: wandb-cred refresh. Else ask W&B support",
         ),
         status => report.fail(
             Step::ApiCall,
-            TRY_LATER,
+            Exit::TryLater,
             format!("W&B answers an authenticated question with status {status}"),
             "try again (https://status.wandb.com)",
         ),

@@ -1,8 +1,8 @@
 //! The identity source and its JWT: is there one, is it one, how long does it live, what will W&B see in it.
 
 use super::report::{Report, Step, span};
-use super::{CONFIGURATION, Case, NEEDS_LOGIN, Source, TRY_LATER, subject};
-use crate::keeper::{Error, Kind};
+use super::{Case, Source, subject};
+use crate::error::{Error, Exit, Kind, Malformed, Reason};
 use crate::token::{Expires as _, IdentityToken};
 
 /// Asks the source once, and says what that tells of it.
@@ -23,26 +23,20 @@ pub(super) async fn fetch(case: &Case<'_>, source: &Source, report: &mut Report)
         }
         Err(error) => error,
     };
-    let step = step_of(&error.message);
-    let exit = match error.kind {
-        Kind::NeedsLogin => NEEDS_LOGIN,
-        Kind::Rejected | Kind::Misconfigured => CONFIGURATION,
-        Kind::Transient | Kind::TooShort { .. } | Kind::TooSoon => TRY_LATER,
-    };
-    let remedy = match step {
-        Step::Jwt => not_a_jwt(&error.message),
-        Step::Lifetime => {
-            "have the source write a new token before the old one ends; if the token is new, this \
-                           machine's clock is wrong"
+    let step = step_of(&error.reason);
+    let remedy = match &error.reason {
+        Reason::MalformedToken { how } => not_a_jwt(how).to_owned(),
+        Reason::TokenExpired { .. } => {
+            "have the source write a new token before the old one ends; if the token is new, this machine's clock is wrong"
                 .to_owned()
         }
-        Step::Audience => for_audience(case),
+        Reason::AudienceMismatch { .. } => for_audience(case),
         _ => hint(source.chosen().unwrap_or(case.provider), &error),
     };
     if step != Step::Provider {
         report.ok(Step::Provider, "the source answers");
     }
-    report.fail(step, exit, &*error.message, remedy);
+    report.fail(step, Exit::from(&error), &*error.message, remedy);
     let rest: Vec<Step> = AFTER.iter().copied().filter(|other| *other != step).collect();
     report.skip(&rest, "needs an identity token");
     None
@@ -112,7 +106,7 @@ fn lifetime(case: &Case<'_>, token: &IdentityToken, report: &mut Report) {
         found = format!("not valid before {} from now (`nbf`)", span(early));
         report.fail(
             Step::Lifetime,
-            TRY_LATER,
+            Exit::TryLater,
             found,
             "this machine's clock is behind, or the issuer's is ahead: compare the step `clock`",
         );
@@ -137,13 +131,13 @@ fn audience(case: &Case<'_>, token: &IdentityToken, report: &mut Report) {
     match case.audience {
         _ if given.is_empty() => {
             let found = "the JWT has no `aud`, and W&B expects your organization's name there";
-            report.fail(Step::Audience, CONFIGURATION, found, for_audience(case));
+            report.fail(Step::Audience, Exit::Configuration, found, for_audience(case));
         }
         Some(wanted) if !given.iter().any(|aud| aud == wanted) => {
             let near = given.iter().any(|aud| aud.trim().eq_ignore_ascii_case(wanted.trim()));
             let why = if near { " (case and white space count)" } else { "" };
             let found = format!("`aud` is {shown}, where the profile expects {wanted:?}{why}");
-            report.fail(Step::Audience, CONFIGURATION, found, for_audience(case));
+            report.fail(Step::Audience, Exit::Configuration, found, for_audience(case));
         }
         Some(_) => report.ok(Step::Audience, format!("`aud` is {shown}, as the profile expects")),
         None => report.ok(
@@ -177,42 +171,30 @@ fn for_audience(case: &Case<'_>) -> String {
     )
 }
 
-/// What an identity error is about: the message is all that crosses from a provider.
-fn step_of(message: &str) -> Step {
-    let has = |words: &[&str]| words.iter().any(|word| message.contains(word));
-    if has(&["gave a JWT for the audience", "but [profile."]) {
-        Step::Audience
-    } else if has(&["the JWT expired at"]) {
-        Step::Lifetime
-    } else if has(&[
-        ": it is empty",
-        ": it is not a JWT",
-        "has the three parts of a JWT",
-        "the JWT is unsigned",
-        "no usable `exp`",
-        "bytes long, over the limit",
-    ]) {
-        Step::Jwt
-    } else {
-        Step::Provider
+/// The step that an identity error is about.
+fn step_of(reason: &Reason) -> Step {
+    match reason {
+        Reason::AudienceMismatch { .. } => Step::Audience,
+        Reason::TokenExpired { .. } => Step::Lifetime,
+        Reason::MalformedToken { .. } => Step::Jwt,
+        _ => Step::Provider,
     }
 }
 
-fn not_a_jwt(message: &str) -> String {
-    if message.contains("5 dot-separated") {
-        "this is an encrypted JWT (JWE); have the issuer sign only".to_owned()
-    } else if message.contains("unsigned") {
-        "have the issuer sign with RS256 or ES256".to_owned()
-    } else if message.contains("is empty") {
-        "look at what writes it: the write may be under way, or have failed".to_owned()
-    } else {
-        "the source must give the JWT alone: an ID token, or an access token in JWT form, no opaque token, no JSON \
-         around it"
-            .to_owned()
+fn not_a_jwt(how: &Malformed) -> &'static str {
+    match how {
+        // RFC 7516, section 3: a JWE has five parts.
+        Malformed::NotThreeParts { count: 5 } => "this is an encrypted JWT (JWE); have the issuer sign only",
+        Malformed::Unsigned => "have the issuer sign with RS256 or ES256",
+        Malformed::Empty => "look at what writes it: the write may be under way, or have failed",
+        _ => {
+            "the source must give the JWT alone: an ID token, or an access token in JWT form, no opaque token, no JSON \
+             around it"
+        }
     }
 }
 
-/// Where to mend the source, by its kind.
+/// Where to fix the source, by its kind.
 fn hint(kind: &str, error: &Error) -> String {
     let own = match kind {
         "file" => "look at the file and at what writes it: ls -l on its path",
@@ -246,8 +228,8 @@ fn hint(kind: &str, error: &Error) -> String {
              secrets; Auth0: Applications; Keycloak: Clients > Credentials)"
         }
         "oidc" => "sign in: wandb-cred login",
-        "auto" => "see what is offered here: wandb-credd detect",
-        _ => "mend the profile's table: wandb-cred check",
+        "auto" => "see what is offered here: wandb-cred init",
+        _ => "fix the profile's table: wandb-cred check",
     };
     match error.kind {
         Kind::Transient => format!("may pass by itself; if not: {own}"),
@@ -267,23 +249,10 @@ const SOON: i64 = 1800;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::token::Malformed;
 
-    /// The step is read from words that `token` writes: they must not drift apart.
     #[test]
-    fn every_malformed_token_is_told_at_its_step() {
-        let at = "2030-01-01T00:00:00Z".parse().expect("a time");
-        for (why, step) in [
-            (Malformed::Empty, Step::Jwt),
-            (Malformed::TooLong(1), Step::Jwt),
-            (Malformed::NotThreeParts(5), Step::Jwt),
-            (Malformed::NotDecodable, Step::Jwt),
-            (Malformed::Unsigned, Step::Jwt),
-            (Malformed::NoExpiry, Step::Jwt),
-            (Malformed::Expired { at }, Step::Lifetime),
-        ] {
-            assert_eq!(step_of(&format!("provider file: /x: {why}")), step, "{why}");
-        }
-        assert_eq!(step_of("provider file: cannot read /x"), Step::Provider);
+    fn an_encrypted_jwt_is_told_from_other_text() {
+        assert!(not_a_jwt(&Malformed::NotThreeParts { count: 5 }).contains("JWE"));
+        assert!(not_a_jwt(&Malformed::NotThreeParts { count: 1 }).contains("opaque"));
     }
 }

@@ -8,8 +8,9 @@ use reqwest::Method;
 use serde_json::Value;
 use url::Url;
 
+use super::Case;
 use super::report::{Report, Step};
-use super::{CONFIGURATION, Case, TRY_LATER};
+use crate::error::Exit;
 use crate::http::{self, Answer, Reach};
 use crate::token::IdentityToken;
 
@@ -39,13 +40,13 @@ pub(super) async fn examine(case: &Case<'_>, token: &IdentityToken) -> Look {
 
 struct Trouble {
     step: Step,
-    exit: u8,
+    exit: Exit,
     found: String,
     remedy: String,
 }
 
 fn trouble(step: Step, found: impl Into<String>, remedy: impl Into<String>) -> Trouble {
-    Trouble { step, exit: CONFIGURATION, found: found.into(), remedy: remedy.into() }
+    Trouble { step, exit: Exit::Configuration, found: found.into(), remedy: remedy.into() }
 }
 
 async fn walk(case: &Case<'_>, token: &IdentityToken, look: &mut Look) -> Result<(), Trouble> {
@@ -159,7 +160,7 @@ async fn get(case: &Case<'_>, step: Step, url: &str) -> Result<Answer, Trouble> 
     let answer = case.http.send(Reach::Network, request, TIMEOUT, MAX_DOCUMENT).await.map_err(|error| {
         let remedy =
             "W&B must reach it too: is it public, and its certificate good? Behind a proxy, set HTTPS_PROXY";
-        Trouble { step, exit: TRY_LATER, found: format!("{url}: {error}"), remedy: remedy.into() }
+        Trouble { step, exit: Exit::TryLater, found: format!("{url}: {error}"), remedy: remedy.into() }
     })?;
     let what = if step == Step::Issuer { "discovery document" } else { "key set" };
     let found = format!("{url} answers with status {}, not with the {what}", answer.status);
@@ -172,7 +173,7 @@ async fn get(case: &Case<'_>, step: Step, url: &str) -> Result<Answer, Trouble> 
              system:service-account-issuer-discovery to the group system:unauthenticated)",
         )),
         408 | 429 | 500..=599 => Err(Trouble {
-            exit: TRY_LATER,
+            exit: Exit::TryLater,
             ..trouble(step, found, "try again; W&B needs it at every exchange")
         }),
         300..=399 => Err(trouble(step, found, "name the issuer by the URL that answers without a redirect")),

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::report::{Report, Step};
-use super::{CONFIGURATION, UNAVAILABLE};
 use crate::api;
 use crate::client::{self, Client};
 use crate::env::Env;
+use crate::error::Exit;
 use crate::paths::{self, Places};
 
 /// The folders that hold the socket and the SDK files.
@@ -19,7 +19,12 @@ pub fn folders(places: &Places, profile: Option<&str>, report: &mut Report) {
             "the socket's path has {length} bytes, over the limit of {LONGEST_SOCKET}: {}",
             places.socket.display()
         );
-        return report.fail(Step::Folders, CONFIGURATION, found, "set WANDB_CRED_SOCKET to a shorter path");
+        return report.fail(
+            Step::Folders,
+            Exit::Configuration,
+            found,
+            "set WANDB_CRED_SOCKET to a shorter path",
+        );
     }
     let mut dirs = vec![places.runtime.clone()];
     if let Some(profile) = profile {
@@ -35,7 +40,12 @@ pub fn folders(places: &Places, profile: Option<&str>, report: &mut Report) {
                 let said = error.to_string();
                 let (found, remedy) =
                     said.split_once("; ").unwrap_or((&said, "give the folder back to its owner"));
-                return report.fail(Step::Folders, CONFIGURATION, found, remedy.trim_start_matches("run: "));
+                return report.fail(
+                    Step::Folders,
+                    Exit::Configuration,
+                    found,
+                    remedy.trim_start_matches("run: "),
+                );
             }
         }
     }
@@ -65,7 +75,7 @@ pub fn daemon(client: &Client, places: &Places, report: &mut Report) -> Option<a
         client::Error::Denied { .. } => {
             report.fail(
                 Step::Daemon,
-                UNAVAILABLE,
+                Exit::Unavailable,
                 said,
                 "unset WANDB_CRED_SOCKET, or point it to a daemon of this user",
             );
@@ -73,7 +83,7 @@ pub fn daemon(client: &Client, places: &Places, report: &mut Report) -> Option<a
         client::Error::TimedOut { .. } | client::Error::BrokeOff { .. } => {
             report.fail(
                 Step::Daemon,
-                UNAVAILABLE,
+                Exit::Unavailable,
                 said,
                 "restart it: systemctl --user restart wandb-cred.service, or kill it",
             );
@@ -81,7 +91,7 @@ pub fn daemon(client: &Client, places: &Places, report: &mut Report) -> Option<a
         client::Error::Malformed { .. } | client::Error::Io { .. } | client::Error::Problem(_) => {
             report.fail(
                 Step::Daemon,
-                UNAVAILABLE,
+                Exit::Unavailable,
                 said,
                 "is it a wandb-credd, and of this version? Restart it",
             );
@@ -149,7 +159,7 @@ pub fn service(env: &Env, answers: bool, report: &mut Report) {
     let program = text.lines().find_map(|line| line.strip_prefix("ExecStart=")).and_then(program);
     if let Some(program) = program.filter(|program| !Path::new(program).is_file()) {
         let found = format!("{} starts {program}, which is not there", unit.display());
-        return report.fail(Step::Service, CONFIGURATION, found, "wandb-cred service install");
+        return report.fail(Step::Service, Exit::Configuration, found, "wandb-cred service install");
     }
     let ask = |verb: &str, unit: &str| {
         let output = std::process::Command::new("systemctl")
@@ -168,7 +178,7 @@ pub fn service(env: &Env, answers: bool, report: &mut Report) {
                       wandb-cred.socket wandb-cred.service && systemctl --user restart wandb-cred.socket";
         return report.fail(
             Step::Service,
-            UNAVAILABLE,
+            Exit::Unavailable,
             format!("socket {socket}, service {service}"),
             remedy,
         );
@@ -177,7 +187,7 @@ pub fn service(env: &Env, answers: bool, report: &mut Report) {
         let found = format!("installed, but its socket is {socket}");
         return report.fail(
             Step::Service,
-            UNAVAILABLE,
+            Exit::Unavailable,
             found,
             "systemctl --user enable --now wandb-cred.socket",
         );

@@ -6,10 +6,11 @@ use reqwest::Method;
 use reqwest::header::{CONTENT_TYPE, LOCATION};
 use url::Url;
 
+use super::Case;
 use super::issuer::Look;
 use super::report::{Report, Step, span};
-use super::{CONFIGURATION, Case, TRY_LATER};
-use crate::http::{self, Answer, Reach};
+use crate::error::{Error, Exit, NetworkFault, Reason};
+use crate::http::{Answer, Reach};
 
 /// Says which proxy variable carries requests to W&B, without the user and password that it may hold.
 pub(super) fn proxy(case: &Case<'_>, report: &mut Report) {
@@ -57,7 +58,7 @@ pub(super) async fn server(case: &Case<'_>) -> Look {
     if let Some(right) = right_address(case.base_url.url()) {
         report.fail(
             Step::Server,
-            CONFIGURATION,
+            Exit::Configuration,
             format!("{base} is the address of a page, not of the API"),
             format!("set base-url = \"{right}\" in [profile.{}]", case.profile),
         );
@@ -103,17 +104,17 @@ fn judge(case: &Case<'_>, answer: &Answer, report: &mut Report) {
                 .map_or_else(String::new, |url| format!(" to {}", url.origin().ascii_serialization()));
             let found =
                 format!("{base} redirects{to} (status {}), and redirects are never followed", answer.status);
-            report.fail(Step::Server, CONFIGURATION, found, wrong);
+            report.fail(Step::Server, Exit::Configuration, found, wrong);
         }
         407 => report.fail(
             Step::Server,
-            CONFIGURATION,
+            Exit::Configuration,
             "the proxy asks for a user and password (status 407)",
             "put them into the proxy's URL, or let requests to W&B pass it by with NO_PROXY",
         ),
         408 | 429 | 500..=599 => report.fail(
             Step::Server,
-            TRY_LATER,
+            Exit::TryLater,
             format!("{base} answers with status {}", answer.status),
             "W&B, or a proxy before it, cannot answer now: try again (https://status.wandb.com)",
         ),
@@ -122,7 +123,7 @@ fn judge(case: &Case<'_>, answer: &Answer, report: &mut Report) {
             let kind = if kind.is_empty() { "nothing" } else { kind };
             report.fail(
                 Step::Server,
-                CONFIGURATION,
+                Exit::Configuration,
                 format!("{base} answers /graphql with status {status} and {kind}: no W&B API"),
                 wrong,
             );
@@ -131,44 +132,44 @@ fn judge(case: &Case<'_>, answer: &Answer, report: &mut Report) {
 }
 
 /// Why there is no answer, and what helps.
-fn unreachable(case: &Case<'_>, error: &http::Error) -> (u8, String) {
-    let why = error.to_string();
-    let has = |words: &[&str]| words.iter().any(|word| why.contains(word));
+fn unreachable(case: &Case<'_>, error: &Error) -> (Exit, String) {
     let through = in_force(case).map_or(String::new(), |(name, _)| {
         format!("; {name} is in force: if the proxy is wrong for this host, add it to NO_PROXY")
     });
-    if has(&["certificate has expired", "Expired", "expired"]) {
-        return (
-            CONFIGURATION,
-            "the server's certificate is over, or this machine's clock is wrong: date -u".to_owned(),
-        );
-    }
-    if has(&["NotValidForName", "not valid for name"]) {
-        return (
-            CONFIGURATION,
-            format!("the certificate is for another host: is `base-url` right?{through}"),
-        );
-    }
-    if has(&["certificate", "UnknownIssuer", "CaUsedAsEndEntity"]) {
-        let remedy = "the certificate is signed by an authority that this machine does not trust (a company's proxy, a \
-                      private CA): add it to the system's store (update-ca-certificates), or name it in SSL_CERT_FILE";
-        return (CONFIGURATION, format!("{remedy}{through}"));
-    }
-    if has(&["lookup address", "dns error", "Name or service", "nodename"]) {
-        return (
-            TRY_LATER,
-            format!("the name is not known: is `base-url` spelt right, is there a network?{through}"),
-        );
-    }
-    if has(&["refused"]) {
-        return (TRY_LATER, format!("nothing listens there: is `base-url` right, port included?{through}"));
-    }
-    (
-        TRY_LATER,
-        format!(
-            "is there a network, and does a firewall let https out? Set HTTPS_PROXY where one is needed{through}"
+    let fault = match &error.reason {
+        Reason::Unreachable { fault, .. } => *fault,
+        _ => NetworkFault::Other,
+    };
+    match fault {
+        NetworkFault::CertificateExpired => (
+            Exit::Configuration,
+            "the server's certificate has expired, or this machine's clock is wrong: date -u".to_owned(),
         ),
-    )
+        NetworkFault::CertificateName => (
+            Exit::Configuration,
+            format!("the certificate is for another host: is `base-url` right?{through}"),
+        ),
+        NetworkFault::CertificateUntrusted => (
+            Exit::Configuration,
+            format!(
+                "the certificate is signed by an authority that this machine does not trust (a company's proxy, a \
+                 private CA): add it to the system's store (update-ca-certificates), or name it in SSL_CERT_FILE{through}"
+            ),
+        ),
+        NetworkFault::UnknownName => (
+            Exit::TryLater,
+            format!("the name is not known: is `base-url` spelled right, is there a network?{through}"),
+        ),
+        NetworkFault::Refused => {
+            (Exit::TryLater, format!("nothing listens there: is `base-url` right, port included?{through}"))
+        }
+        NetworkFault::ForbiddenAddress | NetworkFault::Other => (
+            Exit::TryLater,
+            format!(
+                "is there a network, and does a firewall let https out? Set HTTPS_PROXY where one is needed{through}"
+            ),
+        ),
+    }
 }
 
 /// Pages that people take for the API.
@@ -206,7 +207,7 @@ pub(super) fn clocks(clocks: &[(&str, Option<i64>); 2], report: &mut Report) {
         let remedy = format!("JWTs seem expired or not yet valid to W&B: {set} on the issuer's machine");
         report.warn(Step::Clock, found, remedy);
     } else if skew.abs() > INTOLERABLE {
-        report.fail(Step::Clock, CONFIGURATION, found, set);
+        report.fail(Step::Clock, Exit::Configuration, found, set);
     } else if skew.abs() > WORTH_A_WARNING {
         report.warn(Step::Clock, found, set);
     } else {

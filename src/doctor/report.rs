@@ -1,6 +1,7 @@
 //! Findings: collected by every step, put in order, scrubbed of anything that looks like a token, and told.
 
 use crate::api::{self, Finding, Verdict};
+use crate::error::Exit;
 
 /// What is looked at, in the order in which it is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,8 +72,8 @@ impl Report {
         self.add(step, Verdict::Warn, found.as_ref(), Some(remedy.as_ref()), None);
     }
 
-    pub fn fail(&mut self, step: Step, exit: u8, found: impl AsRef<str>, remedy: impl AsRef<str>) {
-        self.add(step, Verdict::Fail, found.as_ref(), Some(remedy.as_ref()), Some(exit));
+    pub fn fail(&mut self, step: Step, exit: Exit, found: impl AsRef<str>, remedy: impl AsRef<str>) {
+        self.add(step, Verdict::Fail, found.as_ref(), Some(remedy.as_ref()), Some(exit as u8));
     }
 
     pub fn skip(&mut self, steps: &[Step], why: &str) {
@@ -122,7 +123,7 @@ impl Report {
         self.findings.sort_by_key(|finding| place(finding).unwrap_or(NAMES.len()));
         let verdict = self.findings.iter().map(|finding| finding.verdict).max();
         // What a person must change comes before what may pass by itself.
-        let rank = |exit: &u8| RANKS.iter().position(|known| known == exit);
+        let rank = |exit: &u8| RANKS.iter().position(|known| *known as u8 == *exit);
         let exit = self.findings.iter().filter_map(|finding| finding.exit).max_by_key(rank);
         api::Doctor {
             profile: profile.to_owned(),
@@ -133,7 +134,7 @@ impl Report {
     }
 }
 
-const RANKS: [u8; 4] = [super::TRY_LATER, super::UNAVAILABLE, super::NEEDS_LOGIN, super::CONFIGURATION];
+const RANKS: [Exit; 4] = [Exit::TryLater, Exit::Unavailable, Exit::NeedsLogin, Exit::Configuration];
 
 /// For people: a line per finding, remedies below, the verdict at the end.
 pub fn text(doctor: &api::Doctor, about: &str, colour: bool) -> String {
@@ -270,8 +271,8 @@ mod tests {
     #[test]
     fn the_worst_exit_is_what_a_person_must_change() {
         let mut report = Report::default();
-        report.fail(Step::Server, super::super::TRY_LATER, "a", "b");
-        report.fail(Step::Audience, super::super::CONFIGURATION, "a", "b");
+        report.fail(Step::Server, Exit::TryLater, "a", "b");
+        report.fail(Step::Audience, Exit::Configuration, "a", "b");
         report.ok(Step::Configuration, "fine");
         let doctor = report.finish("p");
         assert_eq!((doctor.exit, doctor.verdict), (78, Verdict::Fail));

@@ -4,9 +4,9 @@
 
 use std::path::{Path, PathBuf};
 
-use super::CONFIGURATION;
 use super::report::{Report, Step};
 use crate::env::Env;
+use crate::error::Exit;
 use crate::profile::BaseUrl;
 
 /// Judges the variables of the caller. `ours` is the folder in which a daemon keeps SDK files.
@@ -39,7 +39,7 @@ fn api_key(env: &Env, token_file: bool, report: &mut Report) {
         (None, _) => {}
         (Some(_), true) => report.fail(
             step,
-            CONFIGURATION,
+            Exit::Configuration,
             format!(
                 "{API_KEY} and {TOKEN_FILE} are both set: the SDK refuses to choose (AuthenticationError)"
             ),
@@ -67,7 +67,7 @@ fn identity_token_file(path: &Path, ours: &Path, report: &mut Report) {
             let found = format!(
                 "{TOKEN_FILE} names {shown}: {error}; the SDK's core then dies (\"Connection lost\")"
             );
-            return report.fail(step, CONFIGURATION, found, remedy);
+            return report.fail(step, Exit::Configuration, found, remedy);
         }
     };
     let trimmed = text.trim_ascii();
@@ -76,7 +76,7 @@ fn identity_token_file(path: &Path, ours: &Path, report: &mut Report) {
         let found = format!("{TOKEN_FILE} names {shown}, which holds no JWT");
         return report.fail(
             step,
-            CONFIGURATION,
+            Exit::Configuration,
             found,
             "have the file hold the JWT alone, or unset the variable",
         );
@@ -91,12 +91,17 @@ fn credentials_file(path: &str, report: &mut Report) {
     let step = Step::SdkEnvironment;
     if path.starts_with('~') {
         let found = format!("{CREDENTIALS_FILE} is {path:?}, and the SDK does not expand ~");
-        return report.fail(step, CONFIGURATION, found, "write the path out: \"$HOME/...\"");
+        return report.fail(step, Exit::Configuration, found, "write the path out: \"$HOME/...\"");
     }
     let folder = Path::new(path).parent().filter(|folder| !folder.as_os_str().is_empty());
     if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
         let found = format!("{CREDENTIALS_FILE} lies in {}, which is no folder", folder.display());
-        return report.fail(step, CONFIGURATION, found, format!("mkdir -p -m 700 {}", folder.display()));
+        return report.fail(
+            step,
+            Exit::Configuration,
+            found,
+            format!("mkdir -p -m 700 {}", folder.display()),
+        );
     }
     match std::fs::read(path).map(zeroize::Zeroizing::new) {
         Ok(text) if serde_json::from_slice::<serde::de::IgnoredAny>(&text).is_err() => {
@@ -105,7 +110,7 @@ fn credentials_file(path: &str, report: &mut Report) {
         }
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             let found = format!("{CREDENTIALS_FILE} names {path}: {error}");
-            report.fail(step, CONFIGURATION, found, "make it readable and writable to this user");
+            report.fail(step, Exit::Configuration, found, "make it readable and writable to this user");
         }
         _ => {}
     }
@@ -117,7 +122,7 @@ fn host(text: &str, base_url: &BaseUrl, report: &mut Report) {
     match text.parse::<BaseUrl>() {
         Err(why) => {
             let found = format!("{BASE_URL}: {why}");
-            report.fail(step, CONFIGURATION, found, format!("export {BASE_URL}={meant}"));
+            report.fail(step, Exit::Configuration, found, format!("export {BASE_URL}={meant}"));
         }
         Ok(url) if !base_url.spellings().contains(&url.as_str()) => {
             let found = format!(

@@ -6,10 +6,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::error::{Error, Kind, Reason, Stage};
 use crate::exchange::Exchange;
-use crate::keeper::{Error, Keeper, Kind, Need, Stage};
-use crate::profile::{self, Profile};
-use crate::provider::Provider;
+use crate::keeper::{Keeper, Need};
+use crate::profile::Profile;
+use crate::provider::{self, Provider};
 use crate::token::{AccessToken, Expires, IdentityToken};
 
 pub enum Source {
@@ -22,17 +23,19 @@ pub enum Source {
 impl Source {
     pub(super) async fn identity(&self) -> Result<IdentityToken, Error> {
         match self {
-            Self::Alone { provider, .. } => match tokio::time::timeout(PATIENCE, provider.fetch()).await {
-                Ok(fetched) => fetched.map_err(|error| profile::explain_provider(provider.name(), &error)),
-                Err(_) => Err(late(Stage::Identity)),
-            },
+            Self::Alone { provider, .. } => {
+                match tokio::time::timeout(TIMEOUT, provider::fetch(&**provider)).await {
+                    Ok(fetched) => fetched,
+                    Err(_) => Err(late(Stage::Identity)),
+                }
+            }
             Self::Kept(profile) => first(&profile.identity).await,
         }
     }
 
     pub(super) async fn access(&self, token: &IdentityToken) -> Result<AccessToken, Error> {
         match self {
-            Self::Alone { exchange, .. } => exchange.redeem(token).await.map_err(profile::explain_exchange),
+            Self::Alone { exchange, .. } => exchange.redeem(token).await,
             Self::Kept(profile) => first(&profile.access).await,
         }
     }
@@ -85,14 +88,15 @@ async fn first<T: Expires>(keeper: &Keeper<T>) -> Result<T, Error> {
         }
     };
     tokio::select! {
-        got = keeper.get(Need { min_ttl: Duration::ZERO, patience: PATIENCE }) => got,
+        got = keeper.get(Need { min_ttl: Duration::ZERO, timeout: TIMEOUT }) => got,
         error = failed => Err(error),
     }
 }
 
 fn late(stage: Stage) -> Error {
-    Error::new(stage, Kind::Transient, format!("no answer within {} s", PATIENCE.as_secs()))
+    let seconds = TIMEOUT.as_secs();
+    Error::new(stage, Kind::Transient, Reason::NoAnswer { seconds }, format!("no answer within {seconds} s"))
 }
 
 /// For one answer of the identity source.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);

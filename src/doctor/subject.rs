@@ -1,7 +1,8 @@
 //! The subject that W&B will see, the string to paste there, and whether it is the same tomorrow.
 
+use super::Case;
 use super::report::{Report, Step};
-use super::{CONFIGURATION, Case};
+use crate::error::Exit;
 use crate::token::Claims;
 
 pub(super) fn examine(case: &Case<'_>, claims: &Claims, report: &mut Report) {
@@ -9,7 +10,7 @@ pub(super) fn examine(case: &Case<'_>, claims: &Claims, report: &mut Report) {
         let found = "the JWT has no `sub`, no `email` and no claim with \"email\" in its name";
         report.fail(
             Step::Subject,
-            CONFIGURATION,
+            Exit::Configuration,
             found,
             "have the issuer put a subject in: W&B has nothing to know you by",
         );

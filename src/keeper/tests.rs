@@ -2,6 +2,7 @@ use std::collections::VecDeque;
 use std::sync::Mutex;
 
 use super::*;
+use crate::api;
 use crate::token::{AccessToken, Expiry};
 
 /// A source that plays a script and records when it was asked.
@@ -58,9 +59,11 @@ impl Source for Script {
                 let expiry = Expiry::after(now, Duration::from_secs(life));
                 Ok(AccessToken::new(format!("token-{number}"), expiry))
             }
-            Step::Fail(kind) => Err(Error::new(Stage::Exchange, kind, "scripted")),
-            Step::ServerAsks(seconds) => Err(Error::new(Stage::Exchange, Kind::Transient, "busy")
-                .server_asks(Some(Duration::from_secs(seconds)))),
+            Step::Fail(kind) => Err(Error::new(Stage::Exchange, kind, Reason::Other, "scripted")),
+            Step::ServerAsks(seconds) => {
+                Err(Error::new(Stage::Exchange, Kind::Transient, Reason::Other, "busy")
+                    .retry_after(Some(Duration::from_secs(seconds))))
+            }
             Step::Hang => {
                 self.0.gate.notified().await;
                 let expiry = Expiry::after(self.0.clock.now(), Duration::from_secs(3600));
@@ -87,8 +90,8 @@ fn setup(always: bool, steps: impl IntoIterator<Item = Step>) -> Setup {
     Setup { clock, script, demand, keeper }
 }
 
-fn need(min_ttl: u64, patience: u64) -> Need {
-    Need { min_ttl: Duration::from_secs(min_ttl), patience: Duration::from_secs(patience) }
+fn need(min_ttl: u64, timeout: u64) -> Need {
+    Need { min_ttl: Duration::from_secs(min_ttl), timeout: Duration::from_secs(timeout) }
 }
 
 async fn pass(seconds: u64) {
@@ -248,7 +251,8 @@ async fn a_cancelled_caller_does_not_cancel_the_renewal() {
 async fn asking_for_more_life_than_there_is_says_how_much_there_is() {
     let t = setup(false, [Step::Token(600)]);
     let error = t.keeper.get(need(3600, 30)).await.expect_err("too short");
-    assert!(matches!(error.kind, Kind::TooShort { left } if left.as_secs() == 600), "{error:?}");
+    assert_eq!(error.kind, Kind::TooShort);
+    assert!(matches!(error.reason, Reason::LifetimeTooShort { left: 600, .. }), "{error:?}");
     for _ in 0..100 {
         t.keeper.get(need(3600, 30)).await.expect_err("too short");
     }
@@ -325,9 +329,9 @@ async fn signing_in_is_noticed_at_once() {
 async fn looking_again_is_one_attempt_and_in_backoff_none() {
     let t = setup(false, [Step::Fail(Kind::Transient), Step::Token(3600)]);
     let before = t.clock.now().boot;
-    t.keeper.look_again(Duration::from_secs(100)).await.expect_err("the one attempt failed");
-    t.keeper.look_again(Duration::from_secs(100)).await.expect_err("in the backoff of the first");
+    t.keeper.fetch_new(Duration::from_secs(100)).await.expect_err("the one attempt failed");
+    t.keeper.fetch_new(Duration::from_secs(100)).await.expect_err("in the backoff of the first");
     assert_eq!((t.script.asked().len(), t.clock.now().boot - before), (1, Duration::ZERO));
     pass(2).await;
-    t.keeper.look_again(Duration::from_secs(100)).await.expect("after the backoff");
+    t.keeper.fetch_new(Duration::from_secs(100)).await.expect("after the backoff");
 }

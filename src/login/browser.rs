@@ -7,10 +7,11 @@ use openidconnect::RedirectUrl;
 
 use super::loopback::{Callback, Loopback, Verdict};
 use super::{Attempt, out_of_time, page};
+use crate::error::Error;
 use crate::oidc::{self, Authorization, Flow, Tokens};
 
 impl Attempt {
-    pub(super) async fn browser(&self) -> Result<String, oidc::Error> {
+    pub(super) async fn browser(&self) -> Result<String, Error> {
         let settings = &self.session.party.settings;
         let form_post = settings.flow == Flow::Implicit;
         let mut loopback = Loopback::bind(settings.redirect_host, settings.redirect_port, form_post).await?;
@@ -26,14 +27,10 @@ impl Attempt {
 
     /// Takes callbacks until one belongs to this sign-in; the others are refused and change nothing, so that
     /// a page which guesses the port cannot end somebody's sign-in.
-    async fn answered(
-        &self,
-        loopback: &mut Loopback,
-        authorization: Authorization,
-    ) -> Result<String, oidc::Error> {
+    async fn answered(&self, loopback: &mut Loopback, authorization: Authorization) -> Result<String, Error> {
         loop {
             let Some(callback) = loopback.callback().await else {
-                return Err(oidc::Error::transient("the loopback server has ended"));
+                return Err(oidc::transient("the loopback server has ended"));
             };
             if let Err(why) = belongs(&callback, &authorization) {
                 tracing::warn!(profile = self.session.profile(), "a callback was refused: {why}");
@@ -53,7 +50,7 @@ impl Attempt {
         }
     }
 
-    async fn tokens(&self, callback: &Callback, authorization: Authorization) -> Result<Tokens, oidc::Error> {
+    async fn tokens(&self, callback: &Callback, authorization: Authorization) -> Result<Tokens, Error> {
         let party = &self.session.party;
         if let Some(code) = callback.param("error") {
             return Err(party.answered(code, callback.param("error_description")));
@@ -61,16 +58,14 @@ impl Attempt {
         match authorization.verifier {
             Some(verifier) => {
                 let Some(code) = callback.param("code") else {
-                    return Err(oidc::Error::Untrusted("the browser came back without a code".to_owned()));
+                    return Err(oidc::untrusted("the browser came back without a code".to_owned()));
                 };
                 let code = code.to_owned();
                 party.redeem(code, verifier, &authorization.nonce, &authorization.redirect).await
             }
             None => {
                 let Some(token) = callback.param("id_token") else {
-                    return Err(oidc::Error::Untrusted(
-                        "the browser came back without an ID token".to_owned(),
-                    ));
+                    return Err(oidc::untrusted("the browser came back without an ID token".to_owned()));
                 };
                 party.accept(token, &authorization.nonce).await
             }

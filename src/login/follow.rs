@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::notify::notify;
 use crate::clock::Clock;
-use crate::keeper::Kind;
+use crate::error::Kind;
 use crate::oidc::session::{Change, Session};
 use crate::profile::Profile;
 use crate::token::Expires as _;

@@ -23,6 +23,7 @@ use tokio::task::JoinSet;
 use zeroize::Zeroizing;
 
 use super::page::{self, Page};
+use crate::error::Error;
 use crate::oidc;
 
 /// Listens from when it is made until it is dropped.
@@ -68,13 +69,13 @@ impl Callback {
 }
 
 impl Loopback {
-    pub(super) async fn bind(host: &str, port: u16, form_post: bool) -> Result<Self, oidc::Error> {
+    pub(super) async fn bind(host: &str, port: u16, form_post: bool) -> Result<Self, Error> {
         let first = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await.map_err(|error| {
-            oidc::Error::transient(format!(
+            oidc::transient(format!(
                 "cannot listen on 127.0.0.1:{port} for the browser to come back to: {error}"
             ))
         })?;
-        let port = first.local_addr().map_err(|e| oidc::Error::transient(e.to_string()))?.port();
+        let port = first.local_addr().map_err(|e| oidc::transient(e.to_string()))?.port();
         let (sender, callbacks) = mpsc::channel(4);
         let rules = Arc::new(Rules {
             authority: format!("{host}:{port}"),

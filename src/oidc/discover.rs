@@ -10,6 +10,8 @@ use reqwest::Method;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
+use super::error::{error, misconfigured};
+use crate::error::{Error, Kind, Reason};
 use crate::http::{self, Http, Reach};
 
 /// The server's answer, and what `wandb-credd discover` prints.
@@ -27,7 +29,7 @@ pub struct CliConfig {
 /// Asks `host` (with or without `https://`) for the client of `organization`.
 pub async fn cli_config(http: &Http, host: &str, organization: Option<&str>) -> Result<CliConfig, Error> {
     let base = if host.contains("://") { host.to_owned() } else { format!("https://{host}") };
-    let bad = || Error::Host { host: host.to_owned() };
+    let bad = || misconfigured(format!("`{host}` is not a host name or https URL"));
     let mut url = Url::parse(&base).map_err(|_| bad())?;
     url.path_segments_mut().map_err(|()| bad())?.pop_if_empty().extend(["oidc", "cli_config"]);
     if let Some(organization) = organization {
@@ -37,29 +39,23 @@ pub async fn cli_config(http: &Http, host: &str, organization: Option<&str>) -> 
     let request = http.request(Reach::Network, Method::GET, url).header("accept", "application/json");
     let answer = http.send(Reach::Network, request, TIMEOUT, LIMIT).await?;
     if answer.status != 200 {
-        return Err(Error::None { host, status: answer.status });
+        // Older servers know no such route; newer ones answer 404 for an unknown organization.
+        let status = answer.status;
+        let message = format!(
+            "{host} names no identity provider (HTTP {status}); give the issuer and client id instead: wandb-cred login --issuer URL --client-id ID"
+        );
+        return Err(error(Kind::Transient, Reason::Status { host, status }, message));
     }
-    let config: CliConfig =
-        serde_json::from_slice(&answer.body).map_err(|_| Error::Odd { host: host.clone() })?;
-    let issuer = Url::parse(&config.issuer).map_err(|_| Error::Odd { host })?;
+    let unreadable = || {
+        let message =
+            format!("{host} answers /oidc/cli_config with something that is not an issuer and client id");
+        let reason = Reason::UnreadableAnswer { host: host.clone(), field: None };
+        error(Kind::Transient, reason, message)
+    };
+    let config: CliConfig = serde_json::from_slice(&answer.body).map_err(|_| unreadable())?;
+    let issuer = Url::parse(&config.issuer).map_err(|_| unreadable())?;
     http::check_url(&issuer, Reach::Network)?;
     Ok(config)
-}
-
-/// Why the server's answer is none.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    #[error("`{host}` is no host name or https URL")]
-    Host { host: String },
-    #[error(transparent)]
-    Http(#[from] http::Error),
-    /// Older servers know no such route; newer ones answer 404 for an unknown organization.
-    #[error(
-        "{host} names no identity provider (HTTP {status}); give the issuer and client id instead: wandb-cred login --issuer URL --client-id ID"
-    )]
-    None { host: String, status: u16 },
-    #[error("{host} answers /oidc/cli_config with something that is no issuer and client id")]
-    Odd { host: String },
 }
 
 const TIMEOUT: Duration = Duration::from_secs(15);

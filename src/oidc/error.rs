@@ -1,89 +1,58 @@
 //! Why a request to the identity provider failed, by what to do next.
 
-use std::time::Duration;
-
 use openidconnect::core::CoreErrorResponseType;
 use openidconnect::{
     DeviceCodeErrorResponse, DeviceCodeErrorResponseType, DiscoveryError, ErrorResponse, ErrorResponseType,
     RequestTokenError, StandardErrorResponse,
 };
 
-use super::{RelyingParty, wire};
-use crate::provider;
+use super::RelyingParty;
+use crate::error::{Error, Kind, Reason, Stage};
 use crate::redact::redact;
 
-/// Messages hold no token: what the provider wrote goes through `redact`.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum Error {
-    /// Try again: the network, or a busy provider.
-    #[error("{message}")]
-    Transient { message: String, retry_after: Option<Duration> },
-    /// The grant (code, refresh token, device code) is not accepted, or no longer: sign in again.
-    #[error("{0}")]
-    Refused(String),
-    /// The person said no, or let the time pass.
-    #[error("{0}")]
-    Declined(String),
-    /// The answer holds no ID token, and the next one will not either.
-    #[error("{0}")]
-    NoIdToken(String),
-    /// The ID token is forged, for somebody else, or expired.
-    #[error("{0}")]
-    Untrusted(String),
-    /// The client or the issuer is set up wrongly, here or there.
-    #[error("{0}")]
-    Misconfigured(String),
+/// A request that failed for a reason of the sign-in's. What the provider wrote goes through `redact` first.
+pub(super) fn error(kind: Kind, reason: Reason, message: impl Into<String>) -> Error {
+    Error::new(Stage::SignIn, kind, reason, message)
 }
 
-impl Error {
-    pub fn transient(message: impl Into<String>) -> Self {
-        Self::Transient { message: message.into(), retry_after: None }
-    }
+pub(crate) fn misconfigured(message: impl Into<String>) -> Error {
+    error(Kind::Misconfigured, Reason::Other, message)
 }
 
-impl From<wire::Error> for Error {
-    fn from(error: wire::Error) -> Self {
-        let message = error.to_string();
-        match error {
-            wire::Error::Busy { retry_after, .. } => Self::Transient { message, retry_after },
-            wire::Error::Http(error) if error.is_transient() => Self::transient(message),
-            wire::Error::Http(_) => Self::Misconfigured(message),
-        }
-    }
+pub(crate) fn transient(message: impl Into<String>) -> Error {
+    error(Kind::Transient, Reason::Other, message)
 }
 
-impl From<Error> for provider::Error {
-    fn from(error: Error) -> Self {
-        match error {
-            Error::Transient { message, retry_after } => Self::Transient { message, retry_after },
-            Error::Refused(message) | Error::Declined(message) => Self::NeedsLogin { message },
-            Error::Untrusted(message) => Self::Rejected { message },
-            Error::NoIdToken(message) | Error::Misconfigured(message) => Self::Misconfigured { message },
-        }
-    }
+/// The ID token is forged, for somebody else, or expired.
+pub(crate) fn untrusted(message: impl Into<String>) -> Error {
+    error(Kind::Rejected, Reason::UntrustedToken, message)
 }
 
-pub(super) fn discovery(issuer: &str, error: DiscoveryError<wire::Error>) -> Error {
+/// The person said no, or let the time pass.
+pub(crate) fn declined(message: impl Into<String>) -> Error {
+    error(Kind::NeedsLogin, Reason::Declined, message)
+}
+
+pub(super) fn discovery(issuer: &str, error: DiscoveryError<Error>) -> Error {
     match error {
-        DiscoveryError::Request(error) => error.into(),
-        DiscoveryError::Response(status, ..) => Error::Misconfigured(format!(
+        DiscoveryError::Request(error) => error.at(Stage::SignIn),
+        DiscoveryError::Response(status, ..) => misconfigured(format!(
             "{issuer} is no OpenID Connect issuer: its discovery document or key set answers HTTP {}, or not as JSON",
             status.as_u16()
         )),
-        DiscoveryError::Validation(_) => Error::Misconfigured(format!(
+        DiscoveryError::Validation(_) => misconfigured(format!(
             "the discovery document under {issuer} names another issuer; `issuer` must be spelled exactly as the provider spells it, slash at the end included"
         )),
-        DiscoveryError::Parse(error) => Error::Misconfigured(format!(
-            "the discovery document of {issuer} cannot be read at `{}`",
-            error.path()
-        )),
-        _ => Error::Misconfigured(format!("`issuer` {issuer} is no usable URL")),
+        DiscoveryError::Parse(error) => {
+            misconfigured(format!("the discovery document of {issuer} cannot be read at `{}`", error.path()))
+        }
+        _ => misconfigured(format!("`issuer` {issuer} is no usable URL")),
     }
 }
 
 impl RelyingParty {
     /// An error answer of the token, device authorization or revocation endpoint.
-    pub(super) fn refused<T>(&self, error: RequestTokenError<wire::Error, StandardErrorResponse<T>>) -> Error
+    pub(super) fn refused<T>(&self, error: RequestTokenError<Error, StandardErrorResponse<T>>) -> Error
     where
         T: ErrorResponseType + AsRef<str> + std::fmt::Display + 'static,
     {
@@ -97,17 +66,14 @@ impl RelyingParty {
         }
     }
 
-    pub(super) fn refused_device(
-        &self,
-        error: RequestTokenError<wire::Error, DeviceCodeErrorResponse>,
-    ) -> Error {
+    pub(super) fn refused_device(&self, error: RequestTokenError<Error, DeviceCodeErrorResponse>) -> Error {
         match error {
             RequestTokenError::ServerResponse(response) => {
                 let code: &str = response.error().as_ref();
                 let said = self.said(code, response.error_description().map(String::as_str));
                 match response.error() {
-                    DeviceCodeErrorResponseType::AccessDenied => Error::Declined(said),
-                    DeviceCodeErrorResponseType::ExpiredToken => Error::Declined(
+                    DeviceCodeErrorResponseType::AccessDenied => declined(said),
+                    DeviceCodeErrorResponseType::ExpiredToken => declined(
                         "nobody entered the code before it expired; start the sign-in again".to_owned(),
                     ),
                     _ => self.by_code(code, said),
@@ -128,10 +94,12 @@ impl RelyingParty {
             | "login_required"
             | "interaction_required"
             | "consent_required"
-            | "account_selection_required" => Error::Refused(said),
-            "access_denied" => Error::Declined(said),
-            "temporarily_unavailable" | "server_error" => Error::transient(said),
-            _ => Error::Misconfigured(match self.settings.preset.hint(code) {
+            | "account_selection_required" => {
+                error(Kind::NeedsLogin, Reason::SessionRefused { error: redact(code, 60) }, said)
+            }
+            "access_denied" => declined(said),
+            "temporarily_unavailable" | "server_error" => transient(said),
+            _ => misconfigured(match self.settings.preset.hint(code) {
                 Some(hint) => format!("{said}; {hint}"),
                 None => said,
             }),
@@ -146,15 +114,21 @@ impl RelyingParty {
         }
     }
 
-    fn unreadable<T: ErrorResponse>(&self, error: RequestTokenError<wire::Error, T>) -> Error {
+    fn unreadable<T: ErrorResponse>(&self, error: RequestTokenError<Error, T>) -> Error {
         let issuer = self.settings.issuer.as_str();
         match error {
-            RequestTokenError::Request(error) => error.into(),
+            RequestTokenError::Request(error) => error.at(Stage::SignIn),
             // The library's own words can hold pieces of the answer.
             RequestTokenError::Parse(error, _) => {
-                Error::transient(format!("{issuer} gave an answer that cannot be read at `{}`", error.path()))
+                let field = error.path().to_string();
+                let message = format!("{issuer} gave an answer that cannot be read at `{field}`");
+                self::error(
+                    Kind::Transient,
+                    Reason::UnreadableAnswer { host: issuer.to_owned(), field: Some(field) },
+                    message,
+                )
             }
-            _ => Error::transient(format!("{issuer} gave an answer that is none of OAuth's")),
+            _ => transient(format!("{issuer} gave an answer that is none of OAuth's")),
         }
     }
 }

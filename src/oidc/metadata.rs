@@ -17,9 +17,10 @@ use openidconnect::{
 use serde::{Deserialize, Deserializer, Serialize};
 use url::Url;
 
-use super::error::{self, Error, TokenError};
+use super::error::{self, TokenError, misconfigured};
 use super::wire::Wire;
 use crate::clock::Now;
+use crate::error::Error;
 use crate::http::is_loopback;
 
 /// Discovery document and keys, and when they were fetched.
@@ -43,9 +44,7 @@ impl Metadata {
         ];
         if endpoints.into_iter().flatten().any(|url| !secure(url)) {
             let issuer = issuer.as_str();
-            return Err(Error::Misconfigured(format!(
-                "the metadata of {issuer} names an endpoint without https"
-            )));
+            return Err(misconfigured(format!("the metadata of {issuer} names an endpoint without https")));
         }
         Ok(Self { document, fetched: now })
     }

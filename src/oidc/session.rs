@@ -13,9 +13,10 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, watch};
 use zeroize::Zeroizing;
 
-use super::{Error, RelyingParty, Tokens};
+use super::error::{transient, untrusted};
+use super::{RelyingParty, Tokens};
 use crate::clock::Clock;
-use crate::provider;
+use crate::error::{Error, Kind, Reason, Stage};
 use crate::secrets::{self, Key, Presence, Store};
 use crate::token::{IdentityToken, Outlook, Renewal, Secret, TokenHash};
 
@@ -123,12 +124,12 @@ impl Session {
     }
 
     /// One attempt at a fresh identity token.
-    pub async fn identity(self: &Arc<Self>) -> Result<IdentityToken, provider::Error> {
+    pub async fn identity(self: &Arc<Self>) -> Result<IdentityToken, Error> {
         let this = self.clone();
         // A task of its own: whoever waits may be cancelled, but a redeemed token must reach the store.
         tokio::spawn(async move { this.attempt().await })
             .await
-            .unwrap_or_else(|_| Err(provider::Error::transient("the refresh was cut short")))
+            .unwrap_or_else(|_| Err(transient("the refresh was cut short")))
     }
 
     /// Waits for an attempt under way, so that the daemon does not stop between redeeming and storing.
@@ -141,7 +142,7 @@ impl Session {
         let mut inner = self.inner.lock().await;
         let now = self.clock.now();
         let token = IdentityToken::parse_insecure(&tokens.id_token, now)
-            .map_err(|why| Error::Untrusted(format!("the ID token cannot be used: {why}")))?;
+            .map_err(|why| untrusted(format!("the ID token cannot be used: {why}")))?;
         let saved = Saved {
             version: VERSION,
             id_token: tokens.refresh_token.is_none().then(|| tokens.id_token.clone()),
@@ -157,7 +158,7 @@ impl Session {
         inner.ready = Some(token.with_renewal(saved.renewal(&self.party)));
         inner.unsaved = Some(saved);
         self.flush(&mut inner, Presence::Person).await.map_err(|error| {
-            Error::transient(format!(
+            transient(format!(
                 "you are signed in, but that cannot be kept: {error}. It is tried again; there is no need to sign in anew"
             ))
         })?;
@@ -171,9 +172,9 @@ impl Session {
         let mut inner = self.inner.lock().await;
         let saved = match inner.unsaved.take() {
             Some(saved) => Some(saved),
-            None => self.load().await.map_err(|error| Error::transient(error.to_string()))?,
+            None => self.load().await.map_err(|error| transient(error.to_string()))?,
         };
-        self.store.delete(&self.key).await.map_err(|error| Error::transient(error.to_string()))?;
+        self.store.delete(&self.key).await.map_err(|error| transient(error.to_string()))?;
         *inner = Inner::default();
         self.person.send_replace(None);
         self.changes.send_modify(|change| *change = Change::SignedOut(change.next()));
@@ -187,7 +188,7 @@ impl Session {
         Ok(SignedOut { person: saved.map(|saved| saved.person()), revoked })
     }
 
-    async fn attempt(&self) -> Result<IdentityToken, provider::Error> {
+    async fn attempt(&self) -> Result<IdentityToken, Error> {
         let mut inner = self.inner.lock().await;
         self.flush(&mut inner, Presence::Nobody).await.map_err(|error| self.locked(&error))?;
         if let Some(ready) = inner.ready.take()
@@ -198,7 +199,7 @@ impl Session {
         let saved = self.load().await.map_err(|error| self.locked(&error))?;
         let Some(mut saved) = saved else {
             self.person.send_replace(None);
-            return Err(self.sign_in("nobody is signed in"));
+            return Err(self.sign_in(Reason::SignedOut, "nobody is signed in"));
         };
         self.person.send_replace(Some(saved.person()));
         let Some(current) = saved.refresh_token.clone() else {
@@ -206,7 +207,8 @@ impl Session {
                 saved.id_token.as_ref().map(|raw| IdentityToken::parse_insecure(raw, self.clock.now()));
             return match token {
                 Some(Ok(token)) => Ok(token.with_renewal(saved.renewal(&self.party))),
-                _ => Err(self.sign_in("the sign-in has expired, and came without a refresh token")),
+                _ => Err(self
+                    .sign_in(Reason::SignedOut, "the sign-in has expired, and came without a refresh token")),
             };
         };
         let current = Secret::new(current.to_string());
@@ -214,7 +216,7 @@ impl Session {
         if let Some((refused, why)) = &inner.refused
             && *refused == hash
         {
-            return Err(self.sign_in(why));
+            return Err(self.sign_in(Reason::SessionRefused { error: "invalid_grant".to_owned() }, why));
         }
         let refreshed = self.party.refresh(&current, &saved.subject).await;
         let now = self.clock.now();
@@ -230,13 +232,13 @@ impl Session {
                 }
                 IdentityToken::parse_insecure(&tokens.id_token, now)
                     .map(|token| token.with_renewal(saved.renewal(&self.party)))
-                    .map_err(|why| provider::Error::rejected(format!("{}: {why}", self.key.issuer)))
+                    .map_err(|why| Error::rejected(format!("{}: {why}", self.key.issuer)))
             }
-            Err(Error::Refused(why) | Error::Declined(why)) => {
-                inner.refused = Some((hash, why.clone()));
-                Err(self.sign_in(&why))
+            Err(error) if error.kind == Kind::NeedsLogin => {
+                inner.refused = Some((hash, error.message.clone()));
+                Err(self.sign_in(error.reason, &error.message))
             }
-            Err(error) => Err(error.into()),
+            Err(error) => Err(error),
         };
         if let Err(error) = self.flush(&mut inner, Presence::Nobody).await {
             inner.ready = token.ok();
@@ -265,17 +267,19 @@ impl Session {
         !token.expiry().remaining(self.clock.now()).is_zero()
     }
 
-    fn sign_in(&self, why: &str) -> provider::Error {
+    fn sign_in(&self, reason: Reason, why: &str) -> Error {
         let profile = &self.key.profile;
-        provider::Error::needs_login(format!("{why}; run: wandb-cred login --profile {profile}"))
+        Error::new(
+            Stage::SignIn,
+            Kind::NeedsLogin,
+            reason,
+            format!("{why}; run: wandb-cred login --profile {profile}"),
+        )
     }
 
     /// Nothing is asked of the provider while the store is closed: what it answers could not be kept.
-    fn locked(&self, error: &secrets::Error) -> provider::Error {
-        provider::Error::transient(format!(
-            "the sign-in of profile {} is out of reach: {error}",
-            self.key.profile
-        ))
+    fn locked(&self, error: &secrets::Error) -> Error {
+        transient(format!("the sign-in of profile {} is out of reach: {error}", self.key.profile))
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use openidconnect::{AsyncHttpClient, HttpRequest, HttpResponse, IssuerUrl};
 use url::Url;
 
+use crate::error::{Error, Reason};
 use crate::http::{self, Http, Reach};
 use crate::token::Secret;
 
@@ -37,18 +38,21 @@ impl Wire {
 
     async fn send(&self, request: HttpRequest) -> Result<HttpResponse, Error> {
         let (parts, body) = request.into_parts();
-        let url = Url::parse(&parts.uri.to_string())
-            .map_err(|_| http::Error::Request("an endpoint's URL is malformed".to_owned()))?;
+        let url = Url::parse(&parts.uri.to_string()).map_err(|_| {
+            Error::misconfigured("the provider's metadata names an endpoint with a malformed URL")
+        })?;
         if !self.local && http::is_loopback(&url) {
-            let why = "the provider's metadata names an endpoint on this machine".to_owned();
-            return Err(http::Error::Request(why).into());
+            return Err(Error::misconfigured("the provider's metadata names an endpoint on this machine"));
         }
         let host = url.host_str().unwrap_or_default().to_owned();
         let request = self.http.request(Reach::Network, parts.method, url).headers(parts.headers).body(body);
         let answer = self.http.send(Reach::Network, request, TIMEOUT, LIMIT).await?;
         // Not an OAuth answer, whatever the body says.
         if answer.status == 429 || answer.status >= 500 {
-            return Err(Error::Busy { host, status: answer.status, retry_after: answer.retry_after });
+            let status = answer.status;
+            return Err(Error::transient(format!("{host} answers HTTP {status}"))
+                .because(Reason::Status { host, status })
+                .retry_after(answer.retry_after));
         }
         let mut response = HttpResponse::new(answer.body.to_vec());
         *response.status_mut() =
@@ -65,16 +69,6 @@ impl<'c> AsyncHttpClient<'c> for Wire {
     fn call(&'c self, request: HttpRequest) -> Self::Future {
         Box::pin(self.send(request))
     }
-}
-
-/// Why there is no answer that could be read.
-#[derive(Clone, Debug, thiserror::Error)]
-pub(super) enum Error {
-    #[error(transparent)]
-    Http(#[from] http::Error),
-    /// The provider is overloaded or broken.
-    #[error("{host} answers HTTP {status}")]
-    Busy { host: String, status: u16, retry_after: Option<Duration> },
 }
 
 /// One request to a provider; sign-in back ends of some take seconds.

@@ -4,64 +4,53 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::exchange::{self, Exchange};
-use crate::keeper::{Error, Keeper, Kind, Source, Stage};
+use url::Url;
+
+use crate::error::{Error, Kind, Reason, Stage};
+use crate::exchange::Exchange;
+use crate::http::Http;
+use crate::keeper::{Keeper, Source};
 use crate::provider::{self, Provider};
 use crate::token::{AccessToken, Expires as _, IdentityToken, TokenHash};
 
-/// The provider, with its errors in the keeper's terms and its audience checked.
+/// The provider, whose tokens are held against the profile's audience.
 pub(super) struct IdentitySource {
     pub(super) provider: Box<dyn Provider>,
     pub(super) audience: Option<String>,
     pub(super) profile: String,
-    pub(super) exchange: Arc<Exchange>,
+    /// W&B's address: where to ask for the time if a JWT seems to have expired and no server has told it yet.
+    pub(super) base_url: Url,
+    pub(super) http: Http,
 }
 
 impl Source for IdentitySource {
     type Item = IdentityToken;
 
     async fn renew(&self) -> Result<IdentityToken, Error> {
-        let name = self.provider.name();
-        let fetched = match self.provider.fetch().await {
-            Err(provider::Error::Expired { .. }) if self.exchange.shows_skew().await => {
-                self.provider.fetch().await
+        let provider = &*self.provider;
+        let token = match provider::fetch(provider).await {
+            Err(Error { reason: Reason::TokenExpired { .. }, .. })
+                if self.http.skew(&self.base_url).await.is_some_and(|skew| skew != 0) =>
+            {
+                provider::fetch(provider).await?
             }
-            fetched => fetched,
+            fetched => fetched?,
         };
-        let token = fetched.map_err(|error| explain_provider(name, &error))?;
+        let (found, profile) = (&token.claims().aud, &self.profile);
         match &self.audience {
-            Some(wanted) if !token.claims().aud.contains(wanted) => {
-                let (name, profile) = (self.provider.name(), &self.profile);
-                let found = match token.claims().aud.as_slice() {
-                    [] => "no audience".to_owned(),
-                    several => format!("audience `{}`", several.join("`, `")),
-                };
+            Some(wanted) if !found.contains(wanted) => {
+                let (name, listed) = (self.provider.name(), found.join("`, `"));
+                let shown =
+                    if found.is_empty() { "no audience".to_owned() } else { format!("audience `{listed}`") };
                 let message = format!(
-                    "provider {name}: the JWT has {found}, but [profile.{profile}] expects `{wanted}`; ask the source for that audience, or mend `audience`"
+                    "provider {name}: the JWT has {shown}, but [profile.{profile}] expects `{wanted}`; ask the source for that audience, or fix `audience`"
                 );
-                Err(Error::new(Stage::Identity, Kind::Misconfigured, message))
+                let reason = Reason::AudienceMismatch { found: found.clone(), wanted: wanted.clone() };
+                Err(Error::misconfigured(message).because(reason))
             }
             _ => Ok(token),
         }
     }
-}
-
-/// The provider's error in the keeper's terms.
-pub(crate) fn explain_provider(name: &str, error: &provider::Error) -> Error {
-    let (kind, wait) = match error {
-        provider::Error::Transient { retry_after, .. } => (Kind::Transient, *retry_after),
-        provider::Error::Expired { again: true, .. } => (Kind::Transient, None),
-        provider::Error::Expired { again: false, .. } => (Kind::Misconfigured, None),
-        provider::Error::NeedsLogin { .. } => (Kind::NeedsLogin, None),
-        provider::Error::Rejected { .. } => (Kind::Rejected, None),
-        provider::Error::Misconfigured { .. } => (Kind::Misconfigured, None),
-    };
-    let message = match name {
-        // Says already where the mistake is.
-        provider::INVALID => error.to_string(),
-        name => format!("provider {name}: {error}"),
-    };
-    Error::new(Stage::Identity, kind, message).server_asks(wait)
 }
 
 /// The identity keeper and the exchange.
@@ -85,7 +74,7 @@ impl AccessSource {
     /// What the source gives now, so that a rotated file is seen and no `jti` comes twice if the source can
     /// help it; else the last good one, and why there is no new one.
     async fn assertion(&self) -> Result<(IdentityToken, Option<Error>), Error> {
-        match self.identity.look_again(IDENTITY_PATIENCE).await {
+        match self.identity.fetch_new(IDENTITY_TIMEOUT).await {
             Ok(token) => Ok((token, None)),
             Err(error) => match self.identity.peek(USABLE) {
                 Some(token) => Ok((token, Some(error))),
@@ -94,10 +83,10 @@ impl AccessSource {
         }
     }
 
-    async fn redeem(&self, assertion: &IdentityToken) -> Result<AccessToken, exchange::Error> {
+    async fn redeem(&self, assertion: &IdentityToken) -> Result<AccessToken, Error> {
         self.exchanges.fetch_add(1, Ordering::Relaxed);
         let redeemed = self.exchange.redeem(assertion).await;
-        if let Err(exchange::Error::Refused { reused: true, .. }) = &redeemed {
+        if let Err(Error { reason: Reason::Replayed, .. }) = &redeemed {
             *self.used_up.lock().unwrap_or_else(PoisonError::into_inner) = Some(assertion.hash());
         }
         Ok(redeemed?.with_outlook(assertion.renewal().outlook))
@@ -119,21 +108,20 @@ impl Source for AccessSource {
                 return Err(error);
             }
             let message = "W&B has seen this identity token before and takes each only once; waiting for the source to give a new one";
-            return Err(Error::new(Stage::Exchange, Kind::Rejected, message));
+            return Err(Error::new(Stage::Exchange, Kind::Rejected, Reason::Replayed, message));
         }
         let error = match self.redeem(&assertion).await {
             Ok(token) => return Ok(token),
             Err(error) => error,
         };
-        // W&B minds this identity token: one more try with a new one, if the source has it.
-        if error.wants_new_assertion()
-            && let Ok(next) = self.identity.look_again(IDENTITY_PATIENCE).await
+        // W&B refuses this identity token: one more try with a new one, if the source has it.
+        if wants_new_assertion(&error)
+            && let Ok(next) = self.identity.fetch_new(IDENTITY_TIMEOUT).await
             && next.hash() != assertion.hash()
         {
-            return self.redeem(&next).await.map_err(explain_exchange);
+            return self.redeem(&next).await;
         }
-        let said = explain_exchange(error);
-        Err(failing.filter(|_| self.used_up() == Some(assertion.hash())).unwrap_or(said))
+        Err(failing.filter(|_| self.used_up() == Some(assertion.hash())).unwrap_or(error))
     }
 
     /// The identity came back: no need to sit out the rest of our own backoff.
@@ -147,20 +135,17 @@ impl Source for AccessSource {
     }
 }
 
-/// The exchange's error in the keeper's terms.
-pub(crate) fn explain_exchange(error: exchange::Error) -> Error {
-    let (kind, wait) = match &error {
-        exchange::Error::Http(error) if !error.is_transient() => (Kind::Misconfigured, None),
-        exchange::Error::Unavailable { retry_after, .. } => (Kind::Transient, *retry_after),
-        exchange::Error::Http(_) | exchange::Error::Garbage { .. } => (Kind::Transient, None),
-        exchange::Error::NotThere { .. } => (Kind::Misconfigured, None),
-        exchange::Error::Refused { .. } => (Kind::Rejected, None),
-    };
-    Error::new(Stage::Exchange, kind, error.to_string()).server_asks(wait)
+/// Whether another identity token may be accepted at once where this one was refused.
+fn wants_new_assertion(error: &Error) -> bool {
+    match &error.reason {
+        Reason::Replayed => true,
+        Reason::Refused { error, .. } => error.as_deref() == Some("invalid_grant"),
+        _ => false,
+    }
 }
 
 /// For one identity renewal within an exchange: above a command's own 100 s.
-const IDENTITY_PATIENCE: Duration = Duration::from_secs(110);
+const IDENTITY_TIMEOUT: Duration = Duration::from_secs(110);
 
 /// A JWT with less life might expire on the way to W&B.
 const USABLE: Duration = Duration::from_secs(10);

@@ -9,7 +9,8 @@ use std::fmt::Write as _;
 use reqwest::header::{CONTENT_TYPE, LOCATION};
 use serde::de::DeserializeOwned;
 
-use super::{Context, Error};
+use super::Context;
+use crate::error::{Error, Reason};
 use crate::http::Answer;
 use crate::redact::redact;
 use crate::token::IdentityToken;
@@ -21,14 +22,19 @@ pub(crate) fn refusal(who: &str, answer: &Answer, said: Option<&str>) -> Error {
     if let Some(said) = said.map(|said| redact(said, MAX_SAID)).filter(|said| !said.is_empty()) {
         let _ = write!(message, ": {said}");
     }
+    let reason = Reason::Status { host: who.to_owned(), status };
     match status {
-        300..=399 => Error::misconfigured(match redirected_to(answer) {
-            Some(host) => format!("{message}, a redirect to {host}, which is not followed"),
-            None => format!("{message}, a redirect, which is not followed"),
-        }),
-        401 | 403 => Error::rejected(message),
-        408 | 425 | 429 | 500..=599 => Error::Transient { message, retry_after: answer.retry_after },
-        _ => Error::misconfigured(message),
+        300..=399 => {
+            let to = redirected_to(answer);
+            let target = to.as_ref().map_or(String::new(), |host| format!(" to {host}"));
+            let message = format!("{message}, a redirect{target}, which is not followed");
+            Error::misconfigured(message).because(Reason::Redirected { host: who.to_owned(), to })
+        }
+        401 | 403 => Error::rejected(message).because(reason),
+        408 | 425 | 429 | 500..=599 => {
+            Error::transient(message).because(reason).retry_after(answer.retry_after)
+        }
+        _ => Error::misconfigured(message).because(reason),
     }
 }
 
@@ -44,6 +50,7 @@ pub(crate) fn json<T: DeserializeOwned>(who: &str, answer: &Answer) -> Result<T,
             answer.status,
             redact(kind, 60)
         ))
+        .because(Reason::UnreadableAnswer { host: who.to_owned(), field: None })
     })
 }
 
@@ -65,9 +72,11 @@ pub(crate) fn check_audience(
     match &cx.audience {
         Some(wanted) if !token.claims().aud.contains(wanted) => {
             let given = redact(&token.claims().aud.join(", "), MAX_SAID);
-            Err(Error::misconfigured(format!(
+            let message = format!(
                 "{source} gave a JWT for the audience {given:?}, where the profile says {wanted:?}; {fix}"
-            )))
+            );
+            let (found, wanted) = (token.claims().aud.clone(), wanted.clone());
+            Err(Error::misconfigured(message).because(Reason::AudienceMismatch { found, wanted }))
         }
         _ => Ok(()),
     }
@@ -128,6 +137,7 @@ mod tests {
 
     use super::*;
     use crate::clock::Clock;
+    use crate::error::Kind;
 
     fn answer(status: u16, body: &str) -> Answer {
         Answer {
@@ -143,33 +153,26 @@ mod tests {
     #[test]
     fn each_status_has_its_class() {
         for (status, class) in [
-            (302, "misconfigured"),
-            (400, "misconfigured"),
-            (401, "rejected"),
-            (403, "rejected"),
-            (404, "misconfigured"),
-            (429, "transient"),
-            (500, "transient"),
-            (503, "transient"),
+            (302, Kind::Misconfigured),
+            (400, Kind::Misconfigured),
+            (401, Kind::Rejected),
+            (403, Kind::Rejected),
+            (404, Kind::Misconfigured),
+            (429, Kind::Transient),
+            (500, Kind::Transient),
+            (503, Kind::Transient),
         ] {
-            let got = match refusal("x", &answer(status, ""), None) {
-                Error::Transient { retry_after, .. } => {
-                    assert_eq!(retry_after, Some(Duration::from_secs(7)));
-                    "transient"
-                }
-                Error::Rejected { .. } => "rejected",
-                Error::Misconfigured { .. } => "misconfigured",
-                Error::NeedsLogin { .. } => "needs-login",
-                Error::Expired { .. } => "expired",
-            };
-            assert_eq!(got, class, "{status}");
+            let error = refusal("x", &answer(status, ""), None);
+            assert_eq!(error.kind, class, "{status}");
+            let wait = (class == Kind::Transient).then_some(Duration::from_secs(7));
+            assert_eq!(error.retry_after, wait, "{status}");
         }
     }
 
     #[test]
     fn broken_json_is_transient_and_shows_none_of_it() {
         let error = json::<Vec<u8>>("x", &answer(200, "{\"value\": \"planted")).expect_err("broken");
-        assert!(matches!(error, Error::Transient { .. }));
+        assert_eq!(error.kind, Kind::Transient);
         assert!(!error.to_string().contains("planted"), "{error}");
     }
 

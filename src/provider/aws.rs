@@ -23,9 +23,10 @@ use zeroize::Zeroizing;
 use super::aws_credentials::{Chain, Credentials};
 use super::aws_metadata::Imds;
 use super::aws_sts::{Refusal, Sts};
-use super::{Context, Error, Provider, answer};
+use super::{Context, Provider, answer};
 use crate::config_types::Seconds;
 use crate::env::Env;
+use crate::error::Error;
 use crate::token::IdentityToken;
 
 #[derive(Clone, Debug, Default, Deserialize)]

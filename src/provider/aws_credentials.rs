@@ -20,8 +20,9 @@ use zeroize::Zeroizing;
 use super::aws_files::Profile;
 use super::aws_metadata::{self, Imds, container_url};
 use super::aws_sts::{Sts, VERSION};
-use super::{Context, Error, command};
+use super::{Context, command};
 use crate::clock::Now;
+use crate::error::{Error, Kind};
 use crate::token::Secret;
 
 #[derive(Clone)]
@@ -80,8 +81,8 @@ impl Chain {
                 *kept = (fresh.renewable && fresh.expires.is_some()).then(|| fresh.clone());
                 Ok(fresh)
             }
-            (Err(Error::Transient { .. }), Some(last))
-                if last.remaining(now).is_some_and(|left| !left.is_zero()) =>
+            (Err(error), Some(last))
+                if error.is_transient() && last.remaining(now).is_some_and(|left| !left.is_zero()) =>
             {
                 Ok(last.clone())
             }
@@ -104,10 +105,8 @@ impl Chain {
             let message = format!(
                 "the AWS region is not known: set `region` or AWS_REGION; the instance was asked: {why}"
             );
-            match why {
-                Error::Transient { retry_after, .. } => Error::Transient { message, retry_after },
-                _ => Error::misconfigured(message),
-            }
+            let kind = if why.is_transient() { Kind::Transient } else { Kind::Misconfigured };
+            Error { kind, message, ..why }
         })
     }
 
@@ -149,10 +148,8 @@ impl Chain {
                 "no AWS credentials in the environment, the shared files (profile {}) or a container endpoint; {why}",
                 profile.name
             );
-            match why {
-                Error::Transient { retry_after, .. } => Error::Transient { message, retry_after },
-                _ => Error::misconfigured(message),
-            }
+            let kind = if why.is_transient() { Kind::Transient } else { Kind::Misconfigured };
+            Error { kind, message, ..why }
         })
     }
 
@@ -233,11 +230,11 @@ struct Assume {
 }
 
 fn assume_refused(error: Error, role: &str) -> Error {
-    match error {
-        Error::Rejected { message } | Error::Misconfigured { message } => Error::rejected(format!(
-            "{message}; the trust policy of {role} must allow sts:AssumeRoleWithWebIdentity to this token's issuer and subject"
+    match error.kind {
+        Kind::Rejected | Kind::Misconfigured => error.kind(Kind::Rejected).hint(format_args!(
+            "the trust policy of {role} must allow sts:AssumeRoleWithWebIdentity to this token's issuer and subject"
         )),
-        other => other,
+        _ => error,
     }
 }
 

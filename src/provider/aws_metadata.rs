@@ -14,8 +14,9 @@ use url::{Host, Url};
 use zeroize::Zeroizing;
 
 use super::aws_credentials::{Credentials, timestamp};
-use super::{Context, Error, answer};
+use super::{Context, answer};
 use crate::env::Env;
+use crate::error::{Error, Kind};
 use crate::http::{Answer, Reach, check_url, is_loopback};
 use crate::token::Secret;
 
@@ -50,15 +51,12 @@ impl Imds {
         }
         let request = self.request(Method::PUT, "latest/api/token").header(TTL_HEADER, TTL);
         let sent = self.cx.http.send(Reach::Platform, request, self.timeout, MAX_ANSWER).await;
-        let answer = sent.map_err(|why| match Error::from(why) {
-            Error::Transient { message, retry_after } => {
-                let message = format!(
-                    "{IMDS}: {message}; in a container, the answer needs a second hop (aws ec2 \
-                     modify-instance-metadata-options --instance-id ID --http-put-response-hop-limit 2)"
-                );
-                Error::Transient { message, retry_after }
-            }
-            other => other,
+        let answer = sent.map_err(|error| match error.kind {
+            Kind::Transient => error.context(IMDS).hint(
+                "in a container, the answer needs a second hop (aws ec2 modify-instance-metadata-options --instance-id ID \
+                 --http-put-response-hop-limit 2)",
+            ),
+            _ => error,
         })?;
         match answer.status {
             200 if !answer.body.is_empty() => Ok(Session(Zeroizing::new(answer.text().trim().to_owned()))),
@@ -108,7 +106,7 @@ impl Imds {
 
     async fn get(&self, path: &str, session: &Session) -> Result<Answer, Error> {
         let request = self.request(Method::GET, path).header("x-aws-ec2-metadata-token", session.0.as_str());
-        Ok(self.cx.http.send(Reach::Platform, request, self.timeout, MAX_ANSWER).await?)
+        self.cx.http.send(Reach::Platform, request, self.timeout, MAX_ANSWER).await
     }
 
     fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
@@ -280,7 +278,7 @@ mod tests {
             "ftp://127.0.0.1/x",
             "nonsense",
         ] {
-            assert!(matches!(url(FULL, bad), Err(Error::Misconfigured { .. })), "{bad}");
+            assert!(matches!(url(FULL, bad), Err(Error { kind: Kind::Misconfigured, .. })), "{bad}");
         }
         let path = url(RELATIVE, "/v2/credentials/id?x=1").expect("a path").expect("set");
         assert_eq!(path.as_str(), "http://169.254.170.2/v2/credentials/id?x=1");

@@ -13,7 +13,8 @@ use url::Url;
 use zeroize::Zeroizing;
 
 use super::aws_credentials::Credentials;
-use super::{Context, Error, answer};
+use super::{Context, answer};
+use crate::error::Error;
 use crate::http::{Answer, Reach, check_url};
 
 pub(super) struct Sts<'a> {
@@ -90,8 +91,7 @@ impl<'a> Sts<'a> {
             }
         }
         let request = request.body(body.to_string());
-        let answer =
-            http.send(Reach::Network, request, self.timeout, MAX_ANSWER).await.map_err(Error::from)?;
+        let answer = http.send(Reach::Network, request, self.timeout, MAX_ANSWER).await?;
         if answer.status != 200 {
             return Err(refusal(&answer));
         }
@@ -166,7 +166,7 @@ fn refusal(answer: &Answer) -> Refusal {
         | "RequestLimitExceeded"
         | "IDPCommunicationError"
         | "ServiceUnavailable"
-        | "InternalFailure" => Error::Transient { message: words, retry_after: answer.retry_after },
+        | "InternalFailure" => Error::transient(words).retry_after(answer.retry_after),
         "SignatureDoesNotMatch" | "RequestExpired" | "RequestTimeTooSkewed"
             if answer.skew.is_some_and(|skew| skew.abs() > MAX_SKEW) =>
         {

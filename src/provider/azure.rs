@@ -31,9 +31,10 @@ use zeroize::Zeroizing;
 
 pub use super::azure_platform::Platform;
 use super::azure_platform::{ARC_TOKENS, By, HIMDS, POD_HOST, detect, reach, read_key, vm_base};
-use super::{Context, Error, Provider, answer};
+use super::{Context, Provider, answer};
 use crate::config_types::Seconds;
 use crate::env::Env;
+use crate::error::{Error, Kind, foreign};
 use crate::http::Answer;
 use crate::token::{Expires as _, IdentityToken, Renewal, Secret};
 
@@ -194,12 +195,9 @@ impl Azure {
             request = request.header(AUTHORIZATION, Zeroizing::new(format!("Basic {}", *key)).as_str());
         }
         let sent = self.cx.http.send(reach, request, self.timeout, MAX_ANSWER).await;
-        sent.map_err(|why| match Error::from(why) {
-            Error::Transient { message, retry_after } => {
-                let message = format!("{}: {message}; is this Azure, with a managed identity?", self.who());
-                Error::Transient { message, retry_after }
-            }
-            other => other,
+        sent.map_err(|error| match error.kind {
+            Kind::Transient => error.context(self.who()).hint("is this Azure, with a managed identity?"),
+            _ => error,
         })
     }
 
@@ -264,9 +262,9 @@ impl Azure {
             )),
             // 410 is the service being updated: back within 70 seconds by its documentation.
             (404 | 410, Platform::Vm) => {
-                Error::Transient { message: generic.to_string(), retry_after: answer.retry_after }
+                Error::transient(generic.to_string()).retry_after(answer.retry_after)
             }
-            (403, Platform::Vm) if String::from_utf8_lossy(&answer.body).contains("unreachable") => {
+            (403, Platform::Vm) if foreign::is_docker_desktop(&answer.text()) => {
                 Error::misconfigured(format!(
                     "{who} cannot be reached: a proxy (Docker Desktop's?) answered in its place; this is no Azure VM"
                 ))
@@ -349,7 +347,10 @@ mod tests {
             vec![("IDENTITY_ENDPOINT", "http://10.0.0.5/x"), ("IMDS_ENDPOINT", "http://10.0.0.5")],
             vec![("IDENTITY_ENDPOINT", "https://example.com/x"), ("IMDS_ENDPOINT", "https://example.com")],
         ] {
-            assert!(matches!(build(&vars, Config::default()), Err(Error::Misconfigured { .. })), "{vars:?}");
+            assert!(
+                matches!(build(&vars, Config::default()), Err(Error { kind: Kind::Misconfigured, .. })),
+                "{vars:?}"
+            );
         }
     }
 

@@ -27,9 +27,10 @@ use serde_json::json;
 use url::Url;
 use zeroize::Zeroizing;
 
-use super::{Context, Error, Provider, answer};
+use super::{Context, Provider, answer};
 use crate::config_types::Seconds;
 use crate::env::Env;
+use crate::error::{Error, Kind};
 use crate::http::{Reach, check_url};
 use crate::token::{IdentityToken, Outlook, Renewal, Secret};
 
@@ -116,11 +117,12 @@ impl Provider for Buildkite {
         let answer = http.send(Reach::Network, request, self.timeout, MAX_ANSWER).await?;
         if !matches!(answer.status, 200 | 201) {
             let said = answer::json::<Refused>(SERVICE, &answer).ok().map(|refused| refused.message);
-            return Err(match answer::refusal(SERVICE, &answer, said.as_deref()) {
-                Error::Rejected { message } => Error::rejected(format!(
-                    "{message}; the agent's token is good only while the job {JOB} names is running"
+            let error = answer::refusal(SERVICE, &answer, said.as_deref());
+            return Err(match error.kind {
+                Kind::Rejected => error.hint(format_args!(
+                    "the agent's token is good only while the job that {JOB} names is running"
                 )),
-                error => error,
+                _ => error,
             });
         }
         let minted: Minted = answer::json(SERVICE, &answer)?;

@@ -35,8 +35,9 @@ use url::Url;
 use url::form_urlencoded::byte_serialize;
 use zeroize::Zeroizing;
 
-use super::{Context, Error, Provider, answer, file};
+use super::{Context, Provider, answer, file};
 use crate::config_types::Seconds;
+use crate::error::{Error, Kind};
 use crate::http::{Answer, Reach, check_url};
 use crate::token::IdentityToken;
 
@@ -354,15 +355,16 @@ struct Refused {
 fn refused(who: &str, answer: &Answer) -> Error {
     let Ok(body) = answer::json::<Refused>(who, answer) else { return answer::refusal(who, answer, None) };
     let said = format!("{}: {}", body.error, body.error_description.as_deref().unwrap_or("no reason given"));
-    match (answer::refusal(who, answer, Some(&said)), body.error.as_str()) {
-        (Error::Transient { message, retry_after }, _) => Error::Transient { message, retry_after },
-        (error, "temporarily_unavailable" | "server_error" | "slow_down") => {
-            Error::Transient { message: error.to_string(), retry_after: answer.retry_after }
+    let error = answer::refusal(who, answer, Some(&said));
+    match body.error.as_str() {
+        _ if error.is_transient() => error,
+        "temporarily_unavailable" | "server_error" | "slow_down" => {
+            error.kind(Kind::Transient).retry_after(answer.retry_after)
         }
-        (error, "invalid_client" | "invalid_grant" | "access_denied") => Error::rejected(format!(
-            "{error}; check client-id and the secret or key at the provider, where it may have been rotated"
-        )),
-        (error, _) => Error::misconfigured(error.to_string()),
+        "invalid_client" | "invalid_grant" | "access_denied" => error
+            .kind(Kind::Rejected)
+            .hint("check client-id and the secret or key at the provider, where it may have been rotated"),
+        _ => error.kind(Kind::Misconfigured),
     }
 }
 
@@ -424,7 +426,7 @@ mod tests {
             "private-key-file = \"/k\"\nalgorithm = \"HS256\"",
             "client-secret-env = \"A\"\nparameters = { client_secret = \"x\" }",
         ] {
-            assert!(matches!(build(bad), Err(Error::Misconfigured { .. })), "{bad}");
+            assert!(matches!(build(bad), Err(Error { kind: Kind::Misconfigured, .. })), "{bad}");
         }
     }
 
@@ -461,9 +463,9 @@ mod tests {
         let which = |tokens: &Tokens| provider.choose(tokens).map(|(_, which)| which);
         assert_eq!(which(&tokens(&jwt, Some("i.d.t"))).expect("a JWT"), "the access token");
         assert_eq!(which(&tokens("opaque", Some("i.d.t"))).expect("a JWT"), "the ID token");
-        assert!(matches!(which(&tokens("opaque", None)), Err(Error::Misconfigured { .. })));
+        assert!(matches!(which(&tokens("opaque", None)), Err(Error { kind: Kind::Misconfigured, .. })));
         let provider = build("client-secret-env = \"SECRET\"\nuse = \"id-token\"").expect("built");
-        assert!(matches!(provider.choose(&tokens(&jwt, None)), Err(Error::Misconfigured { .. })));
+        assert!(matches!(provider.choose(&tokens(&jwt, None)), Err(Error { kind: Kind::Misconfigured, .. })));
     }
 
     #[test]

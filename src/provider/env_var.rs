@@ -6,7 +6,8 @@
 use async_trait::async_trait;
 use serde::Deserialize;
 
-use super::{Context, Error, Provider};
+use super::{Context, Provider};
+use crate::error::{Error, Kind, Reason};
 use crate::token::{Expires as _, IdentityToken, Outlook, Renewal};
 
 #[derive(Clone, Debug, Deserialize)]
@@ -47,16 +48,17 @@ impl Provider for EnvVar {
 /// The token in `variable`, announced as the only one there will be.
 pub fn once(cx: &Context, variable: &str) -> Result<IdentityToken, Error> {
     let raw = cx.env.var(variable).ok_or_else(|| {
-        Error::misconfigured(format!(
+        let message = format!(
             "the variable {variable} is not set in the daemon's environment; set it before the daemon starts"
-        ))
+        );
+        Error::misconfigured(message).because(Reason::Variable { name: variable.to_owned() })
     })?;
-    let token = cx.parse(&raw, format_args!("the variable {variable}")).map_err(|error| match error {
-        // It cannot change any more: trying again is no use.
-        Error::Transient { message, .. } => Error::Misconfigured { message },
-        Error::Expired { message, .. } => Error::Expired { message, again: false },
-        other => other,
-    })?;
+    let token =
+        cx.parse(&raw, format_args!("the variable {variable}")).map_err(|error| match error.kind {
+            // It cannot change any more: trying again cannot help.
+            Kind::Transient => error.kind(Kind::Misconfigured),
+            _ => error,
+        })?;
     let outlook = Outlook {
         until: token.expiry().wall(),
         reason: format!("the identity token in {variable} cannot be renewed while the daemon runs").into(),

@@ -12,7 +12,8 @@ use async_trait::async_trait;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use super::{Context, Error, Provider};
+use super::{Context, Provider};
+use crate::error::{Error, Kind};
 use crate::token::IdentityToken;
 
 #[derive(Clone, Debug, Deserialize)]
@@ -56,8 +57,8 @@ impl Provider for File {
         let raw =
             read.map_err(|_| Error::transient(format!("reading {} was cut short", self.path.display())))??;
         match self.cx.parse(&raw, self.path.display()) {
-            Err(Error::Rejected { message }) if self.changed_lately().await => {
-                Err(Error::transient(format!("{message}; it changed a moment ago and may be half-written")))
+            Err(error) if error.kind == Kind::Rejected && self.changed_lately().await => {
+                Err(error.kind(Kind::Transient).hint("it changed a moment ago and may be half-written"))
             }
             parsed => parsed,
         }

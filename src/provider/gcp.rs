@@ -21,9 +21,10 @@ use reqwest::Method;
 use serde::Deserialize;
 use url::Url;
 
-use super::{Context, Error, Provider, answer};
+use super::{Context, Provider, answer};
 use crate::config_types::Seconds;
 use crate::env::Env;
+use crate::error::{Error, Kind};
 use crate::http::{Answer, Http, Reach, check_url};
 use crate::token::IdentityToken;
 
@@ -186,14 +187,10 @@ impl Gcp {
         let mut url = self.url.clone();
         url.set_scheme(scheme).expect("http and https are of one kind");
         let request = http.request(Reach::Platform, Method::GET, url).header(FLAVOR, GOOGLE);
-        http.send(Reach::Platform, request, self.timeout, MAX_ANSWER).await.map_err(|why| {
-            let hint = "is this a Google Cloud machine?";
-            match Error::from(why) {
-                Error::Transient { message, retry_after } => {
-                    Error::Transient { message: format!("{SERVICE}: {message}; {hint}"), retry_after }
-                }
-                Error::Misconfigured { message } => Error::misconfigured(format!("{SERVICE}: {message}")),
-                other => other,
+        http.send(Reach::Platform, request, self.timeout, MAX_ANSWER).await.map_err(|error| {
+            match error.kind {
+                Kind::Transient => error.context(SERVICE).hint("is this a Google Cloud machine?"),
+                _ => error.context(SERVICE),
             }
         })
     }
@@ -318,7 +315,11 @@ mod tests {
     fn the_metadata_header_goes_to_no_public_host() {
         for host in ["203.0.113.5", "1.1.1.1:80", "evil@127.0.0.1", "127.0.0.1/x", "http://127.0.0.1", ""] {
             let built = build(&[("GCE_METADATA_HOST", host)], Config::default());
-            assert_eq!(matches!(built, Err(Error::Misconfigured { .. })), !host.is_empty(), "{host}");
+            assert_eq!(
+                matches!(built, Err(Error { kind: Kind::Misconfigured, .. })),
+                !host.is_empty(),
+                "{host}"
+            );
         }
         assert!(build(&[("GCE_METADATA_ROOT", "127.0.0.1:1")], Config::default()).is_ok());
     }

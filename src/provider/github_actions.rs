@@ -25,11 +25,12 @@ use serde::Deserialize;
 use url::Url;
 use zeroize::Zeroizing;
 
-use super::{Context, Error, Provider, answer};
+use super::{Context, Provider, answer};
 use crate::config_types::Seconds;
 use crate::env::Env;
+use crate::error::{Error, Malformed};
 use crate::http::{Reach, check_url};
-use crate::token::{Expires as _, IdentityToken, Malformed, Outlook, Renewal, Secret};
+use crate::token::{Expires as _, IdentityToken, Outlook, Renewal, Secret};
 
 /// The runner's variables and the profile's audience say all that is needed.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -156,6 +157,7 @@ const REQUEST_TOKEN_LIFE: Duration = Duration::from_secs(6 * 3600 + 600);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Kind;
     use crate::provider::answer::test::{context, jwt};
 
     fn build(url: &str, token: &str) -> Result<GithubActions, Error> {
@@ -167,7 +169,7 @@ mod tests {
         assert!(build("https://x.actions.githubusercontent.com/t?api-version=2.0", "t").is_ok());
         assert!(build("http://127.0.0.1:9/t", "t").is_ok());
         for url in ["http://metadata.internal/t", "http://169.254.169.254/t", "https://u:p@x/t", "nonsense"] {
-            assert!(matches!(build(url, "t"), Err(Error::Misconfigured { .. })), "{url}");
+            assert!(matches!(build(url, "t"), Err(Error { kind: Kind::Misconfigured, .. })), "{url}");
         }
     }
 
@@ -205,6 +207,6 @@ mod tests {
     #[test]
     fn an_ended_request_token_is_refused_without_asking() {
         let provider = build("https://x/t", &jwt(-5, "")).expect("built");
-        assert!(matches!(provider.outlook(), Err(Error::Rejected { .. })));
+        assert!(matches!(provider.outlook(), Err(Error { kind: Kind::Rejected, .. })));
     }
 }

@@ -27,8 +27,9 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use serde::Deserialize;
 
-use super::{Context, Error, Provider, answer, env_var};
+use super::{Context, Provider, answer, env_var};
 use crate::env::Env;
+use crate::error::Error;
 use crate::token::{Expires as _, IdentityToken, Outlook, Renewal};
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -102,6 +103,7 @@ const VARIABLE: &str = "WANDB_ID_TOKEN";
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::{Kind, Reason};
     use crate::provider::answer::test::{context, jwt};
 
     #[tokio::test]
@@ -122,7 +124,10 @@ mod tests {
     async fn an_expired_token_is_final() {
         let jwt = jwt(-5, "");
         let provider = Config::default().build(context(&[(VARIABLE, &jwt)])).expect("built");
-        assert!(matches!(provider.fetch().await, Err(Error::Expired { again: false, .. })));
+        assert!(matches!(
+            provider.fetch().await,
+            Err(Error { kind: Kind::Misconfigured, reason: Reason::TokenExpired { .. }, .. })
+        ));
     }
 
     #[tokio::test]

@@ -35,9 +35,10 @@ use serde_json::{Value, json};
 use url::Url;
 use zeroize::Zeroizing;
 
-use super::{Context, Error, Provider, answer, file};
+use super::{Context, Provider, answer, file};
 use crate::config_types::Seconds;
 use crate::env::Env;
+use crate::error::{Error, Kind};
 use crate::http::Reach;
 use crate::token::{Claims, IdentityToken};
 
@@ -131,10 +132,10 @@ impl Kubernetes {
     async fn projected(&self, path: &Path) -> Result<IdentityToken, Error> {
         let raw = read(path).await?;
         let source = path.display().to_string();
-        let token = self.cx.parse(&raw, &source).map_err(|error| match error {
-            // The kubelet never leaves a broken token behind: this is somebody's copy, half written.
-            Error::Rejected { message } => Error::transient(message),
-            other => other,
+        let token = self.cx.parse(&raw, &source).map_err(|error| match error.kind {
+            // The kubelet never leaves a broken token behind: this is a copy, half written.
+            Kind::Rejected => error.kind(Kind::Transient),
+            _ => error,
         })?;
         let fix = "set `audience` in the pod's `serviceAccountToken` projection";
         answer::check_audience(&self.cx, &token, &source, fix)?;
@@ -237,23 +238,23 @@ impl Account {
         let status: Option<Status> = answer::json(SERVICE, answer).ok();
         let said = status.as_ref().and_then(|status| status.message.as_deref());
         let Self { namespace, name, asker: (from, asker), .. } = self;
-        match (answer::refusal(SERVICE, answer, said), answer.status) {
-            (Error::Rejected { message }, 403) => Error::misconfigured(format!(
-                "{message}; let the account ask for tokens: kubectl create role wandb-cred -n {namespace} \
+        let error = answer::refusal(SERVICE, answer, said);
+        match answer.status {
+            403 => error.kind(Kind::Misconfigured).hint(format_args!(
+                "let the account ask for tokens: kubectl create role wandb-cred -n {namespace} \
                  --verb=create --resource=serviceaccounts/token --resource-name={name} && kubectl create \
                  rolebinding wandb-cred -n {namespace} --role=wandb-cred --serviceaccount={from}:{asker}"
             )),
-            (Error::Rejected { message }, 401) => {
-                Error::rejected(format!("{message}; the API server does not accept the pod's own token"))
-            }
-            (Error::Misconfigured { message }, 404) => Error::misconfigured(format!(
-                "{message}; check that the account exists: kubectl get serviceaccount {name} -n {namespace}"
+            401 => error.hint("the API server does not accept the pod's own token"),
+            404 => error.hint(format_args!(
+                "check that the account exists: kubectl get serviceaccount {name} -n {namespace}"
             )),
-            (Error::Transient { message, retry_after }, _) => {
+            _ if error.is_transient() => {
                 let asked = status.and_then(|status| status.details?.retry_after_seconds);
-                Error::Transient { message, retry_after: retry_after.or(asked.map(Duration::from_secs)) }
+                let wait = error.retry_after.or(asked.map(Duration::from_secs));
+                error.retry_after(wait)
             }
-            (error, _) => error,
+            _ => error,
         }
     }
 }
@@ -358,11 +359,11 @@ mod tests {
         let whole = jwt(600, "");
         let path = dir.path().join("token");
         let provider = at(path.clone());
-        assert!(matches!(provider.fetch().await, Err(Error::Transient { .. })), "missing");
+        assert!(matches!(provider.fetch().await, Err(Error { kind: Kind::Transient, .. })), "missing");
         for part in ["", &whole[..10], &whole[..whole.rfind('.').expect("a JWT") - 3]] {
             std::fs::write(&path, part).expect("written");
             let error = provider.fetch().await.expect_err("not whole");
-            assert!(matches!(error, Error::Transient { .. }), "{part}: {error}");
+            assert!((error).kind == Kind::Transient, "{part}: {error}");
         }
         std::fs::write(&path, whole).expect("written");
         provider.fetch().await.expect("whole now");
@@ -373,9 +374,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("temp dir");
         let path = project(dir.path(), "..v1", &jwt(600, r#""aud":["https://kubernetes.default.svc"]"#));
         let error = at(path).fetch().await.expect_err("for the API server");
-        assert!(
-            matches!(&error, Error::Misconfigured { message } if message.contains("serviceAccountToken"))
-        );
+        assert!(error.kind == Kind::Misconfigured && error.message.contains("serviceAccountToken"));
     }
 
     #[tokio::test]

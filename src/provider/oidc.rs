@@ -11,7 +11,8 @@ use async_trait::async_trait;
 use openidconnect::IssuerUrl;
 use serde::{Deserialize, Deserializer};
 
-use super::{Context, Error, Provider};
+use super::{Context, Provider};
+use crate::error::Error;
 use crate::http::{Reach, check_url};
 use crate::oidc::session::Session;
 use crate::oidc::{Flow, Preset, RelyingParty, SecretSource, Settings};

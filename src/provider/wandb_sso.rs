@@ -21,9 +21,10 @@ use serde::Deserialize;
 use url::Url;
 use zeroize::Zeroizing;
 
-use super::{Context, Error, Provider, file};
+use super::{Context, Provider, file};
 use crate::env::Env;
-use crate::token::{IdentityToken, Malformed};
+use crate::error::{Error, Malformed};
+use crate::token::IdentityToken;
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -214,6 +215,7 @@ const VERSION: u32 = 1;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Kind;
     use crate::provider::answer::test::{context, jwt};
 
     async fn fetch(content: &str, base_url: Option<&str>, org: Option<&str>) -> Result<IdentityToken, Error> {
@@ -261,7 +263,7 @@ mod tests {
         let token = fetch(&file, CLOUD, Some("other")).await.expect("found");
         assert_eq!(token.claims().sub.as_deref(), Some("api.wandb.ai#other"));
         let error = fetch(&file, CLOUD, None).await.expect_err("two fit");
-        assert!(matches!(&error, Error::Misconfigured { message } if message.contains("`org`")), "{error}");
+        assert!(error.kind == Kind::Misconfigured && error.message.contains("`org`"), "{error}");
         let active = accounts("api.wandb.ai#acme", &[("api.wandb.ai#acme", 60), ("api.wandb.ai#other", 60)]);
         let token = fetch(&active, CLOUD, None).await.expect("the active one decides");
         assert_eq!(token.claims().sub.as_deref(), Some("api.wandb.ai#acme"));
@@ -277,9 +279,7 @@ mod tests {
             (jwt(-5, ""), CLOUD),
         ] {
             let error = fetch(&content, base_url, None).await.expect_err("unusable");
-            assert!(
-                matches!(&error, Error::NeedsLogin { message } if message.contains("run: wandb login sso"))
-            );
+            assert!(error.kind == Kind::NeedsLogin && error.message.contains("run: wandb login sso"));
             assert!(!error.to_string().contains("planted"));
         }
     }
@@ -292,9 +292,12 @@ mod tests {
     #[tokio::test]
     async fn half_a_file_is_transient_and_another_version_is_not() {
         let whole = accounts("x", &[("x", 60)]);
-        assert!(matches!(fetch(&whole[..whole.len() / 2], CLOUD, None).await, Err(Error::Transient { .. })));
+        assert!(matches!(
+            fetch(&whole[..whole.len() / 2], CLOUD, None).await,
+            Err(Error { kind: Kind::Transient, .. })
+        ));
         let next = whole.replacen("\"version\":1", "\"version\":2", 1);
-        assert!(matches!(fetch(&next, CLOUD, None).await, Err(Error::Misconfigured { .. })));
+        assert!(matches!(fetch(&next, CLOUD, None).await, Err(Error { kind: Kind::Misconfigured, .. })));
     }
 
     #[test]

@@ -10,8 +10,7 @@ use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use hyper::{Response, StatusCode};
 use serde::Serialize;
 
-use crate::api::{Problem, ProblemKind};
-use crate::keeper::{self, Kind, Stage};
+use crate::api::Problem;
 use crate::profile::Profile;
 use crate::token::{AccessToken, Expires as _, TokenHash};
 
@@ -95,49 +94,4 @@ pub(super) fn problem(problem: &Problem) -> Answer {
         answer.headers_mut().insert(RETRY_AFTER, seconds.into());
     }
     answer
-}
-
-pub(super) fn plain(kind: ProblemKind, detail: impl Into<String>) -> Problem {
-    Problem {
-        kind,
-        title: kind.title().to_owned(),
-        status: kind.status(),
-        detail: detail.into(),
-        profile: None,
-        retry_after: None,
-        remaining: None,
-        next: None,
-        reason: None,
-    }
-}
-
-/// Why a keeper has no token, in the API's terms.
-pub(super) fn explain(profile: &str, error: &keeper::Error) -> Problem {
-    let kind = match (error.kind, error.stage) {
-        (Kind::Transient, _) => ProblemKind::UpstreamUnavailable,
-        (Kind::NeedsLogin, _) => ProblemKind::NeedsLogin,
-        (Kind::Rejected, Stage::Identity) => ProblemKind::IdentityRejected,
-        (Kind::Rejected, Stage::Exchange) => ProblemKind::ExchangeRejected,
-        (Kind::Misconfigured, _) => ProblemKind::Misconfigured,
-        (Kind::TooShort { .. }, _) => ProblemKind::LifetimeTooShort,
-        (Kind::TooSoon, _) => ProblemKind::TooManyRequests,
-    };
-    let next = match kind {
-        ProblemKind::NeedsLogin => Some(format!("wandb-cred login --profile {profile}")),
-        ProblemKind::Misconfigured => Some("wandb-cred check".to_owned()),
-        ProblemKind::UpstreamUnavailable | ProblemKind::IdentityRejected | ProblemKind::ExchangeRejected => {
-            Some("wandb-cred status".to_owned())
-        }
-        _ => None,
-    };
-    Problem {
-        profile: Some(profile.to_owned()),
-        retry_after: error.retry_after.map(|wait| wait.as_secs() + 1),
-        remaining: match error.kind {
-            Kind::TooShort { left } => Some(left.as_secs()),
-            _ => None,
-        },
-        next,
-        ..plain(kind, format!("profile `{profile}`: {error}"))
-    }
 }

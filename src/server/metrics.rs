@@ -13,7 +13,7 @@ use super::answer::{self, Answer};
 use super::state::State;
 use crate::api;
 use crate::clock::Now;
-use crate::keeper::{Keeper, Stage};
+use crate::keeper::Keeper;
 use crate::token::Expires;
 
 #[derive(Default)]
@@ -67,8 +67,8 @@ impl Metrics {
         let now = state.clock.now();
         for (name, member) in &state.directory().members {
             let profile = &member.profile;
-            kept.read(name, Stage::Identity, &profile.identity, now);
-            kept.read(name, Stage::Exchange, &profile.access, now);
+            kept.read(name, "identity", &profile.identity, now);
+            kept.read(name, "access", &profile.access, now);
             let labels = ProfileLabels { profile: name.clone() };
             exchanges.get_or_create(&labels).inc_by(profile.exchanges());
             jobs.get_or_create(&labels).set(i64::try_from(profile.demand.jobs()).unwrap_or(i64::MAX));
@@ -94,11 +94,7 @@ struct Kept {
 }
 
 impl Kept {
-    fn read<T: Expires>(&self, profile: &str, stage: Stage, keeper: &Keeper<T>, now: Now) {
-        let stage = match stage {
-            Stage::Identity => "identity",
-            Stage::Exchange => "access",
-        };
+    fn read<T: Expires>(&self, profile: &str, stage: &'static str, keeper: &Keeper<T>, now: Now) {
         let labels = KeptLabels { profile: profile.to_owned(), stage };
         keeper.read(|snapshot| {
             let state = snapshot.state(now);

@@ -17,7 +17,8 @@ use super::state::{Directory, Member, State};
 use super::{Peer, sign_in};
 use crate::api::{self, Problem, ProblemKind};
 use crate::clock::Now;
-use crate::keeper::{Keeper, Kind, Need};
+use crate::error::Kind;
+use crate::keeper::{Keeper, Need};
 use crate::token::{Expires, TokenHash};
 
 /// One request. Every outcome is an answer: nothing here ends the connection.
@@ -47,11 +48,11 @@ async fn dispatch(state: &State, peer: Peer, request: Request<Incoming>) -> (&'s
     let Some((route, method)) = ROUTES.iter().find(|(known, _)| *known == path) else {
         let known: Vec<_> = ROUTES.iter().map(|(path, _)| *path).collect();
         let detail = format!("there is no route of that path; the routes are {}", known.join(", "));
-        return ("unknown", Err(answer::plain(ProblemKind::NotFound, detail)));
+        return ("unknown", Err(Problem::new(ProblemKind::NotFound, detail)));
     };
     if request.method() != method && !(request.method() == Method::HEAD && method == Method::GET) {
         let detail = format!("{route} takes {method}, not {}", request.method());
-        return (route, Err(answer::plain(ProblemKind::MethodNotAllowed, detail)));
+        return (route, Err(Problem::new(ProblemKind::MethodNotAllowed, detail)));
     }
     if HANDS_OUT.contains(route)
         && let Err(problem) = sign_in::unlocked(state)
@@ -119,14 +120,14 @@ fn admit(state: &State, peer: Peer, request: &Request<Incoming>) -> Result<(), P
             "this daemon serves uid {}, and you are uid {uid}; run a daemon of your own, or have its owner add `allow-uids = [{uid}]`",
             state.uid
         );
-        return Err(answer::plain(ProblemKind::Forbidden, detail));
+        return Err(Problem::new(ProblemKind::Forbidden, detail));
     }
     match request.headers().keys().find(|name| [&ORIGIN, &FORWARDED].contains(name)) {
         None => Ok(()),
         Some(header) => {
             let detail =
                 format!("requests with {header} come from browsers or proxies, which are not served");
-            Err(answer::plain(ProblemKind::Forbidden, detail))
+            Err(Problem::new(ProblemKind::Forbidden, detail))
         }
     }
 }
@@ -138,7 +139,7 @@ async fn token(state: &State, query: Option<&str>) -> Outcome {
     let profile = &member.profile;
     profile.demand.touch(state.clock.now());
     let token = profile.access.get(query.need()).await;
-    let token = token.map_err(|error| answer::explain(&profile.name, &error))?;
+    let token = token.map_err(|error| Problem::from_error(&profile.name, &error))?;
     let left = token.expiry().remaining(state.clock.now());
     Ok(member.token_answer.render(profile, &token, left))
 }
@@ -152,11 +153,11 @@ async fn identity_token(state: &State, query: Option<&str>) -> Outcome {
             "the identity token itself is not handed out; set `serve-identity-token = true` in [profile.{}] if it must be",
             profile.name
         );
-        return Err(answer::plain(ProblemKind::Forbidden, detail));
+        return Err(Problem::new(ProblemKind::Forbidden, detail));
     }
     profile.demand.touch(state.clock.now());
     let token = profile.identity.get(query.need()).await;
-    let token = token.map_err(|error| answer::explain(&profile.name, &error))?;
+    let token = token.map_err(|error| Problem::from_error(&profile.name, &error))?;
     let now = state.clock.now();
     Ok(answer::json(&api::IdentityToken {
         identity_token: token.jwt().expose().clone(),
@@ -187,11 +188,11 @@ async fn refresh(state: &State, query: Option<&str>) -> Outcome {
     let member = find(&directory, query.profile.as_deref())?;
     let profile = &member.profile;
     profile.demand.touch(state.clock.now());
-    match profile.access.refresh(query.need().patience).await {
+    match profile.access.refresh(query.need().timeout).await {
         Ok(_) => {}
         // Renewed within the last seconds: that is what was asked for.
         Err(error) if error.kind == Kind::TooSoon && profile.access.peek(Duration::ZERO).is_some() => {}
-        Err(error) => return Err(answer::explain(&profile.name, &error)),
+        Err(error) => return Err(Problem::from_error(&profile.name, &error)),
     }
     let is_default = directory.default.as_deref() == Some(&*profile.name);
     Ok(answer::json(&describe(member, is_default, state.clock.now())))
@@ -203,7 +204,7 @@ async fn rejected(state: &State, request: Request<Incoming>) -> Outcome {
     let directory = state.directory();
     let member = find(&directory, report.profile.as_deref())?;
     let hash = TokenHash::parse(&report.token_sha256).ok_or_else(|| {
-        answer::plain(ProblemKind::BadRequest, "token_sha256 must be the 64 hexadecimal digits of a SHA-256")
+        Problem::new(ProblemKind::BadRequest, "token_sha256 must be the 64 hexadecimal digits of a SHA-256")
     })?;
     Ok(answer::json(&api::RejectedAnswer { renewed: member.profile.access.rejected(hash) }))
 }
@@ -217,27 +218,27 @@ async fn jobs(state: &State, peer: Peer, request: Request<Incoming>) -> Outcome 
     let Some(files) = &member.files else {
         let detail =
             format!("profile `{0}` has `sdk-files = false`; set it to true in [profile.{0}]", profile.name);
-        return Err(answer::plain(ProblemKind::Misconfigured, detail));
+        return Err(Problem::new(ProblemKind::Misconfigured, detail));
     };
     let pid = wanted.pid.or(peer.pid).ok_or_else(|| {
-        answer::plain(ProblemKind::BadRequest, "say whose end to watch: this system does not tell your pid")
+        Problem::new(ProblemKind::BadRequest, "say whose end to watch: this system does not tell your pid")
     })?;
     profile.demand.touch(state.clock.now());
-    state.jobs.watch(pid, &profile.demand).map_err(|why| answer::plain(ProblemKind::BadRequest, why))?;
-    let enough = Need { min_ttl: SDK_MARGIN, patience: DEFAULT_PATIENCE };
+    state.jobs.watch(pid, &profile.demand).map_err(|why| Problem::new(ProblemKind::BadRequest, why))?;
+    let enough = Need { min_ttl: SDK_MARGIN, timeout: DEFAULT_TIMEOUT };
     let token = match profile.access.get(enough).await {
         Ok(token) => Ok(token),
         // Some servers give less: the SDK then exchanges by itself, which still works.
-        Err(error) if matches!(error.kind, Kind::TooShort { .. }) => {
+        Err(error) if error.kind == Kind::TooShort => {
             profile.access.get(Need { min_ttl: Duration::ZERO, ..enough }).await
         }
         Err(error) => profile.access.peek(Duration::ZERO).ok_or(error),
     };
-    let token = token.map_err(|error| answer::explain(&profile.name, &error))?;
-    files.hold(token.hash()).await.map_err(|why| Problem {
-        profile: Some(profile.name.to_string()),
-        ..answer::plain(ProblemKind::SdkFilesUnwritable, format!("profile `{}`: {why}", profile.name))
-    })?;
+    let token = token.map_err(|error| Problem::from_error(&profile.name, &error))?;
+    files
+        .hold(token.hash())
+        .await
+        .map_err(|why| Problem::of(ProblemKind::SdkFilesUnwritable, &profile.name, why))?;
     Ok(answer::json(&api::Job {
         profile: profile.name.to_string(),
         base_url: profile.base_url.to_string(),
@@ -290,7 +291,7 @@ fn readyz(state: &State, query: Option<&str>) -> Outcome {
         return Ok(answer::text("text/plain", "ready\n".to_owned()));
     }
     let detail = format!("no token for profile `{}`", unready.join("`, `"));
-    Err(answer::plain(ProblemKind::UpstreamUnavailable, detail))
+    Err(Problem::new(ProblemKind::UpstreamUnavailable, detail))
 }
 
 fn find<'d>(directory: &'d Directory, name: Option<&str>) -> Result<&'d Arc<Member>, Problem> {
@@ -300,17 +301,14 @@ fn find<'d>(directory: &'d Directory, name: Option<&str>) -> Result<&'d Arc<Memb
             0 => "no profile is configured; run: wandb-cred init".to_owned(),
             _ => format!("there are several profiles and no default-profile; name one of: {}", known()),
         };
-        return Err(answer::plain(ProblemKind::NoSuchProfile, detail));
+        return Err(Problem::new(ProblemKind::NoSuchProfile, detail));
     };
     directory.members.get(name).ok_or_else(|| {
         let shown: String = name.chars().filter(|c| !c.is_control()).take(64).collect();
         let near = directory.members.keys().find(|known| strsim::damerau_levenshtein(known, name) <= 2);
         let hint = near.map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
         let detail = format!("there is no profile `{shown}`{hint} (known: {})", known());
-        Problem {
-            next: Some("wandb-cred status".to_owned()),
-            ..answer::plain(ProblemKind::NoSuchProfile, detail)
-        }
+        Problem::new(ProblemKind::NoSuchProfile, detail)
     })
 }
 
@@ -396,7 +394,7 @@ struct Query {
 impl Query {
     fn parse(query: Option<&str>, known: &[&str]) -> Result<Self, Problem> {
         let mut parsed = Self::default();
-        let bad = |detail: String| answer::plain(ProblemKind::BadRequest, detail);
+        let bad = |detail: String| Problem::new(ProblemKind::BadRequest, detail);
         for (key, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
             let seconds = |value: &Cow<'_, str>| {
                 let parsed = value.parse().ok().filter(|seconds| *seconds <= MAX_SECONDS);
@@ -413,14 +411,14 @@ impl Query {
                 }
                 "profile" => parsed.profile = Some(value.into_owned()),
                 "min_ttl" => parsed.min_ttl = seconds(&value)?,
-                _ => parsed.wait = Some(seconds(&value)?.min(MAX_PATIENCE)),
+                _ => parsed.wait = Some(seconds(&value)?.min(MAX_TIMEOUT)),
             }
         }
         Ok(parsed)
     }
 
     fn need(&self) -> Need {
-        Need { min_ttl: self.min_ttl, patience: self.wait.unwrap_or(DEFAULT_PATIENCE) }
+        Need { min_ttl: self.min_ttl, timeout: self.wait.unwrap_or(DEFAULT_TIMEOUT) }
     }
 }
 
@@ -430,7 +428,7 @@ fn none(query: Option<&str>) -> Result<(), Problem> {
 
 /// Reads a JSON body; an empty one counts as `{}`.
 async fn body<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, Problem> {
-    let bad = |detail: String| answer::plain(ProblemKind::BadRequest, detail);
+    let bad = |detail: String| Problem::new(ProblemKind::BadRequest, detail);
     let read = Limited::new(request.into_body(), MAX_BODY).collect();
     let bytes = match tokio::time::timeout(BODY_TIMEOUT, read).await {
         Ok(Ok(body)) => body.to_bytes(),
@@ -449,8 +447,8 @@ async fn body<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, Prob
 }
 
 /// How long a caller waits for a renewal unless it says otherwise, and at most.
-const DEFAULT_PATIENCE: Duration = Duration::from_secs(30);
-const MAX_PATIENCE: Duration = Duration::from_secs(120);
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
+const MAX_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Largest number of seconds taken: a year.
 const MAX_SECONDS: u64 = 366 * 24 * 3600;

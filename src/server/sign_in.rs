@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use super::answer::{self, Answer};
 use super::state::State;
 use crate::api::{self, Problem, ProblemKind};
-use crate::oidc::{self, session::Session};
+use crate::oidc::session::Session;
 use crate::profile::Profile;
 
 pub(super) async fn login(
@@ -16,17 +16,21 @@ pub(super) async fn login(
 ) -> Result<Answer, Problem> {
     let session = session(profile)?;
     let begun = state.logins.start(Arc::clone(session), method).await;
-    begun.map(|login| answer::json(&login)).map_err(|error| explain(&profile.name, &error))
+    begun.map(|login| answer::json(&login)).map_err(|error| Problem::from_error(&profile.name, &error))
 }
 
 pub(super) fn progress(state: &State, id: &str) -> Result<Answer, Problem> {
     state.logins.get(id).map(|login| answer::json(&login)).ok_or_else(|| {
-        answer::plain(ProblemKind::NotFound, "there is no such sign-in, or another one has replaced it")
+        Problem::new(ProblemKind::NotFound, "there is no such sign-in, or another one has replaced it")
     })
 }
 
 pub(super) async fn logout(state: &State, profile: &Profile) -> Result<Answer, Problem> {
-    let ended = state.logins.stop(session(profile)?).await.map_err(|error| explain(&profile.name, &error))?;
+    let ended = state
+        .logins
+        .stop(session(profile)?)
+        .await
+        .map_err(|error| Problem::from_error(&profile.name, &error))?;
     Ok(answer::json(&api::Logout {
         profile: profile.name.to_string(),
         account: ended.person.map(|person| person.name().to_owned()),
@@ -46,34 +50,12 @@ pub(super) fn unlocked(state: &State) -> Result<(), Problem> {
     if !state.locked.load(Ordering::Relaxed) {
         return Ok(());
     }
-    Err(Problem {
-        next: Some("wandb-cred unlock".to_owned()),
-        ..answer::plain(ProblemKind::Locked, "the daemon is locked, so it hands out no token")
-    })
+    Err(Problem::new(ProblemKind::Locked, "the daemon is locked, so it hands out no token"))
 }
 
 fn session(profile: &Profile) -> Result<&Arc<Session>, Problem> {
-    profile.session.as_ref().ok_or_else(|| Problem {
-        profile: Some(profile.name.to_string()),
-        ..answer::plain(
-            ProblemKind::Misconfigured,
-            format!(
-                "profile `{}` gets its tokens from provider {}: nobody signs in for it",
-                profile.name, profile.provider
-            ),
-        )
+    profile.session.as_ref().ok_or_else(|| {
+        let detail = format!("it gets its tokens from provider {}: nobody signs in for it", profile.provider);
+        Problem::of(ProblemKind::Misconfigured, &profile.name, detail)
     })
-}
-
-fn explain(profile: &str, error: &oidc::Error) -> Problem {
-    let kind = match error {
-        oidc::Error::Transient { .. } => ProblemKind::UpstreamUnavailable,
-        oidc::Error::Refused(_) | oidc::Error::Declined(_) => ProblemKind::NeedsLogin,
-        oidc::Error::Untrusted(_) => ProblemKind::IdentityRejected,
-        oidc::Error::NoIdToken(_) | oidc::Error::Misconfigured(_) => ProblemKind::Misconfigured,
-    };
-    Problem {
-        profile: Some(profile.to_owned()),
-        ..answer::plain(kind, format!("profile `{profile}`: {error}"))
-    }
 }

@@ -1,0 +1,257 @@
+//! What a keeper knows, and every judgement on it. Pure: no channel, no timer, and the time comes from the caller.
+
+use std::time::Duration;
+
+use super::Policy;
+use crate::api;
+use crate::backoff::Backoff;
+use crate::clock::Now;
+use crate::error::{Error, Kind, Reason, Stage};
+use crate::token::Expires;
+
+/// What a keeper knows, published on every change.
+#[derive(Clone, Debug)]
+pub struct Snapshot<T> {
+    /// The last good token; it may have expired since.
+    pub token: Option<T>,
+    /// Why the last attempt failed; `None` after a success.
+    pub error: Option<Error>,
+    /// Failures in a row.
+    pub failures: u32,
+    /// Attempts completed.
+    pub attempts: u64,
+    /// An attempt is under way.
+    pub renewing: bool,
+    /// When the next attempt is due; it is made only if something needs the token then.
+    pub due: Option<Now>,
+    last_attempt: Option<Now>,
+    /// No attempt before this, whoever asks: the server's word (`Retry-After`).
+    not_before: Option<Now>,
+}
+
+/// What callers have asked of the loop since its last attempt began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Wanted {
+    /// Somebody waits for an attempt.
+    pub(super) renewal: bool,
+    /// ... and not for the backoff to end.
+    pub(super) forced: bool,
+}
+
+/// What a waiting caller will accept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Want {
+    /// A token with enough life, new or not.
+    Life,
+    /// A token that was fetched after the question.
+    New,
+    /// The same, past the backoff.
+    ForcedNew,
+}
+
+/// How long a caller may wait, and for how much life.
+#[derive(Clone, Copy, Debug)]
+pub struct Need {
+    pub min_ttl: Duration,
+    pub timeout: Duration,
+}
+
+/// A caller's question, as it stands while it waits.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Question {
+    pub(super) want: Want,
+    pub(super) min_ttl: Duration,
+    /// By the boot clock.
+    pub(super) deadline: Duration,
+    /// Attempts completed when it was asked.
+    pub(super) attempts: u64,
+}
+
+impl<T> Default for Snapshot<T> {
+    fn default() -> Self {
+        Self {
+            token: None,
+            error: None,
+            failures: 0,
+            attempts: 0,
+            renewing: false,
+            due: None,
+            last_attempt: None,
+            not_before: None,
+        }
+    }
+}
+
+impl<T: Expires> Snapshot<T> {
+    /// A token taken over from an earlier daemon: served at once, and renewed as soon as something needs it.
+    pub(super) fn restored(token: Option<T>, now: Now) -> Self {
+        let due = token.is_some().then_some(now);
+        Self { token, due, ..Self::default() }
+    }
+
+    /// The token, if it has a usable rest of life.
+    pub fn good(&self, now: Now, min_ttl: Duration) -> Option<&T> {
+        let token = self.token.as_ref()?;
+        let left = token.expiry().remaining(now);
+        (!left.is_zero() && left >= min_ttl).then_some(token)
+    }
+
+    pub fn state(&self, now: Now) -> api::State {
+        match (self.good(now, Duration::ZERO), &self.error) {
+            (Some(_), None) => api::State::Fresh,
+            (Some(_), Some(_)) => api::State::Stale,
+            (None, Some(error)) if error.kind == Kind::NeedsLogin => api::State::NeedsLogin,
+            (None, Some(_)) => api::State::Failed,
+            (None, None) => api::State::Starting,
+        }
+    }
+
+    /// A renewal is overdue, since nothing needed the token when it was due.
+    pub(super) fn is_overdue(&self, now: Now) -> bool {
+        !self.renewing && self.due.is_none_or(|due| due.boot <= now.boot)
+    }
+
+    pub(super) fn begin(&mut self, now: Now) {
+        self.renewing = true;
+        self.last_attempt = Some(now);
+    }
+
+    /// Returns the time until the next attempt.
+    pub(super) fn on_success(&mut self, token: T, policy: Policy, now: Now) -> Duration {
+        let wait = policy.renew_in(token.expiry().remaining(now), &token.renewal());
+        self.end(now, wait);
+        self.error = None;
+        self.failures = 0;
+        self.token = Some(token);
+        wait
+    }
+
+    /// Returns the time until the next attempt. The last good token stays.
+    pub(super) fn on_failure(&mut self, error: Error, now: Now) -> Duration {
+        self.failures = self.failures.saturating_add(1);
+        let wait = backoff(error.kind).delay(self.failures, error.retry_after);
+        self.end(now, wait);
+        if error.retry_after.is_some() {
+            self.not_before = self.due;
+        }
+        self.error = Some(error);
+        wait
+    }
+
+    fn end(&mut self, now: Now, wait: Duration) {
+        self.renewing = false;
+        self.attempts += 1;
+        self.not_before = None;
+        self.due = Some(Now { wall: now.wall + wait, boot: now.boot + wait, ..now });
+    }
+
+    /// After a sign-in, or a change of the source: errors and backoff are void.
+    pub(super) fn reset(&mut self, now: Now) {
+        self.error = None;
+        self.failures = 0;
+        self.not_before = None;
+        self.due = Some(now);
+    }
+
+    /// After a sign-out: nothing is known any more, but how often was asked.
+    pub(super) fn forget(&mut self) {
+        *self = Self { attempts: self.attempts, ..Self::default() };
+    }
+
+    /// Time until the next attempt; `None` for "not until somebody asks".
+    pub(super) fn next_wake(&self, wanted: Wanted, hot: bool, now: Now) -> Option<Duration> {
+        let signed_out = self.error.as_ref().is_some_and(|error| error.kind == Kind::NeedsLogin);
+        if !(wanted.renewal || hot && !signed_out) {
+            return None;
+        }
+        if wanted.forced {
+            return Some(self.forced_wait(now));
+        }
+        let at_once = wanted.renewal && self.error.is_none();
+        let due = if at_once { Duration::ZERO } else { until(self.due, now) };
+        Some(due.max(self.server_wait(now)))
+    }
+
+    /// What a waiting caller gets; `None` while waiting can help.
+    pub(super) fn answer(&self, question: &Question, stage: Stage, now: Now) -> Option<Result<T, Error>> {
+        let answered = self.attempts > question.attempts;
+        match self.good(now, question.min_ttl) {
+            Some(token) if question.want == Want::Life || (answered && self.error.is_none()) => {
+                Some(Ok(token.clone()))
+            }
+            _ if self.renewing => None,
+            _ => self.refusal(question, answered, stage, now).map(Err),
+        }
+    }
+
+    /// Why waiting longer cannot help, if it cannot. No renewal is under way.
+    fn refusal(&self, question: &Question, answered: bool, stage: Stage, now: Now) -> Option<Error> {
+        let in_time = |wait: Duration| now.boot + wait <= question.deadline;
+        if question.want == Want::ForcedNew && !answered {
+            let wait = self.forced_wait(now);
+            let too_soon = !in_time(wait) || !wait.is_zero() && self.error.is_none();
+            return too_soon.then(|| {
+                Error::new(stage, Kind::TooSoon, Reason::RenewedRecently, "it was renewed a moment ago")
+                    .retry_after(Some(wait))
+            });
+        }
+        if let Some(error) = &self.error {
+            // After an attempt, or in the backoff of an earlier one: is another due in time?
+            let wait = until(self.due, now).max(self.server_wait(now));
+            let failed = answered || !wait.is_zero();
+            // A caller who fetches on behalf of others has a backoff of its own.
+            let hopeless = failed && (!error.is_transient() || question.want == Want::New);
+            return (hopeless || !in_time(wait)).then(|| error.clone().retry_after(Some(wait)));
+        }
+        let left = self.token.as_ref()?.expiry().remaining(now);
+        let young = self.last_attempt.is_some_and(|last| now.boot.saturating_sub(last.boot) < RENEWAL_GAP);
+        // Another renewal so soon would bring the same: say how much life there is.
+        (answered || (question.want == Want::Life && young && !left.is_zero())).then(|| {
+            let (left, asked) = (left.as_secs(), question.min_ttl.as_secs());
+            let message = format!("the token has {left} s of life left, {asked} s were asked for");
+            Error::new(stage, Kind::TooShort, Reason::LifetimeTooShort { left, asked }, message)
+        })
+    }
+
+    /// How long even a forced attempt must wait: for the server's word, and between forced ones.
+    fn forced_wait(&self, now: Now) -> Duration {
+        let gap = match self.last_attempt {
+            Some(last) if self.good(now, Duration::ZERO).is_some() || self.error.is_some() => {
+                (last.boot + FORCED_GAP).saturating_sub(now.boot)
+            }
+            _ => Duration::ZERO,
+        };
+        self.server_wait(now).max(gap)
+    }
+
+    /// How long the server itself asked us to stay away.
+    fn server_wait(&self, now: Now) -> Duration {
+        self.not_before.map_or(Duration::ZERO, |not_before| not_before.boot.saturating_sub(now.boot))
+    }
+}
+
+/// Backoff by what went wrong: a refusal changes more slowly than a network.
+fn backoff(kind: Kind) -> Backoff {
+    let (first, most) = match kind {
+        Kind::Transient | Kind::TooShort | Kind::TooSoon => (1, 60),
+        Kind::Rejected => (10, 300),
+        // Nothing is asked upstream for these: they are for sources that another program signs in to.
+        Kind::NeedsLogin => (5, 30),
+        Kind::Misconfigured => (30, 600),
+    };
+    Backoff { first: Duration::from_secs(first), most: Duration::from_secs(most) }
+}
+
+/// By the clock that says sooner: a suspended or set clock must not postpone a renewal.
+fn until(due: Option<Now>, now: Now) -> Duration {
+    due.map_or(Duration::ZERO, |due| {
+        let wall = Duration::try_from(due.wall.duration_since(now.wall)).unwrap_or_default();
+        wall.min(due.boot.saturating_sub(now.boot))
+    })
+}
+
+/// A token this young is not renewed just because somebody asks for more life.
+const RENEWAL_GAP: Duration = Duration::from_secs(30);
+
+/// Forced renewals (refresh, rejected reports, clock steps) are at least this far apart.
+const FORCED_GAP: Duration = Duration::from_secs(5);
