@@ -16,6 +16,7 @@ use serde::de::DeserializeOwned;
 use crate::api;
 use crate::clock::Clock;
 use crate::env::Env;
+use crate::error::{self, FileFault};
 use crate::paths;
 
 /// Where one daemon answers.
@@ -32,7 +33,7 @@ impl Client {
     /// A socket at its usual place is used only in a private folder of ours: in a shared `/tmp` somebody else
     /// could have put up a daemon that sends our data to a server of theirs. Whoever sets
     /// `WANDB_CRED_SOCKET` vouches for it.
-    pub fn find(env: &Env) -> Result<Self, paths::Error> {
+    pub fn find(env: &Env) -> Result<Self, error::Error> {
         let guarded = env.var("WANDB_CRED_SOCKET").is_none();
         Ok(Self { socket: paths::socket(env)?, guarded, clock: Clock::system() })
     }
@@ -124,7 +125,7 @@ impl Client {
         {
             match paths::check_private(folder) {
                 Ok(()) => {}
-                Err(paths::Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
+                Err(error) if error.file_fault() == Some(&FileFault::Missing) => {
                     return Err(Error::NotRunning { socket: self.socket.clone() });
                 }
                 Err(error) => return Err(Error::Unsafe(error)),
@@ -281,7 +282,7 @@ pub enum Error {
     Denied { socket: PathBuf },
     /// Somebody else could have put the socket there; nothing was sent.
     #[error("the socket's folder is not safe: {0}")]
-    Unsafe(paths::Error),
+    Unsafe(error::Error),
     #[error("the daemon at {} did not answer within {} s", socket.display(), after.as_secs())]
     TimedOut { socket: PathBuf, after: Duration },
     /// The daemon ended meanwhile.

@@ -1,111 +1,104 @@
 //! The configuration file: parsed into valid types, checked, and explained where it is wrong.
 //!
-//! `daemon` reads it at start and on SIGHUP. A mistake inside one profile's table breaks that profile and no
-//! other; a mistake outside refuses the file. Every message names the file, the line, and what to write.
+//! `daemon` reads it at start and on SIGHUP. A mistake inside one profile's table breaks only that profile; a mistake
+//! outside refuses the whole file. Every message names the file, the line, and what to write.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use serde::Deserialize as _;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 
 use crate::env::Env;
-use crate::{profile, provider};
+use crate::error::{Error, FileFault, Kind, Mistake, Reason, Stage};
+use crate::{profile, provider, server};
 
 mod mistake;
-
-pub use mistake::Mistake;
 
 /// What the daemon runs with.
 #[derive(Clone, Debug, Default)]
 pub struct Config {
-    /// The file this was read from; `None` when the environment alone says it.
+    /// The file this was read from; `None` if there is none, and the environment alone decides.
     pub path: Option<PathBuf>,
-    pub general: General,
+    /// The keys outside any profile.
+    pub server: server::Config,
     /// By name, in order.
     pub profiles: BTreeMap<String, profile::Config>,
-    /// Profiles that are written wrong, by name.
+    /// The profiles that are written wrong, by name.
     pub broken: BTreeMap<String, Mistake>,
 }
 
-/// Keys outside any profile.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
-pub struct General {
-    /// The profile of requests that name none. Needed only if there are several.
-    pub default_profile: Option<String>,
-    /// Other users who may ask for tokens. They must also be able to reach the socket.
-    pub allow_uids: Vec<u32>,
-    pub allow_gids: Vec<u32>,
-}
-
 impl Config {
-    /// Reads `path`. Where there is no such file, and nobody said that there is one, the environment decides.
+    /// Reads `path`. If there is no such file, and WANDB_CRED_CONFIG does not ask for one, the environment decides.
     pub fn load(path: &Path, env: &Env) -> Result<Self, Error> {
         let text = match read(path) {
             Ok(text) => text,
-            Err(Error::Missing { .. }) if env.var("WANDB_CRED_CONFIG").is_none() => {
+            Err(error)
+                if error.file_fault() == Some(&FileFault::Missing)
+                    && env.var("WANDB_CRED_CONFIG").is_none() =>
+            {
                 return from_env(env);
             }
             Err(error) => return Err(error),
         };
-        let mut config = Self::parse(&text)
-            .map_err(|mistakes| Error::Mistakes { path: path.to_owned(), mistakes: vec![mistakes] })?;
+        let mut config = Self::parse(&text).map_err(|mistake| mistakes_in(path, vec![mistake]))?;
         config.path = Some(path.to_owned());
         let mode = path.metadata().map_or(0, |meta| meta.mode() & 0o7777);
         if mode & 0o077 != 0
             && let Some((name, _)) =
                 config.profiles.iter().find(|(_, profile)| profile.provider.secret().is_some())
         {
-            return Err(Error::Readable { path: path.to_owned(), mode, profile: name.clone() });
+            let shown = path.display();
+            let message = format!(
+                "{shown} holds the secret of profile `{name}` and can be read by others (mode {mode:04o}); run: chmod 600 {shown}"
+            );
+            return Err(unusable(path, FileFault::Loose { mode }, message));
         }
         Ok(config)
     }
 
     /// Fails on what concerns the whole file; a profile's own mistakes go to [`Self::broken`].
     pub fn parse(text: &str) -> Result<Self, Mistake> {
-        let root = DeTable::parse(text).map_err(|error| Mistake::of(text, None, &error))?;
+        let root = DeTable::parse(text).map_err(|error| mistake::from_toml(text, None, &error))?;
         let mut root = root.into_inner();
         let profiles = root.remove("profile");
-        let general = DeValue::Table(root);
-        let general = ValueDeserializer::from(serde_spanned(general, text));
-        let general = General::deserialize(general).map_err(|error| {
-            // `profile` was taken out above, but it is a key to suggest.
-            Mistake::of(text, None, &error).or_expected("profile")
-        })?;
-        let mut config = Self { general, ..Self::default() };
+        let rest = ValueDeserializer::from(spanned(DeValue::Table(root), text));
+        // `profile` was taken out above, but it is a key to suggest.
+        let server = server::Config::deserialize(rest)
+            .map_err(|error| mistake::from_table(text, None, &error, &["profile"]))?;
+        let mut config = Self { server, ..Self::default() };
         let Some(profiles) = profiles else {
-            return Err(Mistake::plain("there is no [profile.NAME] table; run: wandb-cred init"));
+            return Err(Mistake::new("there is no [profile.NAME] table; run: wandb-cred init"));
         };
         let span = profiles.span();
         let DeValue::Table(profiles) = profiles.into_inner() else {
-            return Err(Mistake::at(text, span, "`profile` must hold tables: write [profile.NAME]"));
+            return Err(mistake::at(text, span, "`profile` must hold tables: write [profile.NAME]"));
         };
         for (name, table) in profiles {
             let (span, name) = (name.span(), name.into_inner().into_owned());
             if !is_name(&name) {
                 let message = format!(
-                    "`{}` is no profile name; use up to 64 letters, digits, '-', '_' and '.'",
+                    "`{}` is not a profile name; use up to 64 letters, digits, '-', '_' and '.'",
                     name.escape_debug()
                 );
-                return Err(Mistake::at(text, span, &message));
+                return Err(mistake::at(text, span, message));
             }
             match profile::Config::deserialize(ValueDeserializer::from(table)) {
                 Ok(profile) => drop(config.profiles.insert(name, profile)),
                 Err(error) => {
-                    let mistake = Mistake::of(text, Some(&name), &error);
+                    let mistake = mistake::from_toml(text, Some(&name), &error);
                     config.broken.insert(name, mistake);
                 }
             }
         }
-        if let Some(default) = &config.general.default_profile
+        if let Some(default) = &config.server.default_profile
             && !config.names().any(|name| name == default)
         {
             let known: Vec<_> = config.names().collect();
             let message = format!("default-profile is `{default}`, but there is no [profile.{default}]");
-            return Err(Mistake::find(text, "default-profile", &message).suggest(default, &known));
+            let suggestion = mistake::nearest(default, &known);
+            return Err(Mistake { suggestion, ..mistake::at_key(text, "default-profile", message) });
         }
         Ok(config)
     }
@@ -118,7 +111,7 @@ impl Config {
     /// The profile of requests that name none: the default, or the only one.
     pub fn default_profile(&self) -> Option<&str> {
         let mut names = self.names();
-        match (&self.general.default_profile, names.next(), names.next()) {
+        match (&self.server.default_profile, names.next(), names.next()) {
             (Some(default), _, _) => Some(default),
             (None, Some(only), None) => Some(only),
             _ => None,
@@ -131,12 +124,12 @@ impl Config {
             return Ok(self);
         }
         let path = self.path.unwrap_or_default();
-        Err(Error::Mistakes { path, mistakes: self.broken.into_values().collect() })
+        Err(mistakes_in(&path, self.broken.into_values().collect()))
     }
 }
 
-/// A table's deserializer wants to know where it stood; the root stands everywhere.
-fn serde_spanned<'i>(value: DeValue<'i>, text: &str) -> toml::Spanned<DeValue<'i>> {
+/// The deserializer needs to know where a table stood in the text; the root is all of it.
+fn spanned<'i>(value: DeValue<'i>, text: &str) -> toml::Spanned<DeValue<'i>> {
     toml::Spanned::new(0..text.len(), value)
 }
 
@@ -147,30 +140,46 @@ fn is_name(name: &str) -> bool {
 }
 
 fn read(path: &Path) -> Result<String, Error> {
-    let at = |source: io::Error| match source.kind() {
-        io::ErrorKind::NotFound => Error::Missing { path: path.to_owned() },
-        _ => Error::Unreadable { path: path.to_owned(), source },
+    let shown = path.display();
+    let failed = |source: std::io::Error| match FileFault::from(&source) {
+        FileFault::Missing => unusable(
+            path,
+            FileFault::Missing,
+            format!("there is no configuration at {shown}; fix WANDB_CRED_CONFIG, or run: wandb-cred init"),
+        ),
+        fault => unusable(path, fault, format!("cannot read {shown}: {source}")),
     };
-    let meta = path.metadata().map_err(at)?;
-    let uid = rustix::process::geteuid().as_raw();
-    if meta.uid() != uid && meta.uid() != 0 {
-        return Err(Error::Foreign { path: path.to_owned(), owner: meta.uid() });
+    let meta = path.metadata().map_err(failed)?;
+    let (owner, mode) = (meta.uid(), meta.mode() & 0o7777);
+    if owner != rustix::process::geteuid().as_raw() && owner != 0 {
+        let message = format!(
+            "{shown} belongs to uid {owner}, not to you or root; it names programs to run, so make it yours"
+        );
+        return Err(unusable(path, FileFault::Foreign { owner }, message));
     }
-    // The file names programs to run: whoever can write it is this user.
-    if meta.mode() & 0o022 != 0 {
-        return Err(Error::Loose { path: path.to_owned(), mode: meta.mode() & 0o7777 });
+    // The file names programs to run, so only this user may write it.
+    if mode & 0o022 != 0 {
+        let message = format!(
+            "{shown} can be written by others (mode {mode:04o}), and it names programs to run; run: chmod go-w {shown}"
+        );
+        return Err(unusable(path, FileFault::Loose { mode }, message));
     }
     if meta.len() > MAX_FILE {
-        return Err(Error::TooLarge { path: path.to_owned() });
+        let message = format!("{shown} is larger than {MAX_FILE} bytes; is it a configuration?");
+        return Err(unusable(path, FileFault::TooLarge, message));
     }
-    std::fs::read_to_string(path).map_err(at)
+    std::fs::read_to_string(path).map_err(failed)
 }
 
 /// Without a file: one profile, `default`, from whatever identity source is here, for the W&B server and the
 /// audience that the environment names.
 fn from_env(env: &Env) -> Result<Config, Error> {
-    let base_url = match env.var("WANDB_BASE_URL") {
-        Some(url) => url.parse().map_err(|error| Error::BaseUrlVariable { error })?,
+    let base_url = match env.var(BASE_URL) {
+        Some(url) => url.parse().map_err(|error| {
+            let reason = Reason::Variable { name: BASE_URL.to_owned() };
+            let message = format!("{BASE_URL}: {error}");
+            Error::new(Stage::Configuration, Kind::Misconfigured, reason, message)
+        })?,
         None => profile::BaseUrl::default(),
     };
     let provider = provider::Config::Auto(provider::auto::Config::default());
@@ -179,27 +188,17 @@ fn from_env(env: &Env) -> Result<Config, Error> {
     Ok(Config { profiles: BTreeMap::from([("default".to_owned(), profile)]), ..Config::default() })
 }
 
-/// Why there is no usable configuration.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The file that WANDB_CRED_CONFIG names does not exist.
-    #[error("there is no configuration at {}; mend WANDB_CRED_CONFIG, or run: wandb-cred init", path.display())]
-    Missing { path: PathBuf },
-    #[error("cannot read {}: {source}", path.display())]
-    Unreadable { path: PathBuf, source: io::Error },
-    #[error("{} belongs to uid {owner}, neither to us nor to root; it names programs to run, so make it yours", path.display())]
-    Foreign { path: PathBuf, owner: u32 },
-    #[error("{} can be written by others (mode {mode:04o}), and it names programs to run; run: chmod go-w {}", path.display(), path.display())]
-    Loose { path: PathBuf, mode: u32 },
-    #[error("{} holds the secret of profile `{profile}` and can be read by others (mode {mode:04o}); run: chmod 600 {}", path.display(), path.display())]
-    Readable { path: PathBuf, mode: u32, profile: String },
-    #[error("{} is larger than {MAX_FILE} bytes; is it a configuration?", path.display())]
-    TooLarge { path: PathBuf },
-    #[error("WANDB_BASE_URL: {error}")]
-    BaseUrlVariable { error: String },
-    #[error("{}", mistakes.iter().map(|mistake| format!("{}{mistake}", path.display())).collect::<Vec<_>>().join("\n"))]
-    Mistakes { path: PathBuf, mistakes: Vec<Mistake> },
+fn unusable(path: &Path, fault: FileFault, message: String) -> Error {
+    Error::file(Stage::Configuration, path, fault, message)
 }
+
+fn mistakes_in(path: &Path, mistakes: Vec<Mistake>) -> Error {
+    let lines: Vec<_> = mistakes.iter().map(|mistake| format!("{}{mistake}", path.display())).collect();
+    let reason = Reason::Mistakes { path: path.to_owned(), mistakes };
+    Error::new(Stage::Configuration, Kind::Misconfigured, reason, lines.join("\n"))
+}
+
+const BASE_URL: &str = "WANDB_BASE_URL";
 
 const MAX_FILE: u64 = 1024 * 1024;
 
@@ -243,7 +242,12 @@ path = "/x"
         let config =
             Config::parse(&GOOD.replace("audience", "audeince")).expect("the file as a whole is fine");
         assert!(config.profiles.contains_key("lab") && config.broken.contains_key("work"));
-        assert!(config.strict().is_err());
+        let Err(Error { reason: Reason::Mistakes { mistakes, .. }, .. }) = config.strict() else {
+            panic!("a broken profile is refused");
+        };
+        let mistake = &mistakes[0];
+        assert_eq!((mistake.place, mistake.profile.as_deref()), (Some((6, 1)), Some("work")));
+        assert_eq!(mistake.suggestion.as_deref(), Some("audience"));
     }
 
     #[test]
@@ -262,7 +266,7 @@ path = "/x"
             ("https://", "http://", 5, vec!["https"]),
             ("https://api.wandb.ai/", "api.wandb.ai", 5, vec!["not a URL"]),
             ("= \"work\"", "= \"wrok\"", 2, vec!["no [profile.wrok]", "did you mean `work`?"]),
-            ("[profile.lab.", "[profile.\"../x\".", 12, vec!["no profile name"]),
+            ("[profile.lab.", "[profile.\"../x\".", 12, vec!["not a profile name"]),
             ("argv = [", "argv = [[", 10, vec![]),
         ] {
             let said = mistakes(&GOOD.replacen(from, to, 1));
@@ -282,11 +286,29 @@ path = "/x"
             std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).expect("chmod");
             Config::load(&path, &Env::fixed([("HOME", "/nonexistent")]))
         };
-        let refused = load(0o640).expect_err("readable by the group").to_string();
+        let refused = load(0o640).expect_err("readable by the group");
+        assert_eq!(refused.file_fault(), Some(&FileFault::Loose { mode: 0o640 }));
+        let message = &refused.message;
         assert!(
-            refused.contains("chmod 600") && refused.contains("profile `a`") && !refused.contains("planted")
+            message.contains("chmod 600") && message.contains("profile `a`") && !message.contains("planted")
         );
         assert!(load(0o600).is_ok());
+        let refused = load(0o622).expect_err("writable by others");
+        assert_eq!(refused.file_fault(), Some(&FileFault::Loose { mode: 0o622 }));
+    }
+
+    #[test]
+    fn a_missing_file_matters_only_if_it_is_named() {
+        let path = Path::new("/nonexistent/config.toml");
+        let config =
+            Config::load(path, &Env::fixed([("HOME", "/nonexistent")])).expect("from the environment");
+        assert_eq!((config.path, config.profiles.len()), (None, 1));
+        let named = Env::fixed([("WANDB_CRED_CONFIG", "/nonexistent/config.toml")]);
+        let refused = Config::load(path, &named).expect_err("it was named");
+        assert_eq!(refused.file_fault(), Some(&FileFault::Missing));
+        let bad_url = Env::fixed([("WANDB_BASE_URL", "http://wandb.example")]);
+        let refused = Config::load(path, &bad_url).expect_err("not https");
+        assert_eq!(refused.reason, Reason::Variable { name: "WANDB_BASE_URL".to_owned() });
     }
 
     #[test]

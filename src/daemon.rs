@@ -20,8 +20,9 @@ use tracing::level_filters::LevelFilter;
 use tracing::{error, info, warn};
 
 use crate::clock::Clock;
-use crate::config::{self, Config};
+use crate::config::Config;
 use crate::env::Env;
+use crate::error::{Error, Exit, Stage};
 use crate::http::Http;
 use crate::paths::Places;
 use crate::profile::{self, Parts};
@@ -115,12 +116,13 @@ pub fn main() -> ExitCode {
 }
 
 fn exit_code(error: &anyhow::Error) -> u8 {
-    if error.is::<config::Error>() || error.is::<crate::paths::Error>() || error.is::<InvalidProfiles>() {
+    if error.is::<InvalidProfiles>() {
         CONFIG
     } else if let Some(error) = error.downcast_ref::<init::Error>() {
         error.exit_code()
-    } else if error.is::<crate::error::Error>() {
-        UNAVAILABLE
+    } else if let Some(error) = error.downcast_ref::<Error>() {
+        // Finding out where to sign in: no answer, or one that is no use.
+        if error.stage == Stage::SignIn { UNAVAILABLE } else { Exit::from(error) as u8 }
     } else if let Some(error) = error.downcast_ref::<first_login::Error>() {
         error.exit_code()
     } else if let Some(error) = error.downcast_ref::<bind::Error>() {
@@ -302,8 +304,8 @@ impl Household {
             self.running.insert(name.clone(), running);
         }
         Directory {
-            general: config.general.clone(),
-            config: config.path.clone(),
+            config: config.server.clone(),
+            config_path: config.path.clone(),
             default: config.default_profile().map(str::to_owned),
             members: self.running.iter().map(|(name, r)| (name.clone(), Arc::clone(&r.member))).collect(),
         }

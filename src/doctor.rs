@@ -1,19 +1,19 @@
-//! Why W&B would say no, before it does: walks the whole path and gives a verdict and a remedy for each step.
+//! Finds out why W&B would refuse, before it does: checks each step from the source to an API call, with a remedy.
 //!
-//! `wandb-credd doctor` runs it with or without a daemon, the server runs it for `GET /v1/doctor`. It only looks:
-//! what it asks for is what the daemon asks for anyway, once, and it writes nothing.
+//! `wandb-credd doctor` runs it with or without a daemon, the server runs it for `GET /v1/doctor`. It writes nothing, and
+//! asks only for what the daemon asks for anyway, once.
 //!
 //! # Layout
 //!
 //! | module | holds |
 //! |---|---|
-//! | `report` | findings in their order, scrubbed of anything like a token, as text |
+//! | `report` | findings in their order, as text, without anything that looks like a token |
 //! | `source` | one attempt at an identity token and at an access token |
-//! | `identity` | the JWT: form, lifetime, subject, audience |
-//! | `subject` | which subjects stay the same, and what to do about those that do not |
+//! | `identity` | the JWT: form, lifetime, audience |
+//! | `subject` | the subject: does it stay the same, and what to do if not |
 //! | `issuer` | discovery, keys, signature |
 //! | `network` | W&B's address, TLS, proxies, clocks |
-//! | `exchange` | the exchange, and a call with its token |
+//! | `exchange` | the exchange, and an API call with its token |
 //! | `machine` | folders, daemon, service |
 //! | `sdk` | the environment that a W&B program would see |
 
@@ -38,8 +38,8 @@ mod subject;
 pub use report::{Report, Step};
 pub use source::Source;
 
-/// The profile under examination, and what it is examined with.
-pub struct Case<'a> {
+/// The profile to check, and what to check it with.
+pub struct Context<'a> {
     pub profile: &'a str,
     pub base_url: &'a BaseUrl,
     pub audience: Option<&'a str>,
@@ -50,37 +50,48 @@ pub struct Case<'a> {
     pub http: &'a Http,
 }
 
-/// From the identity source to an authenticated call. Bounded by [`DEADLINE`] whatever anybody does.
-pub async fn examine(case: &Case<'_>, source: &Source) -> Report {
+/// What was found out about a server.
+#[derive(Default)]
+struct Probe {
+    report: Report,
+    /// Its clock minus ours, in seconds.
+    skew: Option<i64>,
+}
+
+/// Runs every check, from the identity source to an authenticated call. Takes no longer than [`TIMEOUT`].
+pub async fn diagnose(cx: &Context<'_>, source: &Source) -> Report {
     let mut report = Report::default();
-    // What was found when time ran out is still worth telling.
-    let walk = walk(case, source, &mut report);
-    if tokio::time::timeout(DEADLINE, walk).await.is_err() {
-        let found = format!("gave up after {} s; what is missing here was not looked at", DEADLINE.as_secs());
-        report.fail(Step::Exchange, Exit::TryLater, found, "try again when the network is well");
+    // What was found before the time ran out is kept.
+    let checks = run_checks(cx, source, &mut report);
+    if tokio::time::timeout(TIMEOUT, checks).await.is_err() {
+        let found = format!(
+            "gave up after {} s; the steps that are missing here were not checked",
+            TIMEOUT.as_secs()
+        );
+        report.fail(Step::Exchange, Exit::TryLater, found, "try again when the network works");
     }
     report
 }
 
-async fn walk(case: &Case<'_>, source: &Source, report: &mut Report) {
-    network::proxy(case, report);
-    let token = identity::fetch(case, source, report).await;
-    let looking_at_issuer = async {
+async fn run_checks(cx: &Context<'_>, source: &Source, report: &mut Report) {
+    network::proxy(cx, report);
+    let token = identity::fetch(cx, source, report).await;
+    let check_issuer = async {
         match &token {
-            Some(token) => issuer::examine(case, token).await,
-            None => issuer::Look::skipped(),
+            Some(token) => issuer::check(cx, token).await,
+            None => Probe::default(),
         }
     };
-    let (issuer, server) = tokio::join!(looking_at_issuer, network::server(case));
+    let (issuer, server) = tokio::join!(check_issuer, network::server(cx));
     if let Some(token) = &token {
-        identity::examine(case, token, report);
+        identity::check(cx, token, report);
     }
     let clocks = [("the issuer", issuer.skew), ("W&B", server.skew)];
     network::clocks(&clocks, report);
     report.append(issuer.report);
     report.append(server.report);
-    exchange::examine(case, source, token.as_ref(), report).await;
+    exchange::check(cx, source, token.as_ref(), report).await;
 }
 
-/// For everything.
-pub const DEADLINE: Duration = Duration::from_secs(80);
+/// For all checks together.
+pub const TIMEOUT: Duration = Duration::from_secs(80);

@@ -4,7 +4,7 @@
 //! nothing in this program reads it back: whoever needs to know what happened matches on [`Reason`].
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -12,10 +12,12 @@ use serde::{Deserialize, Serialize};
 
 mod exit;
 pub mod foreign;
+mod mistake;
 mod next;
 
 pub use exit::Exit;
 pub use foreign::Cause;
+pub use mistake::Mistake;
 pub use next::next_command;
 
 pub type Result<T> = std::result::Result<T, Error>;
@@ -107,6 +109,8 @@ pub enum Reason {
     Variable { name: String },
     /// A key of the configuration that is missing or cannot be used.
     Setting { key: String },
+    /// A configuration file that does not say what it should.
+    Mistakes { path: PathBuf, mistakes: Vec<Mistake> },
     /// A program that was run for a token.
     Program { program: String, fault: ProgramFault },
     /// `auto` found no identity source.
@@ -282,6 +286,19 @@ impl Error {
         Self::new(stage, Kind::Misconfigured, Reason::File { path: path.into(), fault }, message)
     }
 
+    /// A failed operation on a file or folder.
+    pub fn io(stage: Stage, path: &Path, source: &std::io::Error) -> Self {
+        Self::file(stage, path, source.into(), format!("{}: {source}", path.display()))
+    }
+
+    /// The fault, if a file or folder is the reason.
+    pub fn file_fault(&self) -> Option<&FileFault> {
+        match &self.reason {
+            Reason::File { fault, .. } => Some(fault),
+            _ => None,
+        }
+    }
+
     pub fn because(mut self, reason: Reason) -> Self {
         self.reason = reason;
         self
@@ -330,6 +347,9 @@ impl From<&std::io::Error> for FileFault {
             ErrorKind::IsADirectory => Self::NotARegularFile,
             ErrorKind::TimedOut => Self::TimedOut,
             ErrorKind::InvalidData => Self::Malformed,
+            ErrorKind::ReadOnlyFilesystem | ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+                Self::Unwritable
+            }
             _ => Self::Unreadable,
         }
     }

@@ -29,7 +29,7 @@ mod route;
 mod sign_in;
 mod state;
 
-pub use state::{Directory, Member, State};
+pub use state::{Config, Directory, Member, State};
 
 /// Spawns the server. It serves until `stop` turns true, then lets requests under way finish for [`DRAIN_TIMEOUT`].
 pub fn spawn(listener: UnixListener, state: Arc<State>, mut stop: watch::Receiver<bool>) -> JoinHandle<()> {
@@ -85,10 +85,10 @@ impl Peer {
         let Ok(cred) = stream.peer_cred() else {
             return Self { pid: None, uid: None, allowed: false };
         };
-        let general = &state.directory().general;
+        let config = &state.directory().config;
         let allowed = cred.uid() == state.uid
-            || general.allow_uids.contains(&cred.uid())
-            || general.allow_gids.contains(&cred.gid());
+            || config.allow_uids.contains(&cred.uid())
+            || config.allow_gids.contains(&cred.gid());
         if !allowed {
             warn!(uid = cred.uid(), pid = cred.pid(), "refused a request of another user");
         }

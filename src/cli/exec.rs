@@ -18,6 +18,7 @@ use super::failure::{Exit, Failure};
 use super::{Outcome, Verb, daemon_binary, job, login, need, profile};
 use crate::client::Client;
 use crate::env::Env;
+use crate::error::{Error, Stage};
 use crate::paths;
 
 pub(super) const VERB: Verb =
@@ -121,7 +122,7 @@ fn fresh_folder(runtime: &Path) -> Result<PathBuf, Failure> {
         match std::fs::DirBuilder::new().mode(0o700).create(&folder) {
             Ok(()) => return Ok(folder),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-            Err(source) => return Err(paths::Error::Io { path: folder, source }.into()),
+            Err(error) => return Err(Error::io(Stage::Files, &folder, &error).into()),
         }
     }
     Err(Failure::new(Exit::TryLater, format!("{} is full of exec-{pid} folders", runtime.display())))

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use crate::api::{Problem, ProblemKind};
 use crate::client;
 use crate::env::Env;
-use crate::paths;
+use crate::error;
 
 /// The exit codes, after sysexits(3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,9 +149,9 @@ impl Failure {
     }
 }
 
-impl From<paths::Error> for Failure {
-    fn from(error: paths::Error) -> Self {
-        Self::new(Exit::Configuration, error.to_string())
+impl From<error::Error> for Failure {
+    fn from(error: error::Error) -> Self {
+        Self { exit: error::Exit::from(&error) as u8, what: error.message, next: None }
     }
 }
 

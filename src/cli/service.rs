@@ -14,6 +14,7 @@ use crate::api;
 use crate::client::Client;
 use crate::clock::Clock;
 use crate::env::Env;
+use crate::error::{Error, Stage};
 use crate::paths;
 
 pub(super) const VERB: Verb =
@@ -183,7 +184,7 @@ fn perform(steps: &[Step], dry_run: bool, env: &Env) -> Result<(), Failure> {
                 if !dry_run {
                     match std::fs::remove_file(path) {
                         Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-                            return Err(paths::Error::Io { path: path.clone(), source }.into());
+                            return Err(Error::io(Stage::Files, path, &source).into());
                         }
                         _ => {}
                     }
@@ -202,7 +203,7 @@ fn perform(steps: &[Step], dry_run: bool, env: &Env) -> Result<(), Failure> {
 }
 
 fn write(path: &Path, text: &str) -> Result<(), Failure> {
-    let at = |source| Failure::from(paths::Error::Io { path: path.to_owned(), source });
+    let at = |error| Failure::from(Error::io(Stage::Files, path, &error));
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).map_err(at)?;
     }

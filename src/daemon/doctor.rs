@@ -1,4 +1,4 @@
-//! `wandb-credd doctor`: reads the configuration, lets the daemon look if one answers, else looks itself.
+//! `wandb-credd doctor`: checks this machine, and has the daemon check the rest; if none answers, does so itself.
 //!
 //! The daemon's view is the one that counts: its environment is not this shell's.
 
@@ -10,10 +10,10 @@ use super::Source;
 use crate::api;
 use crate::client::{self, Client, encode};
 use crate::clock::Clock;
-use crate::config::{self, Config};
-use crate::doctor::{self, Case, Report, Step, machine, sdk};
+use crate::config::Config;
+use crate::doctor::{self, Context, Report, Step, machine, sdk};
 use crate::env::Env;
-use crate::error::Exit;
+use crate::error::{Error, Exit, FileFault, Reason};
 use crate::exchange::Exchange;
 use crate::http::Http;
 use crate::paths::Places;
@@ -29,27 +29,27 @@ pub(super) struct Args {
     /// Print JSON
     #[arg(long)]
     json: bool,
-    /// Look from here, even if a daemon answers
+    /// Check from this shell, even if a daemon answers
     #[arg(long)]
     alone: bool,
 }
 
 pub(super) fn run(args: &Args) -> ExitCode {
     let env = Env::system();
-    let (doctor, about) = examine(args, &env);
+    let (doctor, about) = check(args, &env);
     let text = if args.json {
         serde_json::to_string_pretty(&doctor).expect("our own types always serialise") + "\n"
     } else {
         let colour = std::io::stdout().is_terminal() && env.var("NO_COLOR").is_none();
         doctor::report::text(&doctor, &about, colour)
     };
-    // Whoever closed the pipe has read enough.
+    // A reader that has gone away is no error.
     let _ = std::io::stdout().write_all(text.as_bytes());
     doctor.exit.into()
 }
 
-/// The findings, and what they are of in words.
-fn examine(args: &Args, env: &Env) -> (api::Doctor, String) {
+/// The findings, and a line that says what was checked.
+fn check(args: &Args, env: &Env) -> (api::Doctor, String) {
     let mut report = Report::default();
     let wanted = args.profile.as_deref();
     let stop = |report: Report| (report.finish(wanted.unwrap_or("-")), "no profile".to_owned());
@@ -69,7 +69,7 @@ fn examine(args: &Args, env: &Env) -> (api::Doctor, String) {
     let chosen = match &loaded {
         Ok(config) => choose(config, wanted, &places, &mut report),
         Err(error) => {
-            wrong(error, &mut report);
+            unusable(error, &mut report);
             None
         }
     };
@@ -92,14 +92,14 @@ fn examine(args: &Args, env: &Env) -> (api::Doctor, String) {
     };
     match asked {
         Some(findings) => report.extend(findings),
-        // A refresh token that rotates has one owner: redeemed by two, the whole sign-in is revoked.
+        // A refresh token that rotates has one owner: if two redeem it, the whole session is revoked.
         None if profile.provider.kind() == "oidc"
-            && client.as_ref().is_ok_and(|client| client.is_running(GLANCE)) =>
+            && client.as_ref().is_ok_and(|client| client.is_running(CONNECT_TIMEOUT)) =>
         {
-            let why = "the daemon owns this sign-in, and cannot be asked; restart it, or stop it first";
+            let why = "the daemon owns this sign-in, and cannot be asked: restart it, or stop it first";
             report.skip(&[Step::Provider, Step::Server, Step::Exchange], why);
         }
-        None => match alone(&name, profile, env) {
+        None => match run_here(&name, profile, env) {
             Ok(findings) => report.append(findings),
             Err(error) => {
                 report.fail(
@@ -127,14 +127,11 @@ fn choose(
         None
     };
     let Some(name) = wanted.or(config.default_profile()) else {
-        let remedy = format!("name one: wandb-cred doctor --profile NAME, of {}", known());
+        let remedy = format!("choose one: wandb-cred doctor --profile NAME, of {}", known());
         return bad(format!("{file} has several profiles and no default-profile"), remedy);
     };
     if let Some(mistake) = config.broken.get(name) {
-        return bad(
-            format!("{file}{mistake}"),
-            "mend that line; `wandb-cred check` tells whether all is well".into(),
-        );
+        return bad(format!("{file}{mistake}"), FIX_LINE.into());
     }
     let Some(profile) = config.profiles.get(name) else {
         return bad(
@@ -144,54 +141,63 @@ fn choose(
     };
     let found = match &config.path {
         Some(path) => format!("{}: profile {name}", path.display()),
-        None => format!("no file at {}; the environment alone says what to do", places.config.display()),
+        None => format!("no file at {}; the environment alone decides", places.config.display()),
     };
     match config.broken.iter().next() {
         Some((other, mistake)) => report.warn(
             Step::Configuration,
-            format!("{found}; profile {other} is written wrong: {file}{mistake}"),
-            "mend that line",
+            format!("{found}; profile {other} is not valid: {file}{mistake}"),
+            "fix that line",
         ),
         None => report.ok(Step::Configuration, found),
     }
     Some((name.to_owned(), profile.clone()))
 }
 
-fn wrong(error: &config::Error, report: &mut Report) {
-    let remedy = match error {
-        config::Error::Missing { .. } => "wandb-cred init writes one for what is found here",
-        config::Error::Mistakes { .. } => "mend that line; `wandb-cred check` tells whether all is well",
-        config::Error::BaseUrlVariable { .. } => "export WANDB_BASE_URL=https://api.wandb.ai",
-        config::Error::Loose { path, .. } => {
-            let remedy = format!("chmod go-w {}", path.display());
-            return report.fail(Step::Configuration, Exit::Configuration, error.to_string(), remedy);
+fn unusable(error: &Error, report: &mut Report) {
+    let remedy = match &error.reason {
+        Reason::Mistakes { .. } => FIX_LINE.to_owned(),
+        Reason::Variable { name } if name == "WANDB_BASE_URL" => {
+            "export WANDB_BASE_URL=https://api.wandb.ai".to_owned()
         }
-        _ => "give the file back to this user, readable",
+        Reason::File { fault: FileFault::Missing, .. } => {
+            "wandb-cred init writes one for what it finds on this machine".to_owned()
+        }
+        // Who can write it can run programs as this user; who can only read it gets the secret in it.
+        Reason::File { path, fault: FileFault::Loose { mode } } => {
+            let change = if mode & 0o022 != 0 { "go-w" } else { "600" };
+            format!("chmod {change} {}", path.display())
+        }
+        Reason::File { fault: FileFault::TooLarge, .. } => {
+            "point WANDB_CRED_CONFIG to the configuration file".to_owned()
+        }
+        _ => "make this user its owner, and let this user read it".to_owned(),
     };
-    report.fail(Step::Configuration, Exit::Configuration, error.to_string(), remedy);
+    report.fail(Step::Configuration, Exit::from(error), error.to_string(), remedy);
 }
 
-/// What the daemon finds. `None` where it cannot be asked, which is then told.
+/// What the daemon finds. `None`, with a warning, if it cannot be asked.
 fn ask(client: &Client, name: &str, report: &mut Report) -> Option<Vec<api::Finding>> {
-    match client.get::<api::Doctor>(&format!("/v1/doctor?profile={}", encode(name)), PATIENCE) {
+    match client.get::<api::Doctor>(&format!("/v1/doctor?profile={}", encode(name)), DAEMON_TIMEOUT) {
         Ok(doctor) => Some(doctor.findings),
         Err(client::Error::Problem(problem)) if problem.kind == api::ProblemKind::NotFound => None,
         Err(error) => {
-            let found = format!("cannot look from the daemon: {error}; what follows was seen from here");
-            report.warn(Step::Daemon, found, "restart the daemon if that goes on");
+            let found =
+                format!("the daemon cannot run the checks: {error}; the rest was checked from this shell");
+            report.warn(Step::Daemon, found, "restart the daemon if this goes on");
             None
         }
     }
 }
 
-fn alone(name: &str, config: profile::Config, env: &Env) -> anyhow::Result<Report> {
+fn run_here(name: &str, config: profile::Config, env: &Env) -> anyhow::Result<Report> {
     let clock = Clock::system();
     let parts = Parts { env: env.clone(), http: Http::new(clock.clone()), clock };
     let runtime = super::runtime()?;
     let kind = config.provider.kind();
     let provider = config.provider.clone().build_or_explain(config.context(name, &parts));
     let exchange = Exchange::new(config.base_url.url(), parts.http.clone());
-    let case = Case {
+    let cx = Context {
         profile: name,
         base_url: &config.base_url,
         audience: config.audience.as_deref(),
@@ -200,13 +206,15 @@ fn alone(name: &str, config: profile::Config, env: &Env) -> anyhow::Result<Repor
         clock: &parts.clock,
         http: &parts.http,
     };
-    let report = runtime.block_on(doctor::examine(&case, &doctor::Source::Alone { provider, exchange }));
+    let report = runtime.block_on(doctor::diagnose(&cx, &doctor::Source::Direct { provider, exchange }));
     runtime.shutdown_timeout(Duration::from_millis(100));
     Ok(report)
 }
 
-/// For a look whether somebody listens.
-const GLANCE: Duration = Duration::from_secs(1);
+/// To find out whether a daemon listens.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Above what the daemon allows itself.
-const PATIENCE: Duration = doctor::DEADLINE.saturating_add(Duration::from_secs(10));
+/// Longer than the daemon allows itself.
+const DAEMON_TIMEOUT: Duration = doctor::TIMEOUT.saturating_add(Duration::from_secs(10));
+
+const FIX_LINE: &str = "fix that line; `wandb-cred check` says whether the file is valid";

@@ -13,6 +13,7 @@ use crate::cli;
 use crate::client::Client;
 use crate::clock::Clock;
 use crate::env::Env;
+use crate::error::{self, Stage};
 use crate::http::Http;
 use crate::paths::{self, Places};
 use crate::provider::{self, auto};
@@ -101,7 +102,7 @@ pub(super) fn quote(text: &str) -> String {
 pub(super) fn write(places: &Places, text: &str, force: bool) -> anyhow::Result<()> {
     // A configuration that is a link into a folder of dotfiles stays one.
     let config = &places.config.canonicalize().unwrap_or_else(|_| places.config.clone());
-    let at = |source| paths::Error::Io { path: config.clone(), source };
+    let at = |error| error::Error::io(Stage::Files, config, &error);
     let folder = config.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if !folder.exists() {
         paths::private_dir(folder)?;

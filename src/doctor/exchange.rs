@@ -1,4 +1,4 @@
-//! The exchange itself, what W&B means when it refuses, and a real call with the token it gives.
+//! The exchange, what W&B means when it refuses, and an API call with the access token.
 
 use std::time::Duration;
 
@@ -7,65 +7,68 @@ use reqwest::header::{AUTHORIZATION, CONTENT_TYPE};
 use serde_json::Value;
 use zeroize::Zeroizing;
 
-use super::report::{Report, Step, span};
-use super::{Case, Source};
+use super::report::{Report, Step, duration};
+use super::{Context, Source};
 use crate::error::{Cause, Error, Exit, Reason};
 use crate::http::Reach;
 use crate::redact::redact;
 use crate::token::{AccessToken, Expires as _, IdentityToken};
 
-pub(super) async fn examine(
-    case: &Case<'_>,
+pub(super) async fn check(
+    cx: &Context<'_>,
     source: &Source,
     token: Option<&IdentityToken>,
     report: &mut Report,
 ) {
-    let after = [Step::Exchange, Step::ApiCall, Step::TokenLife];
+    let steps = [Step::Exchange, Step::ApiCall, Step::TokenLife];
     let Some(token) = token else {
-        match source.held() {
-            None => report.skip(&after, "needs an identity token"),
+        match source.cached_access_token() {
+            None => report.skip(&steps, "needs an identity token"),
             Some(access) => {
-                report.ok(Step::Exchange, "the daemon still holds an access token, and cannot renew it");
-                call(case, &access, report).await;
-                life(case, &access, report);
+                report.ok(Step::Exchange, "the daemon still has an access token, but cannot renew it");
+                check_api(cx, &access, report).await;
+                check_lifetime(cx, &access, report);
             }
         }
         return;
     };
-    // The daemon presents no such token either, and a server that is no W&B must not see one.
+    // The daemon does not present such a token either, and only W&B may see one.
     if let Some(step) = report.failed(&[Step::Audience, Step::Server]) {
-        report.skip(&after, &format!("mend `{step}` first"));
+        report.skip(&steps, &format!("fix `{step}` first"));
         return;
     }
     let access = match source.access(token).await {
         Ok(access) => access,
         Err(error) => {
-            refused(case, source, token, &error, report);
+            refused(cx, source, token, &error, report);
             report.skip(&[Step::ApiCall, Step::TokenLife], "needs an access token");
             return;
         }
     };
-    let how = if source.is_alone() {
+    let how = if source.is_direct() {
         "W&B gives an access token for it"
     } else {
         "the daemon holds an access token"
     };
     report.ok(Step::Exchange, how);
-    report.forgive(&[Step::Issuer, Step::Signature, Step::Subject, Step::Lifetime]);
-    call(case, &access, report).await;
-    life(case, &access, report);
+    report.downgrade(&[Step::Issuer, Step::Signature, Step::Subject, Step::Lifetime]);
+    check_api(cx, &access, report).await;
+    check_lifetime(cx, &access, report);
 }
 
-fn refused(case: &Case<'_>, source: &Source, token: &IdentityToken, error: &Error, report: &mut Report) {
-    let said = &*error.message;
+fn refused(cx: &Context<'_>, source: &Source, token: &IdentityToken, error: &Error, report: &mut Report) {
+    let message = &*error.message;
     let replayed = error.reason == Reason::Replayed;
-    if replayed && source.is_alone() && HOLDS_ONE.contains(&source.chosen().unwrap_or(case.provider)) {
-        // Whoever asked before (an SDK, a daemon, this doctor) got its token: the path is good.
+    if replayed
+        && source.is_direct()
+        && REPEATING_SOURCES.contains(&source.detected_provider().unwrap_or(cx.provider))
+    {
+        // An earlier caller (an SDK, a daemon, this doctor) got an access token for it, so the path works.
         let remedy = "nothing is wrong with the path; a daemon keeps the access token that the first exchange gave, and \
-                      needs a new JWT only for the next: let the source write one";
+                      needs a new JWT only for the next one: let the source write one";
         report.warn(
             Step::Exchange,
-            format!("W&B takes each JWT once, and has seen this one: {said}"),
+            format!("W&B takes each JWT once, and has seen this one: {message}"),
             remedy,
         );
         return;
@@ -74,16 +77,16 @@ fn refused(case: &Case<'_>, source: &Source, token: &IdentityToken, error: &Erro
     let remedy =
         match report.failed(&[Step::Issuer, Step::Signature, Step::Subject, Step::Lifetime, Step::Clock]) {
             Some(step) => format!("fix `{step}` first, above"),
-            None => remedy(case, token, &error.reason),
+            None => remedy(cx, token, &error.reason),
         };
-    report.fail(Step::Exchange, exit, said, remedy);
+    report.fail(Step::Exchange, exit, message, remedy);
 }
 
 /// Sources that give the same JWT until somebody else writes another.
-const HOLDS_ONE: [&str; 6] = ["file", "env", "gitlab", "circleci", "wandb-sso", "kubernetes"];
+const REPEATING_SOURCES: [&str; 6] = ["file", "env", "gitlab", "circleci", "wandb-sso", "kubernetes"];
 
-/// What helps against this refusal. Where its cause is not known, all that W&B compares is named.
-fn remedy(case: &Case<'_>, token: &IdentityToken, reason: &Reason) -> String {
+/// How to fix this refusal. If its cause is not known, it names everything that W&B compares.
+fn remedy(cx: &Context<'_>, token: &IdentityToken, reason: &Reason) -> String {
     let claims = token.claims();
     let issuer = claims.iss.as_deref().unwrap_or_default();
     let subject = claims.subject().unwrap_or_default();
@@ -97,12 +100,13 @@ fn remedy(case: &Case<'_>, token: &IdentityToken, reason: &Reason) -> String {
             return format!(
                 "set base-url in [profile.{}] to the API's address; a Self-Managed server may be too old for identity \
                  federation",
-                case.profile
+                cx.profile
             );
         }
         Reason::Refused { cause, .. } => *cause,
         _ => {
-            return "W&B or a proxy before it cannot answer now: try again (https://status.wandb.com)".into();
+            return "W&B or a proxy in front of it cannot answer now: try again (https://status.wandb.com)"
+                .into();
         }
     };
     match cause {
@@ -115,22 +119,22 @@ fn remedy(case: &Case<'_>, token: &IdentityToken, reason: &Reason) -> String {
         Some(Cause::Audience) => format!(
             "W&B expects the organization's name in `aud`, and the JWT says \"{audience}\": set `audience` in \
              [profile.{}] to the name as W&B spells it (Self-Managed: FEDERATED_AUTH_AUDIENCES)",
-            case.profile
+            cx.profile
         ),
         Some(Cause::Time) => {
-            "W&B's clock says that the JWT is over or not yet valid: compare the step `clock`, or ask the source for a \
-             longer life"
+            "by W&B's clock the JWT has expired or is not yet valid: see the step `clock`, or ask the source for \
+             tokens that live longer"
                 .into()
         }
         Some(Cause::Signature) => format!(
-            "W&B must reach {issuer}/.well-known/openid-configuration and its keys: is a firewall between?"
+            "W&B must reach {issuer}/.well-known/openid-configuration and its keys: is there a firewall in between?"
         ),
         Some(Cause::Subject) => format!(
-            "W&B knows nobody by {subject:?}: invite the person with that email, or make a service account with exactly \
+            "W&B does not know {subject:?}: invite the person with that email, or create a service account with exactly \
              that Subject (Settings > Service accounts)"
         ),
         Some(Cause::Format) => {
-            "W&B cannot read the JWT: has the issuer encrypted it, or is its algorithm an unusual one?".into()
+            "W&B cannot read the JWT: has the issuer encrypted it, or does it use an unusual algorithm?".into()
         }
         None => format!(
             "one of these differs from what W&B has: issuer {issuer:?} (Settings > Authentication), audience \
@@ -140,26 +144,26 @@ fn remedy(case: &Case<'_>, token: &IdentityToken, reason: &Reason) -> String {
     }
 }
 
-/// Who are we, to W&B?
-async fn call(case: &Case<'_>, access: &AccessToken, report: &mut Report) {
-    let mut url = case.base_url.url().clone();
+/// Asks W&B who this identity is.
+async fn check_api(cx: &Context<'_>, access: &AccessToken, report: &mut Report) {
+    let mut url = cx.base_url.url().clone();
     url.set_path(&format!("{}/graphql", url.path().trim_end_matches('/')));
     let bearer = Zeroizing::new(format!("Bearer {}", access.secret().expose()));
     let question = r#"{"query":"query Viewer { viewer { id username entity } }","variables":{}}"#;
-    let request = case
+    let request = cx
         .http
         .request(Reach::Network, Method::POST, url)
         .header(AUTHORIZATION, bearer.as_str())
         .header(CONTENT_TYPE, "application/json")
         .body(question);
-    let answer = match case.http.send(Reach::Network, request, TIMEOUT, MAX_ANSWER).await {
+    let answer = match cx.http.send(Reach::Network, request, TIMEOUT, MAX_ANSWER).await {
         Ok(answer) => answer,
         Err(error) => {
             return report.fail(
                 Step::ApiCall,
                 Exit::TryLater,
                 error.to_string(),
-                "the exchange went well a moment ago: try again",
+                "the exchange worked a moment ago: try again",
             );
         }
     };
@@ -172,16 +176,16 @@ async fn call(case: &Case<'_>, access: &AccessToken, report: &mut Report) {
                 let who = text("username").or_else(|| text("entity")).unwrap_or_else(|| "this identity".into());
                 return report.ok(Step::ApiCall, format!("W&B answers an authenticated question: signed in as {who}"));
             }
-            let said = value["errors"][0]["message"].as_str().map_or(String::new(), |said| format!(": {}", redact(said, 200)));
-            let remedy = "the token is good but stands for nobody: is the user or service account active, and in the \
+            let message = value["errors"][0]["message"].as_str().map_or(String::new(), |message| format!(": {}", redact(message, 200)));
+            let remedy = "the token is valid but stands for nobody: is the user or service account active, and in the \
                           organization?";
-            report.fail(Step::ApiCall, Exit::Configuration, format!("W&B answers without a user{said}"), remedy);
+            report.fail(Step::ApiCall, Exit::Configuration, format!("W&B answers without a user{message}"), remedy);
         }
         401 | 403 => report.fail(
             Step::ApiCall,
             Exit::Configuration,
-            format!("W&B refuses the access token that it gave itself (status {})", answer.status),
-            "does a proxy strip the Authorization header? Was the token revoked: wandb-cred refresh. Else ask W&B support",
+            format!("W&B refuses the access token that it issued itself (status {})", answer.status),
+            "does a proxy strip the Authorization header? Was the token revoked? Run: wandb-cred refresh. If neither helps, ask W&B support",
         ),
         status => report.fail(
             Step::ApiCall,
@@ -192,15 +196,15 @@ async fn call(case: &Case<'_>, access: &AccessToken, report: &mut Report) {
     }
 }
 
-fn life(case: &Case<'_>, access: &AccessToken, report: &mut Report) {
-    let left = i64::try_from(access.expiry().remaining(case.clock.now()).as_secs()).unwrap_or(i64::MAX);
+fn check_lifetime(cx: &Context<'_>, access: &AccessToken, report: &mut Report) {
+    let left = i64::try_from(access.expiry().remaining(cx.clock.now()).as_secs()).unwrap_or(i64::MAX);
     if left > SDK_LIMIT {
-        return report.ok(Step::TokenLife, format!("{} left", span(left)));
+        return report.ok(Step::TokenLife, format!("{} left", duration(left)));
     }
     report.warn(
         Step::TokenLife,
-        format!("{} left: at 5 min or less, a W&B SDK makes an exchange of its own before every request", span(left)),
-        "have the W&B server give access tokens of at least 15 minutes (a setting of the server), or use `wandb-cred token`",
+        format!("{} left: at 5 min or less, a W&B SDK makes an exchange of its own before every request", duration(left)),
+        "have the W&B server issue access tokens of at least 15 minutes (a setting of the server), or use `wandb-cred token`",
     );
 }
 

@@ -1,21 +1,21 @@
-//! The identity source and its JWT: is there one, is it one, how long does it live, what will W&B see in it.
+//! The identity source and its JWT: does the source answer, is it a JWT, how long does it live, who is it for.
 
-use super::report::{Report, Step, span};
-use super::{Case, Source, subject};
+use super::report::{Report, Step, duration};
+use super::{Context, Source, subject};
 use crate::error::{Error, Exit, Kind, Malformed, Reason};
 use crate::token::{Expires as _, IdentityToken};
 
-/// Asks the source once, and says what that tells of it.
-pub(super) async fn fetch(case: &Case<'_>, source: &Source, report: &mut Report) -> Option<IdentityToken> {
+/// Asks the source once, and reports what that says about it.
+pub(super) async fn fetch(cx: &Context<'_>, source: &Source, report: &mut Report) -> Option<IdentityToken> {
     let error = match source.identity().await {
         Ok(token) => {
-            let kind = source.chosen().unwrap_or(case.provider);
-            match source.riding_out() {
+            let kind = source.detected_provider().unwrap_or(cx.provider);
+            match source.renewal_error() {
                 None => report.ok(Step::Provider, format!("{kind} gives identity tokens")),
                 Some(error) => report.warn(
                     Step::Provider,
-                    format!("the last good token is in use, and its renewal fails for now: {error}"),
-                    hint(kind, &error),
+                    format!("the last token is still valid, but its renewal fails: {error}"),
+                    source_remedy(kind, &error),
                 ),
             }
             report.ok(Step::Jwt, form(&token));
@@ -25,25 +25,25 @@ pub(super) async fn fetch(case: &Case<'_>, source: &Source, report: &mut Report)
     };
     let step = step_of(&error.reason);
     let remedy = match &error.reason {
-        Reason::MalformedToken { how } => not_a_jwt(how).to_owned(),
+        Reason::MalformedToken { how } => malformed_remedy(how).to_owned(),
         Reason::TokenExpired { .. } => {
-            "have the source write a new token before the old one ends; if the token is new, this machine's clock is wrong"
+            "have the source write a new token before the old one expires; if the token is new, this machine's clock is wrong"
                 .to_owned()
         }
-        Reason::AudienceMismatch { .. } => for_audience(case),
-        _ => hint(source.chosen().unwrap_or(case.provider), &error),
+        Reason::AudienceMismatch { .. } => audience_remedy(cx),
+        _ => source_remedy(source.detected_provider().unwrap_or(cx.provider), &error),
     };
     if step != Step::Provider {
         report.ok(Step::Provider, "the source answers");
     }
     report.fail(step, Exit::from(&error), &*error.message, remedy);
-    let rest: Vec<Step> = AFTER.iter().copied().filter(|other| *other != step).collect();
+    let rest: Vec<Step> = TOKEN_STEPS.iter().copied().filter(|other| *other != step).collect();
     report.skip(&rest, "needs an identity token");
     None
 }
 
 /// The steps that need the JWT.
-const AFTER: [Step; 8] = [
+const TOKEN_STEPS: [Step; 8] = [
     Step::Jwt,
     Step::Lifetime,
     Step::Issuer,
@@ -54,23 +54,23 @@ const AFTER: [Step; 8] = [
     Step::Outlook,
 ];
 
-pub(super) fn examine(case: &Case<'_>, token: &IdentityToken, report: &mut Report) {
-    lifetime(case, token, report);
-    subject::examine(case, token.claims(), report);
-    audience(case, token, report);
+pub(super) fn check(cx: &Context<'_>, token: &IdentityToken, report: &mut Report) {
+    lifetime(cx, token, report);
+    subject::check(cx, token.claims(), report);
+    audience(cx, token, report);
     match token.renewal().outlook {
         None => report.ok(Step::Outlook, "no end of this identity is known"),
         Some(outlook) => {
-            let left = outlook.until.duration_since(case.clock.now().wall).as_secs();
+            let left = outlook.until.duration_since(cx.clock.now().wall).as_secs();
             let found = format!(
                 "new identity tokens until {} (in {}): {}",
                 outlook.until,
-                span(left),
+                duration(left),
                 outlook.reason
             );
-            if left < SOON {
-                let remedy = "start what runs longer in a job of its own, with an identity of its own; \
-                              `wandb-cred token --need 72h` asks before a job is queued";
+            if left < MIN_OUTLOOK {
+                let remedy = "run longer work in a job of its own, with an identity of its own; \
+                              check with `wandb-cred token --need 72h` before you queue a job";
                 report.warn(Step::Outlook, found, remedy);
             } else {
                 report.ok(Step::Outlook, found);
@@ -84,74 +84,74 @@ fn form(token: &IdentityToken) -> String {
     format!("well-formed, algorithm {}{kid}", token.header().alg)
 }
 
-fn lifetime(case: &Case<'_>, token: &IdentityToken, report: &mut Report) {
-    let now = case.clock.now();
+fn lifetime(cx: &Context<'_>, token: &IdentityToken, report: &mut Report) {
+    let now = cx.clock.now();
     let left = i64::try_from(token.expiry().remaining(now).as_secs()).unwrap_or(i64::MAX);
     let claims = token.claims();
     let life = claims.exp.zip(claims.iat).map(|(exp, iat)| (exp - iat) as i64);
     let mut found = match life {
-        Some(life) => format!("lives {}, {} left", span(life), span(left)),
-        None => format!("{} left", span(left)),
+        Some(life) => format!("lives {}, {} left", duration(life), duration(left)),
+        None => format!("{} left", duration(left)),
     };
     found += &match token.renewal().not_before_expiry {
         Some(margin) => format!(
-            "; the source keeps it, so it is renewed {} before its end",
-            span(i64::try_from(margin.as_secs()).unwrap_or(i64::MAX))
+            "; the source caches it, so it is renewed {} before it expires",
+            duration(i64::try_from(margin.as_secs()).unwrap_or(i64::MAX))
         ),
-        None => format!("; renewed about every {}", span(life.unwrap_or(left) * 65 / 100)),
+        None => format!("; renewed about every {}", duration(life.unwrap_or(left) * 65 / 100)),
     };
     let not_before = claims.other.get("nbf").and_then(serde_json::Value::as_f64);
     let early = not_before.map_or(0, |nbf| nbf as i64 - now.wall.as_second());
-    if early > TOLERATED {
-        found = format!("not valid before {} from now (`nbf`)", span(early));
+    if early > MAX_SKEW {
+        found = format!("not valid before {} from now (`nbf`)", duration(early));
         report.fail(
             Step::Lifetime,
             Exit::TryLater,
             found,
-            "this machine's clock is behind, or the issuer's is ahead: compare the step `clock`",
+            "this machine's clock is behind, or the issuer's is ahead: see the step `clock`",
         );
-    } else if left < SHORT {
+    } else if left < MIN_LIFETIME {
         report.warn(
             Step::Lifetime,
             found,
             "have the source renew its token earlier: W&B may see it too late",
         );
-    } else if life.unwrap_or(left) > LONG {
-        let remedy = "ask the identity provider for tokens of an hour or less: whoever gets a copy of this one \
-                      is you until it ends";
+    } else if life.unwrap_or(left) > MAX_LIFETIME {
+        let remedy = "ask the identity provider for tokens of an hour or less: a stolen copy of this one works \
+                      until it expires";
         report.warn(Step::Lifetime, found, remedy);
     } else {
         report.ok(Step::Lifetime, found);
     }
 }
 
-fn audience(case: &Case<'_>, token: &IdentityToken, report: &mut Report) {
+fn audience(cx: &Context<'_>, token: &IdentityToken, report: &mut Report) {
     let given = &token.claims().aud;
     let shown = given.iter().map(|aud| format!("{aud:?}")).collect::<Vec<_>>().join(", ");
-    match case.audience {
+    match cx.audience {
         _ if given.is_empty() => {
-            let found = "the JWT has no `aud`, and W&B expects your organization's name there";
-            report.fail(Step::Audience, Exit::Configuration, found, for_audience(case));
+            let found = "the JWT has no `aud`, but W&B expects your organization's name there";
+            report.fail(Step::Audience, Exit::Configuration, found, audience_remedy(cx));
         }
         Some(wanted) if !given.iter().any(|aud| aud == wanted) => {
             let near = given.iter().any(|aud| aud.trim().eq_ignore_ascii_case(wanted.trim()));
             let why = if near { " (case and white space count)" } else { "" };
-            let found = format!("`aud` is {shown}, where the profile expects {wanted:?}{why}");
-            report.fail(Step::Audience, Exit::Configuration, found, for_audience(case));
+            let found = format!("`aud` is {shown}, but the profile expects {wanted:?}{why}");
+            report.fail(Step::Audience, Exit::Configuration, found, audience_remedy(cx));
         }
         Some(_) => report.ok(Step::Audience, format!("`aud` is {shown}, as the profile expects")),
         None => report.ok(
             Step::Audience,
             format!(
-                "`aud` is {shown}; the profile names none, W&B compares it with your organization's name"
+                "`aud` is {shown}; the profile names none, and W&B compares it with your organization's name"
             ),
         ),
     }
 }
 
-fn for_audience(case: &Case<'_>) -> String {
-    let profile = case.profile;
-    let ask = match case.provider {
+fn audience_remedy(cx: &Context<'_>) -> String {
+    let profile = cx.profile;
+    let action = match cx.provider {
         "gitlab" => "set `aud` under the job's `id_tokens`",
         "kubernetes" => "set `audience` of the projected serviceAccountToken volume",
         "azure" => {
@@ -162,11 +162,13 @@ fn for_audience(case: &Case<'_>) -> String {
             "set the audience at the issuer (Auth0: APIs; Okta: Security > API; \
                                           Keycloak: Client scopes > audience mapper)"
         }
-        "circleci" => "only the CLI gives another audience: provider circleci with its command",
+        "circleci" => {
+            "only the CircleCI CLI gives another audience: set source = \"command\" in the provider's table"
+        }
         _ => "ask the source for that audience",
     };
     format!(
-        "{ask}; `audience` in [profile.{profile}] must be the name of the W&B organization. Dedicated Cloud and \
+        "{action}; `audience` in [profile.{profile}] must be the name of the W&B organization. Dedicated Cloud and \
          Self-Managed servers accept what FEDERATED_AUTH_AUDIENCES lists"
     )
 }
@@ -181,30 +183,32 @@ fn step_of(reason: &Reason) -> Step {
     }
 }
 
-fn not_a_jwt(how: &Malformed) -> &'static str {
+fn malformed_remedy(how: &Malformed) -> &'static str {
     match how {
         // RFC 7516, section 3: a JWE has five parts.
-        Malformed::NotThreeParts { count: 5 } => "this is an encrypted JWT (JWE); have the issuer sign only",
+        Malformed::NotThreeParts { count: 5 } => {
+            "this is an encrypted JWT (JWE); have the issuer sign it only"
+        }
         Malformed::Unsigned => "have the issuer sign with RS256 or ES256",
-        Malformed::Empty => "look at what writes it: the write may be under way, or have failed",
+        Malformed::Empty => "check what writes it: the write may be in progress, or have failed",
         _ => {
-            "the source must give the JWT alone: an ID token, or an access token in JWT form, no opaque token, no JSON \
-             around it"
+            "the source must give the JWT alone: an ID token, or an access token that is a JWT; no opaque token, and no \
+             JSON around it"
         }
     }
 }
 
-/// Where to fix the source, by its kind.
-fn hint(kind: &str, error: &Error) -> String {
-    let own = match kind {
-        "file" => "look at the file and at what writes it: ls -l on its path",
+/// How to fix the source, by its kind.
+fn source_remedy(kind: &str, error: &Error) -> String {
+    let remedy = match kind {
+        "file" => "check the file and what writes it: ls -l on its path",
         "env" => "set the variable in the environment that starts the daemon",
         "command" => "run the command by hand in the daemon's environment (HOME, PATH)",
         "github-actions" => {
             "give the job `permissions: id-token: write`; pull requests from forks never get it"
         }
         "gitlab" => "add to the job: id_tokens: {WANDB_ID_TOKEN: {aud: YOUR_ORGANIZATION}}",
-        "buildkite" => "run within a job, whose agent sets BUILDKITE_AGENT_ACCESS_TOKEN and BUILDKITE_JOB_ID",
+        "buildkite" => "run inside a job: its agent sets BUILDKITE_AGENT_ACCESS_TOKEN and BUILDKITE_JOB_ID",
         "circleci" => {
             "give the job a context (Organization Settings > Contexts): without one there is no OIDC token"
         }
@@ -224,35 +228,35 @@ fn hint(kind: &str, error: &Error) -> String {
         "spiffe" => "ask the agent by hand: spire-agent api fetch jwt -audience YOUR_ORGANIZATION",
         "wandb-sso" => "sign in: wandb login sso",
         "client-credentials" => {
-            "look at the client at its issuer (Okta: Applications; Entra ID: App registrations > Certificates & \
+            "check the client at its issuer (Okta: Applications; Entra ID: App registrations > Certificates & \
              secrets; Auth0: Applications; Keycloak: Clients > Credentials)"
         }
         "oidc" => "sign in: wandb-cred login",
-        "auto" => "see what is offered here: wandb-cred init",
+        "auto" => "see what is found on this machine: wandb-cred init --dry-run",
         _ => "fix the profile's table: wandb-cred check",
     };
     match error.kind {
-        Kind::Transient => format!("may pass by itself; if not: {own}"),
-        _ => own.to_owned(),
+        Kind::Transient => format!("this may pass by itself; if not: {remedy}"),
+        _ => remedy.to_owned(),
     }
 }
 
-/// What clocks may differ by.
-const TOLERATED: i64 = 30;
-/// Too little for the way to W&B and a queue there.
-const SHORT: i64 = 30;
+/// How far clocks may differ.
+const MAX_SKEW: i64 = 30;
+/// Less may run out on the way to W&B or in a queue there.
+const MIN_LIFETIME: i64 = 30;
 /// Two days.
-const LONG: i64 = 48 * 3600;
-/// An outlook to warn of.
-const SOON: i64 = 1800;
+const MAX_LIFETIME: i64 = 48 * 3600;
+/// Half an hour: an earlier end is worth a warning.
+const MIN_OUTLOOK: i64 = 1800;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn an_encrypted_jwt_is_told_from_other_text() {
-        assert!(not_a_jwt(&Malformed::NotThreeParts { count: 5 }).contains("JWE"));
-        assert!(not_a_jwt(&Malformed::NotThreeParts { count: 1 }).contains("opaque"));
+    fn an_encrypted_jwt_has_its_own_remedy() {
+        assert!(malformed_remedy(&Malformed::NotThreeParts { count: 5 }).contains("JWE"));
+        assert!(malformed_remedy(&Malformed::NotThreeParts { count: 1 }).contains("opaque"));
     }
 }

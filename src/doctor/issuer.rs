@@ -1,4 +1,4 @@
-//! The issuer as W&B will look for it: discovery document, key set, and whether one of the keys made the signature.
+//! The issuer as W&B sees it: its discovery document, its key set, and whether one of the keys made the signature.
 
 use std::time::Duration;
 
@@ -8,69 +8,60 @@ use reqwest::Method;
 use serde_json::Value;
 use url::Url;
 
-use super::Case;
 use super::report::{Report, Step};
+use super::{Context, Probe};
 use crate::error::Exit;
 use crate::http::{self, Answer, Reach};
 use crate::token::IdentityToken;
 
-/// What was seen of the issuer.
-pub(super) struct Look {
-    pub(super) report: Report,
-    /// The issuer's clock minus ours, in seconds.
-    pub(super) skew: Option<i64>,
-}
-
-impl Look {
-    pub(super) fn skipped() -> Self {
-        Self { report: Report::default(), skew: None }
-    }
-}
-
-pub(super) async fn examine(case: &Case<'_>, token: &IdentityToken) -> Look {
-    let mut look = Look::skipped();
-    if let Err(Trouble { step, exit, found, remedy }) = walk(case, token, &mut look).await {
-        look.report.fail(step, exit, found, remedy);
+pub(super) async fn check(cx: &Context<'_>, token: &IdentityToken) -> Probe {
+    let mut probe = Probe::default();
+    if let Err(Failure { step, exit, found, remedy }) = check_documents(cx, token, &mut probe).await {
+        probe.report.fail(step, exit, found, remedy);
         if step == Step::Issuer {
-            look.report.skip(&[Step::Signature], "needs the issuer's keys");
+            probe.report.skip(&[Step::Signature], "needs the issuer's keys");
         }
     }
-    look
+    probe
 }
 
-struct Trouble {
+struct Failure {
     step: Step,
     exit: Exit,
     found: String,
     remedy: String,
 }
 
-fn trouble(step: Step, found: impl Into<String>, remedy: impl Into<String>) -> Trouble {
-    Trouble { step, exit: Exit::Configuration, found: found.into(), remedy: remedy.into() }
+fn failure(step: Step, found: impl Into<String>, remedy: impl Into<String>) -> Failure {
+    Failure { step, exit: Exit::Configuration, found: found.into(), remedy: remedy.into() }
 }
 
-async fn walk(case: &Case<'_>, token: &IdentityToken, look: &mut Look) -> Result<(), Trouble> {
+async fn check_documents(cx: &Context<'_>, token: &IdentityToken, probe: &mut Probe) -> Result<(), Failure> {
     let issuer = token.claims().iss.as_deref().unwrap_or_default();
-    check_name(case, issuer)?;
+    check_name(cx, issuer)?;
     let document = format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'));
-    let answer = get(case, Step::Issuer, &document).await?;
-    look.skew = answer.skew;
+    let answer = get(cx, Step::Issuer, &document).await?;
+    probe.skew = answer.skew;
     let found: Value = serde_json::from_slice(&answer.body).map_err(|_| {
-        trouble(Step::Issuer, format!("{document} is no JSON"), "is this the issuer's URL, and not a page's?")
+        failure(
+            Step::Issuer,
+            format!("{document} is not JSON"),
+            "is this the issuer's URL, and not that of a page?",
+        )
     })?;
     let named = found["issuer"].as_str().unwrap_or_default();
     if named != issuer {
         let slash = named.trim_end_matches('/') == issuer.trim_end_matches('/');
         let why = if slash { "they differ by a slash, and W&B compares exactly" } else { "W&B refuses that" };
-        return Err(trouble(
+        return Err(failure(
             Step::Issuer,
-            format!("the JWT's `iss` is {issuer:?}, its discovery document says {named:?}: {why}"),
-            "mend the issuer's own URL in the identity provider's settings, so that both are one",
+            format!("the JWT's `iss` is {issuer:?}, but its discovery document says {named:?}: {why}"),
+            "fix the issuer's own URL in the identity provider's settings, so that both are the same",
         ));
     }
     let keys = found["jwks_uri"].as_str().unwrap_or_default().to_owned();
     if keys.is_empty() {
-        return Err(trouble(
+        return Err(failure(
             Step::Issuer,
             format!("{document} has no `jwks_uri`"),
             "the issuer must publish its keys",
@@ -78,58 +69,61 @@ async fn walk(case: &Case<'_>, token: &IdentityToken, look: &mut Look) -> Result
     }
     if !is_fetchable(&keys) {
         let found = format!("{document} names its keys at {keys:?}, which is not https");
-        return Err(trouble(Step::Issuer, found, "publish the key set by https"));
+        return Err(failure(Step::Issuer, found, "publish the key set over https"));
     }
-    look.report.ok(
+    probe.report.ok(
         Step::Issuer,
         format!("{issuer:?} answers; an admin enters exactly this under Settings > Authentication > Set up JWT Issuer"),
     );
-    let answer = get(case, Step::Signature, &keys).await?;
+    let answer = get(cx, Step::Signature, &keys).await?;
     let set: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
     let Some(set) = set["keys"].as_array() else {
-        return Err(trouble(
+        return Err(failure(
             Step::Signature,
-            format!("{keys} is no JSON Web Key Set"),
+            format!("{keys} is not a JSON Web Key Set"),
             "the issuer must publish its keys there",
         ));
     };
-    // A key of a kind that we do not know must not hide the others.
+    // One key of an unknown type must not hide the others.
     let parsed: Vec<Jwk> = set.iter().filter_map(|key| serde_json::from_value(key.clone()).ok()).collect();
-    signature(token, &keys, &parsed, &mut look.report)
+    signature(token, &keys, &parsed, &mut probe.report)
 }
 
 fn is_fetchable(url: &str) -> bool {
     Url::parse(url).is_ok_and(|url| http::check_url(&url, Reach::Network).is_ok())
 }
 
-/// Whether W&B can look for an issuer of this name at all.
-fn check_name(case: &Case<'_>, issuer: &str) -> Result<(), Trouble> {
-    let bad = |found: String, remedy: &str| Err(trouble(Step::Issuer, found, remedy));
+/// Whether W&B can find an issuer of this name at all.
+fn check_name(cx: &Context<'_>, issuer: &str) -> Result<(), Failure> {
+    let bad = |found: String, remedy: &str| Err(failure(Step::Issuer, found, remedy));
     if issuer.is_empty() {
-        return bad("the JWT has no `iss`".into(), "have the source give JWTs of an OpenID Connect issuer");
+        return bad(
+            "the JWT has no `iss`".into(),
+            "use a source whose JWTs come from an OpenID Connect issuer",
+        );
     }
     if issuer.trim() != issuer {
         return bad(
             format!("`iss` is {issuer:?}, with white space"),
-            "mend the issuer's URL in the identity provider",
+            "fix the issuer's URL in the identity provider",
         );
     }
     let Ok(url) = Url::parse(issuer) else {
         let remedy = "W&B finds keys by discovery, so the issuer must be an https URL (Kubernetes: \
                       --service-account-issuer; SPIFFE: run the OIDC discovery provider and set jwt_issuer)";
-        return bad(format!("`iss` is {issuer:?}, which is no URL"), remedy);
+        return bad(format!("`iss` is {issuer:?}, which is not a URL"), remedy);
     };
     if !is_fetchable(issuer) {
         return bad(
-            format!("`iss` is {issuer:?}, and W&B looks for keys by https only"),
-            "publish the issuer by https",
+            format!("`iss` is {issuer:?}, and W&B fetches keys over https only"),
+            "publish the issuer over https",
         );
     }
-    if is_private(&url) && !is_private(case.base_url.url()) {
+    if is_private(&url) && !is_private(cx.base_url.url()) {
         let remedy = "publish the issuer's two documents at a public https URL and make that its name (Kubernetes: the \
                       API server's --service-account-issuer and --service-account-jwks-uri; EKS, GKE and AKS have a \
                       public issuer), or use another identity source";
-        let server = case.base_url.url().host_str().unwrap_or_default();
+        let server = cx.base_url.url().host_str().unwrap_or_default();
         return bad(
             format!("`iss` is {issuer:?}, which {server} cannot reach: the name is not public"),
             remedy,
@@ -138,46 +132,48 @@ fn check_name(case: &Case<'_>, issuer: &str) -> Result<(), Trouble> {
     Ok(())
 }
 
-/// Whether only this machine or its network can know the name.
+/// Whether the name means something only on this machine or its network.
 fn is_private(url: &Url) -> bool {
     match url.host() {
         Some(url::Host::Ipv4(ip)) => http::is_platform_address(ip.into()),
         Some(url::Host::Ipv6(ip)) => http::is_platform_address(ip.into()),
         Some(url::Host::Domain(name)) => {
             let name = name.trim_end_matches('.');
-            !name.contains('.') || PRIVATE.iter().any(|end| name.ends_with(end))
+            !name.contains('.') || PRIVATE_SUFFIXES.iter().any(|end| name.ends_with(end))
         }
         None => true,
     }
 }
 
-const PRIVATE: [&str; 8] =
+const PRIVATE_SUFFIXES: [&str; 8] =
     [".localhost", ".local", ".svc", ".internal", ".lan", ".home.arpa", ".intranet", ".corp"];
 
-async fn get(case: &Case<'_>, step: Step, url: &str) -> Result<Answer, Trouble> {
+async fn get(cx: &Context<'_>, step: Step, url: &str) -> Result<Answer, Failure> {
     let parsed = Url::parse(url).expect("checked above");
-    let request = case.http.request(Reach::Network, Method::GET, parsed);
-    let answer = case.http.send(Reach::Network, request, TIMEOUT, MAX_DOCUMENT).await.map_err(|error| {
+    let request = cx.http.request(Reach::Network, Method::GET, parsed);
+    let answer = cx.http.send(Reach::Network, request, TIMEOUT, MAX_DOCUMENT).await.map_err(|error| {
         let remedy =
-            "W&B must reach it too: is it public, and its certificate good? Behind a proxy, set HTTPS_PROXY";
-        Trouble { step, exit: Exit::TryLater, found: format!("{url}: {error}"), remedy: remedy.into() }
+            "W&B must reach it too: is it public, with a valid certificate? Behind a proxy, set HTTPS_PROXY";
+        Failure { step, exit: Exit::TryLater, found: format!("{url}: {error}"), remedy: remedy.into() }
     })?;
     let what = if step == Step::Issuer { "discovery document" } else { "key set" };
     let found = format!("{url} answers with status {}, not with the {what}", answer.status);
     match answer.status {
         200 => Ok(answer),
-        401 | 403 => Err(trouble(
+        401 | 403 => Err(failure(
             step,
             found,
-            "W&B signs in nowhere to read it: make it public (Kubernetes: bind the role \
+            "W&B reads it without signing in: make it public (Kubernetes: bind the role \
              system:service-account-issuer-discovery to the group system:unauthenticated)",
         )),
-        408 | 429 | 500..=599 => Err(Trouble {
+        408 | 429 | 500..=599 => Err(Failure {
             exit: Exit::TryLater,
-            ..trouble(step, found, "try again; W&B needs it at every exchange")
+            ..failure(step, found, "try again; W&B needs it at every exchange")
         }),
-        300..=399 => Err(trouble(step, found, "name the issuer by the URL that answers without a redirect")),
-        _ => Err(trouble(
+        300..=399 => {
+            Err(failure(step, found, "make the issuer's name the URL that answers without a redirect"))
+        }
+        _ => Err(failure(
             step,
             found,
             "is `iss` the issuer's own URL, complete with its path (tenant, realm, authorization server)?",
@@ -185,9 +181,9 @@ async fn get(case: &Case<'_>, step: Step, url: &str) -> Result<Answer, Trouble> 
     }
 }
 
-fn signature(token: &IdentityToken, url: &str, keys: &[Jwk], report: &mut Report) -> Result<(), Trouble> {
+fn signature(token: &IdentityToken, url: &str, keys: &[Jwk], report: &mut Report) -> Result<(), Failure> {
     let header = token.header();
-    let bad = |found: String, remedy: &str| Err(trouble(Step::Signature, found, remedy));
+    let bad = |found: String, remedy: &str| Err(failure(Step::Signature, found, remedy));
     if header.alg.to_ascii_uppercase().starts_with("HS") {
         let found = format!("{} is made with a shared secret, which no public key can check", header.alg);
         return bad(found, "have the issuer sign with RS256 or ES256 (Auth0: API > Signing Algorithm)");
@@ -200,7 +196,7 @@ fn signature(token: &IdentityToken, url: &str, keys: &[Jwk], report: &mut Report
     }
     let Ok(algorithm) = header.alg.parse::<Algorithm>() else {
         let found = format!("{} cannot be checked here; {url} holds {} keys", header.alg, keys.len());
-        report.warn(Step::Signature, found, "RS256 or ES256 are what every server knows");
+        report.warn(Step::Signature, found, "every server supports RS256 and ES256");
         return Ok(());
     };
     let ids: Vec<_> = keys.iter().filter_map(|key| key.common.key_id.as_deref()).collect();
@@ -212,21 +208,21 @@ fn signature(token: &IdentityToken, url: &str, keys: &[Jwk], report: &mut Report
         let kid = header.kid.as_deref().unwrap_or_default();
         return bad(
             format!("the JWT is signed with key {kid:?}, and {url} holds {}", ids.join(", ")),
-            "the issuer changed its keys, or the JWT is another issuer's: get a new JWT; if that does not help, mend the key \
+            "the issuer changed its keys, or the JWT is another issuer's: get a new JWT; if that does not help, fix the key \
              set that the issuer publishes",
         );
     }
     if !candidates.iter().any(|key| verifies(token, algorithm, key)) {
         return bad(
             format!("none of the keys at {url} made this signature ({})", header.alg),
-            "the JWT was altered on its way, or the published key is not the one in use: get a new JWT, compare the key set",
+            "the JWT was changed on its way, or the published key is not the one in use: get a new JWT, and compare the key set",
         );
     }
     match &header.kid {
         None if keys.len() > 1 => report.warn(
             Step::Signature,
-            format!("good, but the JWT does not say by which of {} keys", keys.len()),
-            "have the issuer put `kid` into the header: W&B may not try them all",
+            format!("valid, but the JWT does not say which of {} keys made it", keys.len()),
+            "have the issuer put `kid` into the header: W&B may not try every key",
         ),
         _ => report.ok(Step::Signature, format!("{} by a key that the issuer publishes", header.alg)),
     }

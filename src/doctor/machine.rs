@@ -1,4 +1,4 @@
-//! This machine's part: the folders of tokens, the daemon, the service that starts it.
+//! This machine: the folders that hold tokens, the daemon, the service that starts it.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -8,15 +8,15 @@ use super::report::{Report, Step};
 use crate::api;
 use crate::client::{self, Client};
 use crate::env::Env;
-use crate::error::Exit;
+use crate::error::{Error, Exit, FileFault, Reason};
 use crate::paths::{self, Places};
 
 /// The folders that hold the socket and the SDK files.
 pub fn folders(places: &Places, profile: Option<&str>, report: &mut Report) {
     let length = places.socket.as_os_str().len();
-    if length > LONGEST_SOCKET {
+    if length > MAX_SOCKET_PATH {
         let found = format!(
-            "the socket's path has {length} bytes, over the limit of {LONGEST_SOCKET}: {}",
+            "the socket's path has {length} bytes, over the limit of {MAX_SOCKET_PATH}: {}",
             places.socket.display()
         );
         return report.fail(
@@ -32,51 +32,65 @@ pub fn folders(places: &Places, profile: Option<&str>, report: &mut Report) {
         dirs.push(places.profile(profile));
     }
     for dir in dirs {
-        match paths::check_private(&dir) {
-            Ok(()) => {}
-            // Made when it is needed, closed from the start.
-            Err(paths::Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => {
-                let said = error.to_string();
-                let (found, remedy) =
-                    said.split_once("; ").unwrap_or((&said, "give the folder back to its owner"));
-                return report.fail(
-                    Step::Folders,
-                    Exit::Configuration,
-                    found,
-                    remedy.trim_start_matches("run: "),
-                );
-            }
+        if let Err(error) = paths::check_private(&dir)
+            // A folder that is missing is made when it is needed, closed from the start.
+            && error.file_fault() != Some(&FileFault::Missing)
+        {
+            let (found, remedy) = folder_fault(&error);
+            return report.fail(Step::Folders, Exit::from(&error), found, remedy);
         }
     }
     let state = if places.runtime.exists() { "is closed to others" } else { "does not exist yet" };
     report.ok(Step::Folders, format!("{} {state}", places.runtime.display()));
 }
 
-/// Asks the daemon for its state. `None` where none can be asked for more.
+/// What is wrong with a folder that must be private, and how to fix it.
+fn folder_fault(error: &Error) -> (String, String) {
+    let Reason::File { path, fault } = &error.reason else {
+        return (error.to_string(), "make this user the owner of the folder".into());
+    };
+    let shown = path.display();
+    match fault {
+        FileFault::NotADirectory => (
+            format!("{shown} is not a folder (a symlink is refused too)"),
+            "remove it, or set WANDB_CRED_SOCKET to a path in another folder".into(),
+        ),
+        FileFault::Foreign { owner } => (
+            format!("{shown} belongs to uid {owner}, not to you"),
+            "set WANDB_CRED_SOCKET to a path in a folder of your own".into(),
+        ),
+        FileFault::Loose { mode } => (
+            format!("{shown} has mode {mode:04o}, so others can reach the tokens in it"),
+            format!("chmod 700 {shown}"),
+        ),
+        _ => (error.to_string(), "make this user the owner of the folder".into()),
+    }
+}
+
+/// Asks the daemon for its status. `None` if it does not answer as it should.
 pub fn daemon(client: &Client, places: &Places, report: &mut Report) -> Option<api::Status> {
-    let error = match client.get::<api::Status>("/v1/status", PATIENCE) {
+    let error = match client.get::<api::Status>("/v1/status", STATUS_TIMEOUT) {
         Ok(status) => {
-            of_status(&status, places, report);
+            check_status(&status, places, report);
             return Some(status);
         }
         Err(error) => error,
     };
-    let said = error.to_string();
+    let message = error.to_string();
     match error {
         client::Error::NotRunning { .. } => {
             report.ok(
                 Step::Daemon,
-                format!("{said}; `wandb-cred exec` brings one, `wandb-cred service install` keeps one"),
+                format!("{message}; `wandb-cred exec` starts one for its command, `wandb-cred service install` one that stays"),
             );
         }
-        // Told by the step `folders`.
+        // The step `folders` says why.
         client::Error::Unsafe(_) => report.skip(&[Step::Daemon], "the socket's folder is not safe"),
         client::Error::Denied { .. } => {
             report.fail(
                 Step::Daemon,
                 Exit::Unavailable,
-                said,
+                message,
                 "unset WANDB_CRED_SOCKET, or point it to a daemon of this user",
             );
         }
@@ -84,7 +98,7 @@ pub fn daemon(client: &Client, places: &Places, report: &mut Report) -> Option<a
             report.fail(
                 Step::Daemon,
                 Exit::Unavailable,
-                said,
+                message,
                 "restart it: systemctl --user restart wandb-cred.service, or kill it",
             );
         }
@@ -92,15 +106,15 @@ pub fn daemon(client: &Client, places: &Places, report: &mut Report) -> Option<a
             report.fail(
                 Step::Daemon,
                 Exit::Unavailable,
-                said,
-                "is it a wandb-credd, and of this version? Restart it",
+                message,
+                "is it a wandb-credd of this version? Restart it",
             );
         }
     }
     None
 }
 
-fn of_status(status: &api::Status, places: &Places, report: &mut Report) {
+fn check_status(status: &api::Status, places: &Places, report: &mut Report) {
     let found = format!(
         "answers: version {}, pid {}, {} profile(s)",
         status.version,
@@ -113,14 +127,14 @@ fn of_status(status: &api::Status, places: &Places, report: &mut Report) {
         report.warn(Step::Daemon, format!("{found}; this program is {}", env!("CARGO_PKG_VERSION")), remedy);
     } else if let Some(config) = status.config.as_ref().filter(|config| **config != places.config) {
         let found = format!(
-            "{found}; it reads {}, and this shell means {}",
+            "{found}; it reads {}, but this shell points to {}",
             config.display(),
             places.config.display()
         );
         report.warn(
             Step::Daemon,
             found,
-            "mend WANDB_CRED_CONFIG here, or in the service: systemctl --user edit wandb-cred.service",
+            "fix WANDB_CRED_CONFIG here, or in the service: systemctl --user edit wandb-cred.service",
         );
     } else if let Some(profile) = status.profiles.iter().find(|profile| files_error(profile).is_some()) {
         let error = files_error(profile).unwrap_or_default();
@@ -128,7 +142,7 @@ fn of_status(status: &api::Status, places: &Places, report: &mut Report) {
         report.warn(
             Step::Daemon,
             found,
-            "make room (df -h), or give the folder back: it must be this user's",
+            "free some space (df -h), or make this user the owner of the folder",
         );
     } else {
         report.ok(Step::Daemon, found);
@@ -139,31 +153,33 @@ fn files_error(profile: &api::Profile) -> Option<&str> {
     profile.sdk_files.as_ref()?.error.as_deref()
 }
 
-/// The user's service manager, where there is one.
+/// The user's service manager, if there is one.
 pub fn service(env: &Env, answers: bool, report: &mut Report) {
     if cfg!(target_os = "macos") {
-        return report.ok(Step::Service, "see: wandb-cred service status");
+        return report.ok(Step::Service, "wandb-cred service status shows it");
     }
-    let Some(runtime) = manager(env) else {
+    let Some(runtime) = user_manager(env) else {
         return report.ok(Step::Service, "no systemd --user here, as is usual in containers and jobs");
     };
-    let Some(unit) =
-        units(env).into_iter().map(|folder| folder.join("wandb-cred.service")).find(|unit| unit.exists())
+    let Some(unit) = unit_folders(env)
+        .into_iter()
+        .map(|folder| folder.join("wandb-cred.service"))
+        .find(|unit| unit.exists())
     else {
         return report.ok(
             Step::Service,
-            "not installed; `wandb-cred service install` starts the daemon when it is asked",
+            "not installed; with `wandb-cred service install` the daemon starts when it is needed",
         );
     };
     let text = std::fs::read_to_string(&unit).unwrap_or_default();
     let program = text.lines().find_map(|line| line.strip_prefix("ExecStart=")).and_then(program);
     if let Some(program) = program.filter(|program| !Path::new(program).is_file()) {
-        let found = format!("{} starts {program}, which is not there", unit.display());
+        let found = format!("{} starts {program}, which does not exist", unit.display());
         return report.fail(Step::Service, Exit::Configuration, found, "wandb-cred service install");
     }
-    let ask = |verb: &str, unit: &str| {
+    let systemctl = |command: &str, unit: &str| {
         let output = std::process::Command::new("systemctl")
-            .args(["--user", verb, unit])
+            .args(["--user", command, unit])
             .env("XDG_RUNTIME_DIR", &runtime)
             .stdin(std::process::Stdio::null())
             .stderr(std::process::Stdio::null())
@@ -172,9 +188,10 @@ pub fn service(env: &Env, answers: bool, report: &mut Report) {
             output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
         text.lines().next().unwrap_or("unknown").to_owned()
     };
-    let (socket, service) = (ask("is-active", "wandb-cred.socket"), ask("is-active", "wandb-cred.service"));
+    let (socket, service) =
+        (systemctl("is-active", "wandb-cred.socket"), systemctl("is-active", "wandb-cred.service"));
     if socket == "failed" || service == "failed" {
-        let remedy = "journalctl --user -u wandb-cred.service tells why; then: systemctl --user reset-failed \
+        let remedy = "journalctl --user -u wandb-cred.service says why; then: systemctl --user reset-failed \
                       wandb-cred.socket wandb-cred.service && systemctl --user restart wandb-cred.socket";
         return report.fail(
             Step::Service,
@@ -192,19 +209,19 @@ pub fn service(env: &Env, answers: bool, report: &mut Report) {
             "systemctl --user enable --now wandb-cred.socket",
         );
     }
-    let enabled = ask("is-enabled", "wandb-cred.socket");
+    let enabled = systemctl("is-enabled", "wandb-cred.socket");
     let found = format!("socket {socket} and {enabled}, service {service}");
     if socket == "active" && enabled == "disabled" {
         return report.warn(
             Step::Service,
             found,
-            "systemctl --user enable wandb-cred.socket, or it is gone at the next boot",
+            "systemctl --user enable wandb-cred.socket, or it will not start after the next boot",
         );
     }
     report.ok(Step::Service, found);
 }
 
-/// The first word of an `ExecStart=`, quoted or not, where it names a path.
+/// The first word of an `ExecStart=`, quoted or not, if it is a path.
 fn program(command: &str) -> Option<&str> {
     let command = command.trim_start_matches(['-', '@', ':', '+', '!']);
     let program = match command.strip_prefix('"') {
@@ -215,7 +232,7 @@ fn program(command: &str) -> Option<&str> {
 }
 
 /// The runtime folder in which the user's manager listens.
-fn manager(env: &Env) -> Option<PathBuf> {
+fn user_manager(env: &Env) -> Option<PathBuf> {
     let uid = rustix::process::geteuid().as_raw();
     let runtime =
         env.var("XDG_RUNTIME_DIR").map_or_else(|| PathBuf::from(format!("/run/user/{uid}")), PathBuf::from);
@@ -223,7 +240,7 @@ fn manager(env: &Env) -> Option<PathBuf> {
     (private.uid() == uid).then_some(runtime)
 }
 
-fn units(env: &Env) -> Vec<PathBuf> {
+fn unit_folders(env: &Env) -> Vec<PathBuf> {
     let config = env.var("XDG_CONFIG_HOME").map(PathBuf::from);
     let config = config.or_else(|| Some(Path::new(&env.var("HOME")?).join(".config")));
     let own = config.map(|config| config.join("systemd/user"));
@@ -231,10 +248,10 @@ fn units(env: &Env) -> Vec<PathBuf> {
     own.into_iter().chain(packaged.map(PathBuf::from)).collect()
 }
 
-const PATIENCE: Duration = Duration::from_secs(3);
+const STATUS_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// sun_path without its end, on Linux; macOS has 103.
-const LONGEST_SOCKET: usize = if cfg!(target_os = "macos") { 103 } else { 107 };
+/// `sun_path` without its final NUL: 107 bytes on Linux, 103 on macOS.
+const MAX_SOCKET_PATH: usize = if cfg!(target_os = "macos") { 103 } else { 107 };
 
 #[cfg(test)]
 mod tests {

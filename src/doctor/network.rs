@@ -1,4 +1,4 @@
-//! The way to W&B: its address, TLS, proxies in force, and what the clocks say.
+//! The network: W&B's address, TLS, the proxy in use, and the clocks.
 
 use std::time::Duration;
 
@@ -6,15 +6,14 @@ use reqwest::Method;
 use reqwest::header::{CONTENT_TYPE, LOCATION};
 use url::Url;
 
-use super::Case;
-use super::issuer::Look;
-use super::report::{Report, Step, span};
+use super::report::{Report, Step, duration};
+use super::{Context, Probe};
 use crate::error::{Error, Exit, NetworkFault, Reason};
 use crate::http::{Answer, Reach};
 
-/// Says which proxy variable carries requests to W&B, without the user and password that it may hold.
-pub(super) fn proxy(case: &Case<'_>, report: &mut Report) {
-    match in_force(case) {
+/// Reports which proxy variable applies to requests to W&B, without the user and password that it may hold.
+pub(super) fn proxy(cx: &Context<'_>, report: &mut Report) {
+    match proxy_variable(cx) {
         None => report.ok(Step::Proxy, "no proxy for requests to W&B"),
         Some((name, value)) => {
             match Url::parse(&value).ok().and_then(|url| Some((url.host_str()?.to_owned(), url.port()))) {
@@ -24,7 +23,7 @@ pub(super) fn proxy(case: &Case<'_>, report: &mut Report) {
                 }
                 None => report.warn(
                     Step::Proxy,
-                    format!("{name} is set to something that is no proxy URL"),
+                    format!("{name} is set, but not to a proxy URL"),
                     format!("write it like {name}=http://proxy.example:3128, or unset it"),
                 ),
             }
@@ -32,67 +31,67 @@ pub(super) fn proxy(case: &Case<'_>, report: &mut Report) {
     }
 }
 
-fn in_force(case: &Case<'_>) -> Option<(&'static str, String)> {
-    let url = case.base_url.url();
+fn proxy_variable(cx: &Context<'_>) -> Option<(&'static str, String)> {
+    let url = cx.base_url.url();
     let names: &[&'static str] = match url.scheme() {
         "https" => &["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"],
         _ => &["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"],
     };
     let host = url.host_str().unwrap_or_default();
-    let excepted = case.env.var("NO_PROXY").or_else(|| case.env.var("no_proxy")).unwrap_or_default();
-    let covers = |entry: &str| {
+    let exceptions = cx.env.var("NO_PROXY").or_else(|| cx.env.var("no_proxy")).unwrap_or_default();
+    let matches_host = |entry: &str| {
         let entry = entry.trim().trim_start_matches('.');
         entry == "*" || (!entry.is_empty() && (host == entry || host.ends_with(&format!(".{entry}"))))
     };
-    if excepted.split(',').any(covers) {
+    if exceptions.split(',').any(matches_host) {
         return None;
     }
-    names.iter().find_map(|name| Some((*name, case.env.var(name)?)))
+    names.iter().find_map(|name| Some((*name, cx.env.var(name)?)))
 }
 
 /// Asks the API a question that needs no token.
-pub(super) async fn server(case: &Case<'_>) -> Look {
-    let mut look = Look::skipped();
-    let report = &mut look.report;
-    let base = case.base_url.as_str();
-    if let Some(right) = right_address(case.base_url.url()) {
+pub(super) async fn server(cx: &Context<'_>) -> Probe {
+    let mut probe = Probe::default();
+    let report = &mut probe.report;
+    let base = cx.base_url.as_str();
+    if let Some(right) = right_address(cx.base_url.url()) {
         report.fail(
             Step::Server,
             Exit::Configuration,
             format!("{base} is the address of a page, not of the API"),
-            format!("set base-url = \"{right}\" in [profile.{}]", case.profile),
+            format!("set base-url = \"{right}\" in [profile.{}]", cx.profile),
         );
-        return look;
+        return probe;
     }
-    let mut url = case.base_url.url().clone();
+    let mut url = cx.base_url.url().clone();
     url.set_path(&format!("{}/graphql", url.path().trim_end_matches('/')));
     let question = r#"{"query":"query Viewer { viewer { id } }","variables":{}}"#;
     let request =
-        case.http.request(Reach::Network, Method::POST, url).header(CONTENT_TYPE, JSON).body(question);
-    match case.http.send(Reach::Network, request, TIMEOUT, MAX_ANSWER).await {
+        cx.http.request(Reach::Network, Method::POST, url).header(CONTENT_TYPE, JSON).body(question);
+    match cx.http.send(Reach::Network, request, TIMEOUT, MAX_ANSWER).await {
         Err(error) => {
-            let (exit, remedy) = unreachable(case, &error);
+            let (exit, remedy) = unreachable(cx, &error);
             report.fail(Step::Server, exit, error.to_string(), remedy);
         }
         Ok(answer) => {
-            look.skew = answer.skew;
-            judge(case, &answer, report);
+            probe.skew = answer.skew;
+            check_answer(cx, &answer, report);
         }
     }
-    look
+    probe
 }
 
-fn judge(case: &Case<'_>, answer: &Answer, report: &mut Report) {
-    let (base, profile) = (case.base_url.as_str(), case.profile);
+fn check_answer(cx: &Context<'_>, answer: &Answer, report: &mut Report) {
+    let (base, profile) = (cx.base_url.as_str(), cx.profile);
     let header = |name| answer.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let json = serde_json::from_slice::<serde_json::Value>(&answer.body).is_ok_and(|value| value.is_object());
-    let wrong = format!(
+    let wrong_url = format!(
         "set base-url in [profile.{profile}] to the API's address: https://api.wandb.ai for the multi-tenant cloud, \
          https://HOST for Dedicated Cloud and Self-Managed"
     );
     match answer.status {
         200 | 400 | 401 | 403 | 422 if json => {
-            let spellings = case.base_url.spellings();
+            let spellings = cx.base_url.spellings();
             let also = spellings.iter().find(|spelling| **spelling != base);
             let also =
                 also.map_or(String::new(), |also| format!(" (the SDK files are also valid for {also})"));
@@ -104,19 +103,19 @@ fn judge(case: &Case<'_>, answer: &Answer, report: &mut Report) {
                 .map_or_else(String::new, |url| format!(" to {}", url.origin().ascii_serialization()));
             let found =
                 format!("{base} redirects{to} (status {}), and redirects are never followed", answer.status);
-            report.fail(Step::Server, Exit::Configuration, found, wrong);
+            report.fail(Step::Server, Exit::Configuration, found, wrong_url);
         }
         407 => report.fail(
             Step::Server,
             Exit::Configuration,
             "the proxy asks for a user and password (status 407)",
-            "put them into the proxy's URL, or let requests to W&B pass it by with NO_PROXY",
+            "put them into the proxy's URL, or let requests to W&B bypass it with NO_PROXY",
         ),
         408 | 429 | 500..=599 => report.fail(
             Step::Server,
             Exit::TryLater,
             format!("{base} answers with status {}", answer.status),
-            "W&B, or a proxy before it, cannot answer now: try again (https://status.wandb.com)",
+            "W&B, or a proxy in front of it, cannot answer now: try again (https://status.wandb.com)",
         ),
         status => {
             let kind = header(CONTENT_TYPE).split(';').next().unwrap_or_default();
@@ -124,17 +123,17 @@ fn judge(case: &Case<'_>, answer: &Answer, report: &mut Report) {
             report.fail(
                 Step::Server,
                 Exit::Configuration,
-                format!("{base} answers /graphql with status {status} and {kind}: no W&B API"),
-                wrong,
+                format!("{base} answers /graphql with status {status} and {kind}: this is not a W&B API"),
+                wrong_url,
             );
         }
     }
 }
 
-/// Why there is no answer, and what helps.
-fn unreachable(case: &Case<'_>, error: &Error) -> (Exit, String) {
-    let through = in_force(case).map_or(String::new(), |(name, _)| {
-        format!("; {name} is in force: if the proxy is wrong for this host, add it to NO_PROXY")
+/// Why there is no answer, and how to fix it.
+fn unreachable(cx: &Context<'_>, error: &Error) -> (Exit, String) {
+    let proxy = proxy_variable(cx).map_or(String::new(), |(name, _)| {
+        format!("; {name} is in use: if the proxy is wrong for this host, add it to NO_PROXY")
     });
     let fault = match &error.reason {
         Reason::Unreachable { fault, .. } => *fault,
@@ -145,73 +144,72 @@ fn unreachable(case: &Case<'_>, error: &Error) -> (Exit, String) {
             Exit::Configuration,
             "the server's certificate has expired, or this machine's clock is wrong: date -u".to_owned(),
         ),
-        NetworkFault::CertificateName => (
-            Exit::Configuration,
-            format!("the certificate is for another host: is `base-url` right?{through}"),
-        ),
+        NetworkFault::CertificateName => {
+            (Exit::Configuration, format!("the certificate is for another host: is `base-url` right?{proxy}"))
+        }
         NetworkFault::CertificateUntrusted => (
             Exit::Configuration,
             format!(
                 "the certificate is signed by an authority that this machine does not trust (a company's proxy, a \
-                 private CA): add it to the system's store (update-ca-certificates), or name it in SSL_CERT_FILE{through}"
+                 private CA): add it to the system's store (update-ca-certificates), or name it in SSL_CERT_FILE{proxy}"
             ),
         ),
         NetworkFault::UnknownName => (
             Exit::TryLater,
-            format!("the name is not known: is `base-url` spelled right, is there a network?{through}"),
+            format!("no such host: is `base-url` spelled right, and is there a network?{proxy}"),
         ),
         NetworkFault::Refused => {
-            (Exit::TryLater, format!("nothing listens there: is `base-url` right, port included?{through}"))
+            (Exit::TryLater, format!("nothing listens there: is `base-url` right, port included?{proxy}"))
         }
         NetworkFault::ForbiddenAddress | NetworkFault::Other => (
             Exit::TryLater,
             format!(
-                "is there a network, and does a firewall let https out? Set HTTPS_PROXY where one is needed{through}"
+                "is there a network, and does a firewall let https out? Set HTTPS_PROXY if one is needed{proxy}"
             ),
         ),
     }
 }
 
-/// Pages that people take for the API.
+/// The API's address, if this is one that people mistake for it.
 fn right_address(url: &Url) -> Option<String> {
     let host = url.host_str()?;
     let path = url.path().trim_end_matches('/');
     match host {
         "wandb.ai" | "www.wandb.ai" | "app.wandb.ai" => Some("https://api.wandb.ai".to_owned()),
         "forge.coreweave.com" => Some("https://api.forge.coreweave.com".to_owned()),
-        _ => ENDS
+        _ => PAGE_PATHS
             .iter()
             .find_map(|end| path.strip_suffix(end))
             .map(|start| format!("{}{start}", url.origin().ascii_serialization())),
     }
 }
 
-/// What is left over from a page's or an endpoint's address.
-const ENDS: [&str; 5] = ["/graphql", "/oidc/token", "/home", "/login", "/authorize"];
+/// Paths of pages and endpoints that end up in a base URL.
+const PAGE_PATHS: [&str; 5] = ["/graphql", "/oidc/token", "/home", "/login", "/authorize"];
 
-/// What the servers' `Date` says of our clock, and of theirs.
+/// Compares our clock with those of the servers, by their `Date` headers.
 pub(super) fn clocks(clocks: &[(&str, Option<i64>); 2], report: &mut Report) {
     let known: Vec<_> = clocks.iter().filter_map(|(name, skew)| Some((*name, (*skew)?))).collect();
     let Some((name, skew)) = known.iter().copied().max_by_key(|(_, skew)| skew.abs()) else {
-        report.skip(&[Step::Clock], "no server told the time");
+        report.skip(&[Step::Clock], "no server gave its time");
         return;
     };
     let direction = if skew > 0 { "behind" } else { "ahead" };
-    let found = format!("this machine is {} {direction} of {name}", span(skew.abs()));
-    let set = "set the clock by network time: timedatectl set-ntp true (WSL: wsl --shutdown; a paused virtual machine: \
+    let found = format!("this machine is {} {direction} of {name}", duration(skew.abs()));
+    let set = "synchronise the clock: timedatectl set-ntp true (WSL: wsl --shutdown; a paused virtual machine: \
                chronyc makestep)";
     if let [(first, a), (second, b)] = known[..]
-        && (a - b).abs() > WORTH_A_WARNING
+        && (a - b).abs() > WARN_SKEW
     {
-        let found = format!("the clocks of {first} and {second} differ by {}", span((a - b).abs()));
-        let remedy = format!("JWTs seem expired or not yet valid to W&B: {set} on the issuer's machine");
+        let found = format!("the clocks of {first} and {second} differ by {}", duration((a - b).abs()));
+        let remedy = format!("to W&B, JWTs seem expired or not yet valid: on the issuer's machine, {set}");
         report.warn(Step::Clock, found, remedy);
-    } else if skew.abs() > INTOLERABLE {
+    } else if skew.abs() > FAIL_SKEW {
         report.fail(Step::Clock, Exit::Configuration, found, set);
-    } else if skew.abs() > WORTH_A_WARNING {
+    } else if skew.abs() > WARN_SKEW {
         report.warn(Step::Clock, found, set);
     } else {
-        report.ok(Step::Clock, format!("within {} of {}", span(skew.abs().max(1)), join(&known)));
+        report.ok(Step::Clock, format!("within {} of {}", duration(skew.abs().max(1)), join(&known)));
     }
 }
 
@@ -219,10 +217,10 @@ fn join(known: &[(&str, i64)]) -> String {
     known.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(" and ")
 }
 
-const WORTH_A_WARNING: i64 = 30;
+const WARN_SKEW: i64 = 30;
 
 /// The life of the shortest JWTs in use.
-const INTOLERABLE: i64 = 300;
+const FAIL_SKEW: i64 = 300;
 
 const JSON: &str = "application/json";
 const TIMEOUT: Duration = Duration::from_secs(15);
@@ -233,7 +231,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pages_address_is_told_from_the_apis() {
+    fn the_api_address_is_suggested_for_a_page() {
         let right = |url: &str| right_address(&url.parse().expect("a URL"));
         assert_eq!(right("https://wandb.ai").as_deref(), Some("https://api.wandb.ai"));
         assert_eq!(right("https://forge.coreweave.com").as_deref(), Some("https://api.forge.coreweave.com"));
@@ -248,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn one_clock_off_is_ours_or_theirs() {
+    fn a_clock_that_is_off_is_ours_or_theirs() {
         let verdict = |issuer, server| {
             let mut report = Report::default();
             clocks(&[("the issuer", issuer), ("W&B", server)], &mut report);

@@ -1,9 +1,9 @@
-//! Findings: collected by every step, put in order, scrubbed of anything that looks like a token, and told.
+//! The findings of all steps, in order, as data and as text, without anything that looks like a token.
 
 use crate::api::{self, Finding, Verdict};
 use crate::error::Exit;
 
-/// What is looked at, in the order in which it is told.
+/// What is checked, in the order in which it is reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     Configuration,
@@ -83,7 +83,7 @@ impl Report {
     }
 
     fn add(&mut self, step: Step, verdict: Verdict, found: &str, remedy: Option<&str>, exit: Option<u8>) {
-        let (found, remedy) = (scrub(found), remedy.map(scrub));
+        let (found, remedy) = (sanitize(found), remedy.map(sanitize));
         self.findings.push(Finding { step: step.name().to_owned(), verdict, found, remedy, exit });
     }
 
@@ -91,11 +91,12 @@ impl Report {
         self.findings.append(&mut other.findings);
     }
 
-    /// Takes over what a daemon found.
+    /// Adds what a daemon found.
     pub fn extend(&mut self, findings: Vec<Finding>) {
         self.findings.extend(findings);
     }
 
+    /// The first of `steps` that failed.
     pub fn failed(&self, steps: &[Step]) -> Option<&'static str> {
         let failed = |step: &&Step| {
             self.findings.iter().any(|one| one.step == step.name() && one.verdict == Verdict::Fail)
@@ -107,24 +108,24 @@ impl Report {
         self.findings.iter().filter(|finding| finding.step == step.name()).count()
     }
 
-    /// W&B itself took the token: what failed here in looking at it is no failure of it.
-    pub fn forgive(&mut self, steps: &[Step]) {
+    /// W&B itself accepted the token: a check of it that failed here becomes a warning.
+    pub fn downgrade(&mut self, steps: &[Step]) {
         for finding in &mut self.findings {
             if finding.verdict == Verdict::Fail && steps.iter().any(|step| step.name() == finding.step) {
                 finding.verdict = Verdict::Warn;
                 finding.exit = None;
-                finding.found.push_str(" (W&B takes the token all the same)");
+                finding.found.push_str(" (W&B accepts the token anyway)");
             }
         }
     }
 
     pub fn finish(mut self, profile: &str) -> api::Doctor {
-        let place = |finding: &Finding| NAMES.iter().position(|name| *name == finding.step);
-        self.findings.sort_by_key(|finding| place(finding).unwrap_or(NAMES.len()));
+        let position = |finding: &Finding| NAMES.iter().position(|name| *name == finding.step);
+        self.findings.sort_by_key(|finding| position(finding).unwrap_or(NAMES.len()));
         let verdict = self.findings.iter().map(|finding| finding.verdict).max();
-        // What a person must change comes before what may pass by itself.
-        let rank = |exit: &u8| RANKS.iter().position(|known| *known as u8 == *exit);
-        let exit = self.findings.iter().filter_map(|finding| finding.exit).max_by_key(rank);
+        // What a person must change is more urgent than what may pass by itself.
+        let urgency = |exit: &u8| BY_URGENCY.iter().position(|known| *known as u8 == *exit);
+        let exit = self.findings.iter().filter_map(|finding| finding.exit).max_by_key(urgency);
         api::Doctor {
             profile: profile.to_owned(),
             verdict: verdict.unwrap_or(Verdict::Ok).max(Verdict::Ok),
@@ -134,7 +135,8 @@ impl Report {
     }
 }
 
-const RANKS: [Exit; 4] = [Exit::TryLater, Exit::Unavailable, Exit::NeedsLogin, Exit::Configuration];
+/// From the least to the most urgent.
+const BY_URGENCY: [Exit; 4] = [Exit::TryLater, Exit::Unavailable, Exit::NeedsLogin, Exit::Configuration];
 
 /// For people: a line per finding, remedies below, the verdict at the end.
 pub fn text(doctor: &api::Doctor, about: &str, colour: bool) -> String {
@@ -173,11 +175,11 @@ fn summary(doctor: &api::Doctor) -> String {
     match (fails.as_slice(), warns.as_slice()) {
         ([], []) => format!("verdict: healthy; profile {} can get tokens", doctor.profile),
         ([], warns) => format!("verdict: healthy, with warnings on {}", warns.join(", ")),
-        (fails, _) => format!("verdict: NOT healthy; mend {} (exit code {})", fails.join(", "), doctor.exit),
+        (fails, _) => format!("verdict: NOT healthy; fix {} (exit code {})", fails.join(", "), doctor.exit),
     }
 }
 
-/// Words in lines of [`WIDTH`], the first after `lead`, the others below its end. Line breaks stay.
+/// `words` after `lead` in lines of [`WIDTH`], indented to the end of `lead`. Line breaks are kept.
 fn wrap(lead: &str, words: &str) -> String {
     let mut text = lead.to_owned();
     let mut column = INDENT + if lead.ends_with("remedy: ") { 8 } else { 0 };
@@ -206,8 +208,8 @@ fn wrap(lead: &str, words: &str) -> String {
 const INDENT: usize = 22;
 const WIDTH: usize = 110;
 
-/// Belt and braces: nothing here is meant to hold a token, and foreign text must not steer the terminal.
-fn scrub(text: &str) -> String {
+/// A safety net: no finding is meant to hold a token, and foreign text must not steer the terminal.
+fn sanitize(text: &str) -> String {
     let clean: String =
         text.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect();
     let fits = |c: char| c.is_ascii_alphanumeric() || "-_.~+/=".contains(c);
@@ -224,8 +226,8 @@ fn scrub(text: &str) -> String {
     out + rest
 }
 
-/// "2 h 5 min", to two places.
-pub(super) fn span(seconds: i64) -> String {
+/// "2 h 5 min": the two largest units.
+pub(super) fn duration(seconds: i64) -> String {
     let units = [("d", 86_400), ("h", 3600), ("min", 60), ("s", 1)];
     let mut left = seconds.max(0);
     let mut words = Vec::new();
@@ -253,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn what_looks_like_a_token_is_not_told() {
+    fn what_looks_like_a_token_is_redacted() {
         let mut report = Report::default();
         report.warn(
             Step::Jwt,
@@ -280,11 +282,11 @@ mod tests {
     }
 
     #[test]
-    fn spans_have_two_places() {
+    fn durations_have_two_units() {
         for (seconds, words) in
             [(0, "0 s"), (59, "59 s"), (3600, "1 h"), (3660, "1 h 1 min"), (90_000, "1 d 1 h")]
         {
-            assert_eq!(span(seconds), words);
+            assert_eq!(duration(seconds), words);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The environment that a W&B program started from this shell would see.
 //!
-//! What the SDK does with each variable is in its source (0.19.11 to 0.31.0) and was seen to happen.
+//! What the SDK does with each variable was read in its source and observed (0.19.11 to 0.31.0).
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,7 @@ use crate::env::Env;
 use crate::error::Exit;
 use crate::profile::BaseUrl;
 
-/// Judges the variables of the caller. `ours` is the folder in which a daemon keeps SDK files.
+/// Checks the caller's variables. `ours` is the folder in which a daemon keeps SDK files.
 pub fn environment(env: &Env, base_url: Option<&BaseUrl>, ours: &Path, report: &mut Report) {
     let before = report.count(Step::SdkEnvironment);
     let token_file = env.var(TOKEN_FILE).map(PathBuf::from);
@@ -26,7 +26,7 @@ pub fn environment(env: &Env, base_url: Option<&BaseUrl>, ours: &Path, report: &
     if report.count(Step::SdkEnvironment) == before {
         let found = match &token_file {
             Some(path) if path.starts_with(ours) => "set up by wandb-cred: programs use its files",
-            Some(_) => "programs started here exchange by themselves, without the daemon",
+            Some(_) => "programs started here make exchanges of their own, without the daemon",
             None => "no variable of the SDK is in the way; run programs with: wandb-cred exec -- CMD",
         };
         report.ok(Step::SdkEnvironment, found);
@@ -47,8 +47,8 @@ fn api_key(env: &Env, token_file: bool, report: &mut Report) {
         ),
         (Some(_), false) => report.warn(
             step,
-            format!("{API_KEY} is set: programs started here use that key, and not the daemon"),
-            "unset it; wandb-cred exec takes it away from the program it runs",
+            format!("{API_KEY} is set: programs started here use that key, not the daemon"),
+            "unset it; wandb-cred exec removes it from the environment of its command",
         ),
     }
 }
@@ -62,10 +62,10 @@ fn identity_token_file(path: &Path, ours: &Path, report: &mut Report) {
             let remedy = if path.starts_with(ours) {
                 "the daemon that wrote it is gone: start the program with wandb-cred exec, or eval \"$(wandb-cred env)\" again"
             } else {
-                "mend the path (~ is not expanded), or make the file readable to this user; better: wandb-cred exec -- CMD"
+                "fix the path (~ is not expanded), or let this user read the file; better: wandb-cred exec -- CMD"
             };
             let found = format!(
-                "{TOKEN_FILE} names {shown}: {error}; the SDK's core then dies (\"Connection lost\")"
+                "{TOKEN_FILE} names {shown}: {error}; the SDK's core then crashes (\"Connection lost\")"
             );
             return report.fail(step, Exit::Configuration, found, remedy);
         }
@@ -78,12 +78,12 @@ fn identity_token_file(path: &Path, ours: &Path, report: &mut Report) {
             step,
             Exit::Configuration,
             found,
-            "have the file hold the JWT alone, or unset the variable",
+            "put only the JWT into the file, or unset the variable",
         );
     }
     if !json && trimmed.len() != text.len() {
-        let found = format!("{shown} has white space around the JWT, which SDKs up to 0.28.0 send along");
-        report.warn(step, found, "write it without a line end: printf %s \"$JWT\" > FILE");
+        let found = format!("{shown} has white space around the JWT, which SDKs up to 0.28.0 send with it");
+        report.warn(step, found, "write it without a newline: printf %s \"$JWT\" > FILE");
     }
 }
 
@@ -95,7 +95,7 @@ fn credentials_file(path: &str, report: &mut Report) {
     }
     let folder = Path::new(path).parent().filter(|folder| !folder.as_os_str().is_empty());
     if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
-        let found = format!("{CREDENTIALS_FILE} lies in {}, which is no folder", folder.display());
+        let found = format!("{CREDENTIALS_FILE} is in {}, which is not a folder", folder.display());
         return report.fail(
             step,
             Exit::Configuration,
@@ -105,12 +105,12 @@ fn credentials_file(path: &str, report: &mut Report) {
     }
     match std::fs::read(path).map(zeroize::Zeroizing::new) {
         Ok(text) if serde_json::from_slice::<serde::de::IgnoredAny>(&text).is_err() => {
-            let found = format!("{path} is no JSON: the SDK exchanges by itself and writes it anew");
+            let found = format!("{path} is not JSON: the SDK makes an exchange of its own and overwrites it");
             report.warn(step, found, "remove the file");
         }
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             let found = format!("{CREDENTIALS_FILE} names {path}: {error}");
-            report.fail(step, Exit::Configuration, found, "make it readable and writable to this user");
+            report.fail(step, Exit::Configuration, found, "let this user read and write it");
         }
         _ => {}
     }
@@ -118,20 +118,20 @@ fn credentials_file(path: &str, report: &mut Report) {
 
 fn host(text: &str, base_url: &BaseUrl, report: &mut Report) {
     let step = Step::SdkEnvironment;
-    let meant = base_url.as_str();
+    let wanted = base_url.as_str();
     match text.parse::<BaseUrl>() {
         Err(why) => {
             let found = format!("{BASE_URL}: {why}");
-            report.fail(step, Exit::Configuration, found, format!("export {BASE_URL}={meant}"));
+            report.fail(step, Exit::Configuration, found, format!("export {BASE_URL}={wanted}"));
         }
         Ok(url) if !base_url.spellings().contains(&url.as_str()) => {
             let found = format!(
-                "{BASE_URL} is {url}, and the profile's server is {meant}: credentials of the one are not sent to the other"
+                "{BASE_URL} is {url}, but the profile's server is {wanted}: credentials for one are not sent to the other"
             );
             report.warn(
                 step,
                 found,
-                format!("export {BASE_URL}={meant}, or unset it and use wandb-cred exec"),
+                format!("export {BASE_URL}={wanted}, or unset it and use wandb-cred exec"),
             );
         }
         Ok(url) if text != url.as_str() && text.ends_with('/') => {

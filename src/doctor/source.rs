@@ -1,7 +1,7 @@
-//! One attempt at an identity token and at an access token: by ourselves, or from a daemon's keepers.
+//! One attempt at an identity token and at an access token: directly, or from a daemon's keepers.
 //!
-//! A daemon is asked for what it holds, so that a visit costs no exchange, spends no JWT that can be used only
-//! once, and never makes a second user of a refresh token that has one owner.
+//! In a daemon, what it holds is used: a run then costs no exchange, spends no JWT that works only once, and never
+//! redeems a refresh token that has another owner.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,74 +14,74 @@ use crate::provider::{self, Provider};
 use crate::token::{AccessToken, Expires, IdentityToken};
 
 pub enum Source {
-    /// No daemon: the provider and the exchange themselves.
-    Alone { provider: Box<dyn Provider>, exchange: Exchange },
+    /// Without a daemon: the provider and the exchange themselves.
+    Direct { provider: Box<dyn Provider>, exchange: Exchange },
     /// In a daemon: what its keepers hold.
-    Kept(Arc<Profile>),
+    Daemon(Arc<Profile>),
 }
 
 impl Source {
     pub(super) async fn identity(&self) -> Result<IdentityToken, Error> {
         match self {
-            Self::Alone { provider, .. } => {
+            Self::Direct { provider, .. } => {
                 match tokio::time::timeout(TIMEOUT, provider::fetch(&**provider)).await {
                     Ok(fetched) => fetched,
-                    Err(_) => Err(late(Stage::Identity)),
+                    Err(_) => Err(no_answer(Stage::Identity)),
                 }
             }
-            Self::Kept(profile) => first(&profile.identity).await,
+            Self::Daemon(profile) => first_outcome(&profile.identity).await,
         }
     }
 
     pub(super) async fn access(&self, token: &IdentityToken) -> Result<AccessToken, Error> {
         match self {
-            Self::Alone { exchange, .. } => exchange.redeem(token).await,
-            Self::Kept(profile) => first(&profile.access).await,
+            Self::Direct { exchange, .. } => exchange.redeem(token).await,
+            Self::Daemon(profile) => first_outcome(&profile.access).await,
         }
     }
 
-    /// The access token that a daemon has left, whatever became of the identity.
-    pub(super) fn held(&self) -> Option<AccessToken> {
+    /// The access token that a daemon has, even if it has no identity token any more.
+    pub(super) fn cached_access_token(&self) -> Option<AccessToken> {
         match self {
-            Self::Alone { .. } => None,
-            Self::Kept(profile) => profile.access.peek(Duration::ZERO),
+            Self::Direct { .. } => None,
+            Self::Daemon(profile) => profile.access.peek(Duration::ZERO),
         }
     }
 
-    /// The failure that a daemon rides out at the moment, if any.
-    pub(super) fn riding_out(&self) -> Option<Error> {
+    /// Why a daemon cannot renew a token that is still valid, if it cannot.
+    pub(super) fn renewal_error(&self) -> Option<Error> {
         match self {
-            Self::Alone { .. } => None,
-            Self::Kept(profile) => {
+            Self::Direct { .. } => None,
+            Self::Daemon(profile) => {
                 let identity = profile.identity.read(|snapshot| snapshot.error.clone());
                 identity.or_else(|| profile.access.read(|snapshot| snapshot.error.clone()))
             }
         }
     }
 
-    /// The provider that was chosen, where the configuration leaves that open.
-    pub(super) fn chosen(&self) -> Option<&'static str> {
+    /// The provider in use, if it is known here: `auto` chooses one.
+    pub(super) fn detected_provider(&self) -> Option<&'static str> {
         match self {
-            Self::Alone { provider, .. } => Some(provider.name()),
-            Self::Kept(_) => None,
+            Self::Direct { provider, .. } => Some(provider.name()),
+            Self::Daemon(_) => None,
         }
     }
 
-    pub(super) fn is_alone(&self) -> bool {
-        matches!(self, Self::Alone { .. })
+    pub(super) fn is_direct(&self) -> bool {
+        matches!(self, Self::Direct { .. })
     }
 }
 
-/// The token at hand; else the outcome of the next attempt, without sitting out its repetitions.
-async fn first<T: Expires>(keeper: &Keeper<T>) -> Result<T, Error> {
-    let mut follow = keeper.subscribe();
-    let before = follow.borrow_and_update().attempts;
+/// The token at hand; else the outcome of the next attempt, without waiting for its retries.
+async fn first_outcome<T: Expires>(keeper: &Keeper<T>) -> Result<T, Error> {
+    let mut updates = keeper.subscribe();
+    let before = updates.borrow_and_update().attempts;
     let failed = async {
         loop {
-            if follow.changed().await.is_err() {
+            if updates.changed().await.is_err() {
                 return std::future::pending().await;
             }
-            let snapshot = follow.borrow_and_update();
+            let snapshot = updates.borrow_and_update();
             if let (true, Some(error)) = (snapshot.attempts > before, &snapshot.error) {
                 return error.clone();
             }
@@ -93,7 +93,7 @@ async fn first<T: Expires>(keeper: &Keeper<T>) -> Result<T, Error> {
     }
 }
 
-fn late(stage: Stage) -> Error {
+fn no_answer(stage: Stage) -> Error {
     let seconds = TIMEOUT.as_secs();
     Error::new(stage, Kind::Transient, Reason::NoAnswer { seconds }, format!("no answer within {seconds} s"))
 }

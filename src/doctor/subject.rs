@@ -1,18 +1,18 @@
-//! The subject that W&B will see, the string to paste there, and whether it is the same tomorrow.
+//! The subject that W&B will see, the string to paste there, and whether it stays the same.
 
-use super::Case;
+use super::Context;
 use super::report::{Report, Step};
 use crate::error::Exit;
 use crate::token::Claims;
 
-pub(super) fn examine(case: &Case<'_>, claims: &Claims, report: &mut Report) {
+pub(super) fn check(cx: &Context<'_>, claims: &Claims, report: &mut Report) {
     let Some(subject) = claims.subject() else {
         let found = "the JWT has no `sub`, no `email` and no claim with \"email\" in its name";
         report.fail(
             Step::Subject,
             Exit::Configuration,
             found,
-            "have the issuer put a subject in: W&B has nothing to know you by",
+            "have the issuer put a subject in: W&B cannot tell who you are",
         );
         report.skip(&[Step::StableSubject], "needs a subject");
         return;
@@ -31,11 +31,11 @@ pub(super) fn examine(case: &Case<'_>, claims: &Claims, report: &mut Report) {
         found +=
             "; on Entra ID this is the Object ID of the Enterprise Application, not of the App registration";
     }
-    if let Some(hazard) = hazard(subject) {
+    if let Some(pitfall) = pitfall(subject) {
         let remedy = format!(
-            "W&B compares it exactly: for a service account paste {subject:?} without the quotes, {hazard} included"
+            "W&B compares it exactly: for a service account paste {subject:?} without the quotes, {pitfall} included"
         );
-        report.warn(Step::Subject, format!("{found}; it has {hazard}"), remedy);
+        report.warn(Step::Subject, format!("{found}; it has {pitfall}"), remedy);
     } else {
         let paste = if subject.contains('@') && !subject.contains(':') {
             "; it must be the email of a W&B user, or a service account's Subject"
@@ -49,11 +49,7 @@ pub(super) fn examine(case: &Case<'_>, claims: &Claims, report: &mut Report) {
         Some((changes, remedy)) => {
             let found =
                 format!("it changes with {changes}, and a service account's Subject is one exact string");
-            report.warn(
-                Step::StableSubject,
-                found,
-                remedy.replace("ORG_NAME", case.audience.unwrap_or("ORG")),
-            );
+            report.warn(Step::StableSubject, found, remedy.replace("ORG_NAME", cx.audience.unwrap_or("ORG")));
         }
     }
 }
@@ -63,9 +59,10 @@ fn is_entra(claims: &Claims) -> bool {
     issuer.starts_with("https://sts.windows.net/") || issuer.starts_with("https://login.microsoftonline.com/")
 }
 
-fn hazard(subject: &str) -> Option<&'static str> {
+/// What is easily lost when the subject is typed or copied.
+fn pitfall(subject: &str) -> Option<&'static str> {
     if subject.trim() != subject {
-        Some("white space at an end")
+        Some("white space at its start or end")
     } else if subject.chars().any(|c| c.is_control() || (!c.is_ascii() && c.is_whitespace())) {
         Some("invisible characters")
     } else if subject.contains('@') && subject.chars().any(char::is_uppercase) {
@@ -75,7 +72,7 @@ fn hazard(subject: &str) -> Option<&'static str> {
     }
 }
 
-/// What it changes with, and what makes it stay.
+/// What the subject changes with, and how to keep it the same.
 fn unstable(issuer: &str, subject: &str) -> Option<(&'static str, String)> {
     let has = |part: &str| subject.split([':', '/']).any(|piece| piece == part);
     if subject.starts_with("repo:") || issuer.contains("token.actions.githubusercontent.com") {
@@ -119,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn subjects_that_change_are_told_from_those_that_stay() {
+    fn subjects_that_change_are_recognised() {
         for (subject, changes) in [
             ("repo:o/r:ref:refs/heads/main", Some("branch")),
             ("repo:o/r:pull_request", Some("pull request")),
@@ -147,11 +144,11 @@ mod tests {
     }
 
     #[test]
-    fn hazards_are_seen() {
-        assert_eq!(hazard("svc"), None);
-        assert_eq!(hazard("0oa1B2C3"), None, "client ids have capitals, and are no addresses");
+    fn pitfalls_are_found() {
+        assert_eq!(pitfall("svc"), None);
+        assert_eq!(pitfall("0oa1B2C3"), None, "client ids have capitals, and are no addresses");
         assert!(
-            hazard("svc ").is_some() && hazard("a\u{a0}b").is_some() && hazard("Ada@x.example").is_some()
+            pitfall("svc ").is_some() && pitfall("a\u{a0}b").is_some() && pitfall("Ada@x.example").is_some()
         );
     }
 }

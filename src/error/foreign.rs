@@ -48,3 +48,73 @@ pub fn is_replay(code: &str, description: &str) -> bool {
 pub fn is_docker_desktop(body: &str) -> bool {
     body.contains("unreachable")
 }
+
+/// What serde and `toml` say about a value that does not fit.
+#[derive(Debug, PartialEq, Eq)]
+pub enum DeserializeFault<'a> {
+    UnknownKey {
+        found: &'a str,
+        known: Vec<&'a str>,
+    },
+    UnknownVariant {
+        found: &'a str,
+        known: Vec<&'a str>,
+    },
+    MissingKey(&'a str),
+    /// What was expected. serde repeats the value that was there, which may be a secret.
+    WrongValue {
+        expected: Option<&'a str>,
+    },
+    Other,
+}
+
+/// Reads the default messages of `serde::de::Error` (serde_core, `src/de/mod.rs`: `unknown_field`, `unknown_variant`,
+/// `missing_field`, `invalid_type`, `invalid_value`): serde passes on no more than the text. Names are between backquotes.
+pub fn deserialize_fault(message: &str) -> DeserializeFault<'_> {
+    let mut names = message.split('`').skip(1).step_by(2);
+    let wrong_value = ["invalid type", "invalid value"].iter().any(|start| message.starts_with(start));
+    if wrong_value {
+        let expected = message.split_once("expected ").map(|(_, expected)| expected);
+        return DeserializeFault::WrongValue { expected };
+    }
+    let Some(found) = names.next() else { return DeserializeFault::Other };
+    if message.starts_with("unknown field") {
+        DeserializeFault::UnknownKey { found, known: names.collect() }
+    } else if message.starts_with("unknown variant") {
+        DeserializeFault::UnknownVariant { found, known: names.collect() }
+    } else if message.starts_with("missing field") {
+        DeserializeFault::MissingKey(found)
+    } else {
+        DeserializeFault::Other
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::de::Error as _;
+
+    use super::*;
+
+    /// Made by serde itself, so that another version's words fail here.
+    #[test]
+    fn serdes_messages_are_understood() {
+        use serde::de::Unexpected;
+        type E = serde::de::value::Error;
+        let message = E::unknown_field("audeince", &["audience", "provider"]).to_string();
+        let known = vec!["audience", "provider"];
+        assert_eq!(deserialize_fault(&message), DeserializeFault::UnknownKey { found: "audeince", known });
+        let message = E::unknown_variant("fiel", &["file"]).to_string();
+        let fault = DeserializeFault::UnknownVariant { found: "fiel", known: vec!["file"] };
+        assert_eq!(deserialize_fault(&message), fault);
+        let message = E::missing_field("provider").to_string();
+        assert_eq!(deserialize_fault(&message), DeserializeFault::MissingKey("provider"));
+        for message in [
+            E::invalid_type(Unexpected::Str("planted"), &"a number"),
+            E::invalid_value(Unexpected::Str("planted"), &"a number"),
+        ] {
+            let fault = DeserializeFault::WrongValue { expected: Some("a number") };
+            assert_eq!(deserialize_fault(&message.to_string()), fault);
+        }
+        assert_eq!(deserialize_fault("`soon` is not a duration"), DeserializeFault::Other);
+    }
+}

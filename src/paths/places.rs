@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Error, socket};
+use super::{no_home, socket};
 use crate::env::Env;
+use crate::error::Result;
 
 /// The places of one user's daemon.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,9 +17,8 @@ pub struct Places {
 }
 
 impl Places {
-    /// Looks in the environment, and nowhere else: no user database is asked, so that a statically
-    /// linked command works on every machine.
-    pub fn find(env: &Env) -> Result<Self, Error> {
+    /// Reads the environment and nothing else: a statically linked command cannot ask the user database.
+    pub fn find(env: &Env) -> Result<Self> {
         let socket = socket(env)?;
         let runtime = socket.parent().map(Path::to_path_buf).unwrap_or_default();
         Ok(Self { config: config(env)?, runtime, socket })
@@ -30,7 +30,7 @@ impl Places {
     }
 }
 
-fn config(env: &Env) -> Result<PathBuf, Error> {
+fn config(env: &Env) -> Result<PathBuf> {
     if let Some(path) = env.var("WANDB_CRED_CONFIG") {
         return Ok(PathBuf::from(path));
     }
@@ -39,22 +39,22 @@ fn config(env: &Env) -> Result<PathBuf, Error> {
 
 /// The folder for configuration: `directories`' choice, `~/.config/wandb-cred` on Linux and
 /// `~/Library/Application Support/wandb-cred` on macOS.
-fn config_dir(env: &Env) -> Result<PathBuf, Error> {
-    // Without HOME the crate would ask the user database (NSS), which a static program must not do.
+fn config_dir(env: &Env) -> Result<PathBuf> {
+    // Without HOME the crate would ask the user database (NSS), which a static program cannot do.
     if env.var("HOME").is_none() {
-        return Err(Error::NoHome);
+        return Err(no_home());
     }
-    let dirs = directories::ProjectDirs::from("", "", "wandb-cred").ok_or(Error::NoHome)?;
+    let dirs = directories::ProjectDirs::from("", "", "wandb-cred").ok_or_else(no_home)?;
     Ok(dirs.config_dir().to_path_buf())
 }
 
-/// The folder for what must outlive a reboot: `$XDG_STATE_HOME/wandb-cred`, `~/.local/state/wandb-cred`, or
+/// The folder for what must survive a reboot: `$XDG_STATE_HOME/wandb-cred`, `~/.local/state/wandb-cred`, or
 /// `~/Library/Application Support/wandb-cred` on macOS.
-pub fn state_dir(env: &Env) -> Result<PathBuf, Error> {
+pub fn state_dir(env: &Env) -> Result<PathBuf> {
     if let Some(dir) = env.var("XDG_STATE_HOME").filter(|dir| Path::new(dir).is_absolute()) {
         return Ok(Path::new(&dir).join("wandb-cred"));
     }
-    let home = env.var("HOME").ok_or(Error::NoHome)?;
+    let home = env.var("HOME").ok_or_else(no_home)?;
     let below = if cfg!(target_os = "macos") { "Library/Application Support" } else { ".local/state" };
     Ok(Path::new(&home).join(below).join("wandb-cred"))
 }

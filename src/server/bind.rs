@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rustix::process::Pid;
 
-use crate::paths;
+use crate::{error, paths};
 
 /// The listening socket, and what must be done with its file when the daemon stops.
 pub struct Bound {
@@ -166,7 +166,7 @@ fn at(path: &Path, source: io::Error) -> Error {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error(transparent)]
-    Place(#[from] paths::Error),
+    Place(#[from] error::Error),
     /// A second daemon: the first goes on.
     #[error("{holder} already serves {}; stop it first, or set WANDB_CRED_SOCKET to another path", socket.display())]
     InUse {

@@ -1,7 +1,7 @@
-//! `GET /v1/doctor`: one visit at a time, shared by all who ask within its first moments.
+//! `GET /v1/doctor`: one run at a time, shared by all who ask within its first moments.
 //!
-//! A visit asks other servers, so nobody can have many by asking often; and it only reads keepers, so that
-//! tokens are served meanwhile.
+//! A run asks other servers, so asking often must not cause many. It only reads the keepers, so tokens are served
+//! meanwhile.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,34 +10,36 @@ use tokio::sync::Mutex;
 
 use super::state::State;
 use crate::api;
-use crate::doctor::{self, Case, Source};
+use crate::doctor::{self, Context, Source};
 use crate::env::Env;
 use crate::profile::Profile;
 
+/// The findings of the last run.
 #[derive(Default)]
-pub(super) struct Visits(Mutex<Option<Last>>);
+pub(super) struct DoctorCache(Mutex<Option<LastRun>>);
 
-struct Last {
-    /// The very one: a reload that changes its configuration makes another.
+struct LastRun {
+    /// By address: a reload that changes a profile's configuration replaces it.
     profile: Arc<Profile>,
     /// By the boot clock.
-    began: Duration,
+    started: Duration,
     findings: Arc<api::Doctor>,
 }
 
-impl Visits {
-    pub(super) async fn visit(&self, state: &State, profile: &Arc<Profile>) -> Arc<api::Doctor> {
+impl DoctorCache {
+    /// Runs the checks, unless a run that can be shared has just started.
+    pub(super) async fn findings(&self, state: &State, profile: &Arc<Profile>) -> Arc<api::Doctor> {
         let asked = state.clock.now().boot;
         let mut last = self.0.lock().await;
         if let Some(last) = &*last
             && Arc::ptr_eq(&last.profile, profile)
-            && asked < last.began + SHARED
+            && asked < last.started + SHARED_FOR
         {
             return Arc::clone(&last.findings);
         }
-        let began = state.clock.now().boot;
+        let started = state.clock.now().boot;
         let env = Env::system();
-        let case = Case {
+        let cx = Context {
             profile: &profile.name,
             base_url: &profile.base_url,
             audience: profile.audience.as_deref(),
@@ -47,12 +49,12 @@ impl Visits {
             http: &state.http,
         };
         // Boxed: every connection's task would be as large as the largest route.
-        let report = Box::pin(doctor::examine(&case, &Source::Kept(Arc::clone(profile)))).await;
+        let report = Box::pin(doctor::diagnose(&cx, &Source::Daemon(Arc::clone(profile)))).await;
         let findings = Arc::new(report.finish(&profile.name));
-        *last = Some(Last { profile: Arc::clone(profile), began, findings: Arc::clone(&findings) });
+        *last = Some(LastRun { profile: Arc::clone(profile), started, findings: Arc::clone(&findings) });
         findings
     }
 }
 
-/// Who asks within this time of a visit's beginning gets its findings: one visit in two seconds, however many ask.
-const SHARED: Duration = Duration::from_secs(2);
+/// A request that comes this soon after the start of a run gets its findings.
+const SHARED_FOR: Duration = Duration::from_secs(2);

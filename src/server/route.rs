@@ -177,7 +177,7 @@ fn status(state: &State) -> Answer {
         pid: std::process::id(),
         started_at: whole(state.started.wall),
         socket: state.socket.clone(),
-        config: state.directory().config.clone(),
+        config: state.directory().config_path.clone(),
         profiles: describe_all(state),
     })
 }
@@ -265,7 +265,7 @@ async fn doctor(state: &State, query: Option<&str>) -> Outcome {
     let query = Query::parse(query, &["profile"])?;
     let directory = state.directory();
     let member = find(&directory, query.profile.as_deref())?;
-    Ok(answer::json(&*state.visits.visit(state, &member.profile).await))
+    Ok(answer::json(&*state.doctor_cache.findings(state, &member.profile).await))
 }
 
 /// Ready when no profile (or not the one asked for) is without a token that something needs.

@@ -5,12 +5,13 @@ use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use serde::Deserialize;
+
 use super::answer::TokenAnswer;
-use super::doctor;
+use super::doctor::DoctorCache;
 use super::jobs::Jobs;
 use super::metrics::Metrics;
 use crate::clock::{Clock, Now};
-use crate::config::General;
 use crate::http::Http;
 use crate::login::Logins;
 use crate::profile::Profile;
@@ -30,7 +31,7 @@ pub struct State {
     pub(super) metrics: Metrics,
     /// For the doctor's own questions.
     pub(super) http: Http,
-    pub(super) visits: doctor::Visits,
+    pub(super) doctor_cache: DoctorCache,
 }
 
 impl State {
@@ -48,7 +49,7 @@ impl State {
             jobs: Jobs::default(),
             metrics: Metrics::default(),
             http,
-            visits: doctor::Visits::default(),
+            doctor_cache: DoctorCache::default(),
         }
     }
 
@@ -62,11 +63,23 @@ impl State {
     }
 }
 
+/// The keys of the configuration outside any profile.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Config {
+    /// The profile of requests that name none. Needed only if there are several.
+    pub default_profile: Option<String>,
+    /// Other users who may ask for tokens. They must also be able to reach the socket.
+    pub allow_uids: Vec<u32>,
+    pub allow_gids: Vec<u32>,
+}
+
 /// The profiles by name, and what concerns them all.
 #[derive(Default)]
 pub struct Directory {
-    pub general: General,
-    pub config: Option<PathBuf>,
+    pub config: Config,
+    /// The configuration file, if there is one.
+    pub config_path: Option<PathBuf>,
     pub default: Option<String>,
     pub members: BTreeMap<String, Arc<Member>>,
 }

@@ -80,7 +80,7 @@ fn a_mistake_in_the_file_as_a_whole_refuses_the_start() {
         ),
         ("[profile.x\n", vec![":1:"]),
         ("[profile.x]\n[profile.x]\n", vec![":2:", "duplicate"]),
-        ("[profile.\"a/b\".provider.file]\npath = \"/x\"\n", vec![":1:", "no profile name"]),
+        ("[profile.\"a/b\".provider.file]\npath = \"/x\"\n", vec![":1:", "not a profile name"]),
         ("profile = 3\n", vec![":1:", "[profile.NAME]"]),
     ] {
         let home = Home::new(text);

@@ -60,7 +60,7 @@ const FAULTS: &[Fault] = &[
         },
         &["configuration"],
         78,
-        &[":2:1", "did you mean `audience`?", "mend that line"],
+        &[":2:1", "did you mean `audience`?", "fix that line"],
     ),
     fails(
         "plain http",
@@ -325,7 +325,7 @@ const FAULTS: &[Fault] = &[
         |world| world.claims["iss"] = json!("kubernetes/serviceaccount"),
         &["issuer", "exchange"],
         78,
-        &["no URL", "--service-account-issuer"],
+        &["not a URL", "--service-account-issuer"],
     ),
     fails(
         "an iss by plain http",
@@ -365,7 +365,7 @@ const FAULTS: &[Fault] = &[
         |world| world.issuer.http.on(DISCOVERY, answer(200, "<html>")),
         &["issuer", "exchange"],
         78,
-        &["no JSON"],
+        &["not JSON"],
     ),
     fails(
         "a discovery document with a slash more",
@@ -577,13 +577,13 @@ const FAULTS: &[Fault] = &[
         },
         &["server"],
         75,
-        &["HTTP_PROXY is in force", "NO_PROXY"],
+        &["HTTP_PROXY is in use", "NO_PROXY"],
     ),
     warns(
         "a proxy that is no URL",
         |world| drop(world.env.insert("HTTP_PROXY", "::".into())),
         &["proxy"],
-        &["no proxy URL", "http://proxy.example:3128"],
+        &["not to a proxy URL", "http://proxy.example:3128"],
     ),
     // The exchange.
     fails(
@@ -783,7 +783,7 @@ const FAULTS: &[Fault] = &[
             world.env.insert("WANDB_CREDENTIALS_FILE", file);
         },
         &["sdk-environment"],
-        &["no JSON", "remove the file"],
+        &["not JSON", "remove the file"],
     ),
     warns(
         "another server",

@@ -68,7 +68,7 @@ fn log(env: &Env) -> Result<PathBuf, Failure> {
 }
 
 fn library(env: &Env) -> Result<PathBuf, Failure> {
-    let home = env.var("HOME").ok_or(paths::Error::NoHome)?;
+    let home = env.var("HOME").ok_or_else(paths::no_home)?;
     Ok(Path::new(&home).join("Library"))
 }
 

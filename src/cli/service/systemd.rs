@@ -88,7 +88,7 @@ fn folder(env: &Env) -> Result<PathBuf, Failure> {
     let config = match (env.var("XDG_CONFIG_HOME"), env.var("HOME")) {
         (Some(config), _) => PathBuf::from(config),
         (None, Some(home)) => Path::new(&home).join(".config"),
-        (None, None) => return Err(paths::Error::NoHome.into()),
+        (None, None) => return Err(paths::no_home().into()),
     };
     Ok(config.join("systemd/user"))
 }
