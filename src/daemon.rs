@@ -3,7 +3,6 @@
 //! The only module that spawns top-level tasks. One thread: measured, one beats two for this work, and
 //! nothing on it may block.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -12,31 +11,30 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Parser;
 use rustix::process::Pid;
-use sha2::{Digest as _, Sha256};
 use tokio::runtime::{LocalOptions, LocalRuntime};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tracing::info;
 use tracing::level_filters::LevelFilter;
-use tracing::{error, info, warn};
 
 use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::env::Env;
 use crate::http::Http;
 use crate::paths::Places;
-use crate::profile::{self, Parts};
-use crate::sdk_files::Files;
-use crate::server::{self, Directory, Member, State, bind};
-use crate::{login, process, provider};
+use crate::process;
+use crate::profile::Parts;
+use crate::server::{self, State, bind};
 
 mod background;
 mod doctor;
 mod first_login;
 mod init;
 mod log;
+mod profile_set;
 mod service;
 mod signals;
 
+use profile_set::ProfileSet;
 use signals::Signal;
 
 /// Keeps W&B access tokens fresh and serves them on a Unix socket.
@@ -206,11 +204,12 @@ async fn serve(
     let config = Config::load(&places.config, &env)?;
     let clock = Clock::system();
     let parts = Parts { env: env.clone(), http: Http::new(clock.clone()), clock: clock.clone() };
-    let mut household = Household { places, parts, running: BTreeMap::new() };
-    let directory = household.settle(&config);
-    let socket = bound.path().unwrap_or_else(|| household.places.socket.clone());
+    let socket = bound.path().unwrap_or_else(|| places.socket.clone());
+    let (runtime, http) = (places.runtime.clone(), parts.http.clone());
+    let mut profiles = ProfileSet::new(places, parts);
+    let directory = profiles.apply(&config);
     let listener = bound.take_listener()?;
-    let state = Arc::new(State::new(directory, clock, socket, household.parts.http.clone()));
+    let state = Arc::new(State::new(directory, clock, socket, http));
     let (stop, stopping) = watch::channel(false);
     let server = server::spawn(listener, Arc::clone(&state), stopping);
     info!(socket = %state.socket.display(), profiles = state.directory().members.len(), "serving");
@@ -223,7 +222,7 @@ async fn serve(
             signal = signals.next() => match signal {
                 Signal::Reload => {
                     service::reloading();
-                    household.reload(&env, &state);
+                    profiles.reload(&env, &state);
                     service::ready();
                 }
                 Signal::Stop => break,
@@ -238,13 +237,12 @@ async fn serve(
     drop(bound);
     stop.send_replace(true);
     let _ = server.await;
-    household.settled().await;
+    profiles.drain().await;
     if lifetime_of.is_some() {
         // `exec` made this folder for us alone: nothing of it outlives the job, tokens least of all.
-        let folder = household.places.runtime.clone();
-        drop(household);
-        if folder.file_name().is_some_and(|name| name.to_string_lossy().starts_with("exec-")) {
-            let _ = std::fs::remove_dir_all(folder);
+        drop(profiles);
+        if runtime.file_name().is_some_and(|name| name.to_string_lossy().starts_with("exec-")) {
+            let _ = std::fs::remove_dir_all(runtime);
         }
     }
     Ok(())
@@ -267,109 +265,6 @@ fn watch_owner(pid: Option<i32>) -> anyhow::Result<impl Future<Output = ()>> {
     })
 }
 
-/// The profiles that run, and what new ones are built with.
-struct Household {
-    places: Places,
-    parts: Parts,
-    running: BTreeMap<String, Running>,
-}
-
-struct Running {
-    member: Arc<Member>,
-    fingerprint: String,
-    /// Aborts the profile's tasks when dropped.
-    _tasks: JoinSet<()>,
-}
-
-impl Household {
-    /// Brings what runs in line with `config`: what did not change goes on with its tokens.
-    fn settle(&mut self, config: &Config) -> Directory {
-        let mut before = std::mem::take(&mut self.running);
-        for (name, profile) in &config.profiles {
-            let fingerprint = fingerprint(name, profile);
-            let running = match before.remove(name) {
-                Some(running) if running.fingerprint == fingerprint => running,
-                _ => self.start(name, profile.clone(), fingerprint),
-            };
-            self.running.insert(name.clone(), running);
-        }
-        for (name, mistake) in &config.broken {
-            let path = config.path.as_deref().unwrap_or(&self.places.config).display().to_string();
-            let explained = format!("{path}{mistake}");
-            error!(profile = name, error = explained, "this profile is configured wrong; the others go on");
-            let profile = profile::Config::new(provider::Config::Invalid(explained.clone()));
-            let running = self.start(name, profile, explained);
-            self.running.insert(name.clone(), running);
-        }
-        Directory {
-            general: config.general.clone(),
-            config: config.path.clone(),
-            default: config.default_profile().map(str::to_owned),
-            members: self.running.iter().map(|(name, r)| (name.clone(), Arc::clone(&r.member))).collect(),
-        }
-    }
-
-    fn start(&self, name: &str, config: profile::Config, fingerprint: String) -> Running {
-        let files = config.sdk_files.then(|| {
-            Arc::new(Files::new(self.places.profile(name), config.base_url.clone(), fingerprint.clone()))
-        });
-        let now = self.parts.clock.now();
-        let restored = files.as_ref().and_then(|files| files.restore(now));
-        if restored.is_some() {
-            info!(profile = name, "took over the access token of an earlier daemon");
-        }
-        let (profile, loops) = config.build(name, &self.parts, restored);
-        let profile = Arc::new(profile);
-        let mut tasks = JoinSet::new();
-        tasks.spawn(loops.run(Arc::clone(&profile)));
-        if let Some(files) = &files {
-            tasks.spawn(Arc::clone(files).run(Arc::clone(&profile), self.parts.clock.clone()));
-        }
-        if let Some(session) = &profile.session {
-            let clock = self.parts.clock.clone();
-            tasks.spawn(login::follow::follow(Arc::clone(&profile), Arc::clone(session), clock));
-        }
-        let member = Arc::new(Member::new(profile, files));
-        Running { member, fingerprint, _tasks: tasks }
-    }
-
-    /// Waits for refreshes under way: a refresh token that was redeemed must reach its store.
-    async fn settled(&self) {
-        let all = async {
-            for running in self.running.values() {
-                if let Some(session) = &running.member.profile.session {
-                    session.settle().await;
-                }
-            }
-        };
-        let _ = tokio::time::timeout(SETTLE, all).await;
-    }
-
-    /// SIGHUP. Validated whole before anything is swapped; profiles that failed look again.
-    fn reload(&mut self, env: &Env, state: &State) {
-        match Config::load(&self.places.config, env).and_then(Config::strict) {
-            Ok(config) => {
-                let directory = self.settle(&config);
-                let profiles = directory.members.len();
-                state.swap(directory);
-                for running in self.running.values() {
-                    running.member.profile.retry_failed();
-                }
-                info!(profiles, "configuration reloaded");
-            }
-            Err(error) => warn!(%error, "the new configuration is wrong, the old one stays in force"),
-        }
-    }
-}
-
-/// Names a profile's configuration without showing it.
-fn fingerprint(name: &str, profile: &profile::Config) -> String {
-    // `Debug` redacts a secret, and a changed one must count as a change.
-    let secret = profile.provider.secret().map_or("", |secret| secret.expose());
-    let digest = Sha256::new_with_prefix(format!("{name} {profile:?}")).chain_update(secret).finalize();
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// sysexits.h
 const USAGE: u8 = 64;
 const UNAVAILABLE: u8 = 69;
@@ -379,9 +274,6 @@ const CONFIG: u8 = 78;
 
 /// For files and name look-ups, which are the only things that block.
 const BLOCKING_THREADS: usize = 8;
-
-/// A refresh under way at the end: one request, and one write to a keyring.
-const SETTLE: Duration = Duration::from_secs(10);
 
 /// Idle threads end soon: an idle daemon is one thread.
 const BLOCKING_IDLE: Duration = Duration::from_secs(1);

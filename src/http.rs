@@ -137,7 +137,7 @@ impl Http {
             .and_then(|value| jiff::Timestamp::try_from(httpdate::parse_http_date(value).ok()?).ok())
             .map(|date| clock::skew(date, sent, now));
         if let (Reach::Network, Some(skew)) = (reach, skew) {
-            self.clock.learn(skew);
+            self.clock.set_skew(skew);
         }
         Ok(Answer { status, headers, body, sent, retry_after, skew })
     }

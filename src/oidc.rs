@@ -345,7 +345,7 @@ impl RelyingParty {
         &'a self,
         metadata: &Metadata,
     ) -> IdTokenVerifier<'a, openidconnect::core::CoreJsonWebKey> {
-        let now = self.clock.now().elsewhere();
+        let now = self.clock.now().server_time();
         // Always the public client's verifier: a symmetric signature would be made with the client secret,
         // which W&B does not have.
         IdTokenVerifier::new_public_client(

@@ -133,7 +133,7 @@ impl Session {
     }
 
     /// Waits for an attempt under way, so that the daemon does not stop between redeeming and storing.
-    pub async fn settle(&self) {
+    pub async fn drain(&self) {
         drop(self.inner.lock().await);
     }
 

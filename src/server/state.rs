@@ -1,20 +1,16 @@
 //! What every request can see: the profiles of the moment, the clock, the jobs.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use super::answer::TokenAnswer;
+use super::directory::Directory;
 use super::doctor;
 use super::jobs::Jobs;
 use super::metrics::Metrics;
 use crate::clock::{Clock, Now};
-use crate::config::General;
 use crate::http::Http;
 use crate::login::Logins;
-use crate::profile::Profile;
-use crate::sdk_files::Files;
 
 pub struct State {
     directory: RwLock<Arc<Directory>>,
@@ -59,27 +55,5 @@ impl State {
 
     pub fn swap(&self, directory: Directory) {
         *self.directory.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(directory);
-    }
-}
-
-/// The profiles by name, and what concerns them all.
-#[derive(Default)]
-pub struct Directory {
-    pub general: General,
-    pub config: Option<PathBuf>,
-    pub default: Option<String>,
-    pub members: BTreeMap<String, Arc<Member>>,
-}
-
-/// One profile with its edges.
-pub struct Member {
-    pub profile: Arc<Profile>,
-    pub files: Option<Arc<Files>>,
-    pub(super) token_answer: TokenAnswer,
-}
-
-impl Member {
-    pub fn new(profile: Arc<Profile>, files: Option<Arc<Files>>) -> Self {
-        Self { profile, files, token_answer: TokenAnswer::default() }
     }
 }
