@@ -40,7 +40,7 @@ fn shift(at: Timestamp, seconds: i64) -> Timestamp {
     at.checked_add(SignedDuration::from_secs(seconds)).unwrap_or(at)
 }
 
-/// The source of time, handed to whoever needs it. Clones share what they have learnt of the servers' clocks.
+/// The source of time, passed to everything that needs it. Clones share what is known of the servers' clocks.
 #[derive(Clone, Debug)]
 pub struct Clock {
     kind: Kind,
@@ -176,7 +176,7 @@ pub(crate) mod test {
     }
 
     #[test]
-    fn a_set_clock_is_told_from_passing_time() {
+    fn a_set_clock_is_distinguished_from_passing_time() {
         let before = system_now();
         let mut after = before;
         after.wall += Duration::from_secs(60);
@@ -208,7 +208,7 @@ pub(crate) mod test {
         assert_eq!(now.server_time() + Duration::from_secs(600), now.wall);
         assert_eq!(now.to_local(now.server_time()), now.wall);
         assert_eq!((own.skew(), own.now().skew), (None, 0), "each profile has its own skew");
-        assert_eq!(Now { skew: i64::MAX, ..now }.server_time(), now.wall, "absurd skew is no skew");
+        assert_eq!(Now { skew: i64::MAX, ..now }.server_time(), now.wall, "absurd skew is ignored");
     }
 
     #[cfg(target_os = "linux")]

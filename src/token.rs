@@ -354,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn each_malformed_text_is_told_apart() {
+    fn each_malformed_text_has_its_own_error() {
         let parse = |raw: &str| IdentityToken::parse_insecure(raw, now()).expect_err("malformed");
         assert_eq!(parse(" \n"), Malformed::Empty);
         assert_eq!(parse("opaque"), Malformed::NotThreeParts { count: 1 });

@@ -36,7 +36,7 @@ async fn dispatch(state: &State, peer: Peer, request: Request<Incoming>) -> (&'s
     let path = if path.starts_with(LOGIN) { LOGIN_ID } else { path };
     let Some((route, method)) = ROUTES.iter().find(|(known, _)| *known == path) else {
         let known: Vec<_> = ROUTES.iter().map(|(path, _)| *path).collect();
-        let detail = format!("there is no route of that path; the routes are {}", known.join(", "));
+        let detail = format!("unknown route; the routes are {}", known.join(", "));
         return ("unknown", Err(Problem::new(ProblemKind::NotFound, detail)));
     };
     if request.method() != method && !(request.method() == Method::HEAD && method == Method::GET) {

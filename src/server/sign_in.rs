@@ -25,7 +25,7 @@ pub(super) async fn login(state: &State, request: Request<Incoming>) -> Result<A
 
 pub(super) fn progress(state: &State, id: &str) -> Result<Answer, Problem> {
     state.logins.get(id).map(|login| answer::json(&login)).ok_or_else(|| {
-        Problem::new(ProblemKind::NotFound, "there is no such sign-in, or another one has replaced it")
+        Problem::new(ProblemKind::NotFound, "unknown sign-in; it ended, or another one replaced it")
     })
 }
 

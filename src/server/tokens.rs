@@ -91,7 +91,7 @@ pub(super) async fn jobs(state: &State, peer: Peer, request: Request<Incoming>) 
         return Err(Problem::new(ProblemKind::Misconfigured, detail));
     };
     let pid = wanted.pid.or(peer.pid).ok_or_else(|| {
-        Problem::new(ProblemKind::BadRequest, "say whose end to watch: this system does not tell your pid")
+        Problem::new(ProblemKind::BadRequest, "name the process to watch in `pid`: this system does not report the caller's")
     })?;
     profile.demand.touch(state.clock.now());
     state.jobs.watch(pid, &profile.demand).map_err(|why| Problem::new(ProblemKind::BadRequest, why))?;
