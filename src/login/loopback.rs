@@ -5,7 +5,7 @@
 //! It answers no cross-origin reader, sets no cookie, and echoes nothing of what it was sent.
 
 use std::convert::Infallible;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -23,6 +23,7 @@ use tokio::task::JoinSet;
 use zeroize::Zeroizing;
 
 use super::page::{self, Page};
+use crate::accept::accept;
 use crate::oidc;
 
 /// Listens from when it is made until it is dropped.
@@ -40,7 +41,6 @@ struct Rules {
     /// An answer has been taken; every other is late.
     closed: AtomicBool,
     callbacks: mpsc::Sender<Callback>,
-    room: Semaphore,
 }
 
 /// A browser that has come back, and waits.
@@ -81,16 +81,16 @@ impl Loopback {
             form_post,
             closed: AtomicBool::new(false),
             callbacks: sender,
-            room: Semaphore::new(MOST_CONNECTIONS),
         });
+        let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         let mut tasks = JoinSet::new();
         // `localhost` may lead a browser to either address; nobody else shall sit on the other one.
         if host == "localhost"
             && let Ok(second) = TcpListener::bind((Ipv6Addr::LOCALHOST, port)).await
         {
-            tasks.spawn(accept(second, rules.clone()));
+            tasks.spawn(listen(second, Arc::clone(&slots), Arc::clone(&rules)));
         }
-        tasks.spawn(accept(first, rules.clone()));
+        tasks.spawn(listen(first, slots, Arc::clone(&rules)));
         Ok(Self { rules, callbacks, _tasks: tasks })
     }
 
@@ -113,47 +113,36 @@ impl Loopback {
     }
 }
 
-async fn accept(listener: TcpListener, rules: Arc<Rules>) {
+/// Serves connections from this machine. When this is dropped, they are too.
+async fn listen(listener: TcpListener, slots: Arc<Semaphore>, rules: Arc<Rules>) {
     let mut connections = JoinSet::new();
-    loop {
-        // Before accepting, so that a flood waits in the kernel's queue.
-        let room = rules.room.acquire().await.expect("never closed");
-        let Ok((stream, peer)) = listener.accept().await else {
-            // Out of descriptors, most likely; not a reason to spin.
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            continue;
-        };
-        room.forget();
-        if is_loopback(peer) {
-            connections.spawn(serve(stream, rules.clone()));
-        } else {
-            rules.room.add_permits(1);
+    let serve = |(stream, peer): (TcpStream, SocketAddr), slot| {
+        if peer.ip().is_loopback() {
+            let rules = Arc::clone(&rules);
+            connections.spawn(async move {
+                connection(stream, rules).await;
+                drop(slot);
+            });
         }
+        // Clear away the connections that have ended.
         while connections.try_join_next().is_some() {}
-    }
+    };
+    accept(&slots, || listener.accept(), serve).await;
 }
 
-fn is_loopback(peer: SocketAddr) -> bool {
-    match peer.ip() {
-        IpAddr::V4(ip) => ip.is_loopback(),
-        IpAddr::V6(ip) => ip.is_loopback(),
-    }
-}
-
-async fn serve(stream: TcpStream, rules: Arc<Rules>) {
+async fn connection(stream: TcpStream, rules: Arc<Rules>) {
     let service = service_fn(|request| {
         let rules = rules.clone();
         async move { Ok::<_, Infallible>(answer(request, &rules).await.response()) }
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADERS_WITHIN)
+        .header_read_timeout(HEADER_TIMEOUT)
         .max_buf_size(MAX_HEAD)
         .keep_alive(false)
         .serve_connection(TokioIo::new(stream), service);
-    // A browser that misbehaves gets no more than its connection closed.
-    let _ = tokio::time::timeout(CONNECTION_CAP, connection).await;
-    rules.room.add_permits(1);
+    // A browser that misbehaves only gets its connection closed.
+    let _ = tokio::time::timeout(CONNECTION_TIMEOUT, connection).await;
 }
 
 async fn answer(request: Request<Incoming>, rules: &Rules) -> Page {
@@ -240,10 +229,10 @@ impl Page {
 }
 
 const PATH: &str = "/callback";
-const HEADERS_WITHIN: Duration = Duration::from_secs(10);
-/// A sign-in that is redeemed while the browser waits, the keyring's prompt included.
-const CONNECTION_CAP: Duration = Duration::from_secs(150);
-const MOST_CONNECTIONS: usize = 16;
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// The browser waits while the code is redeemed, which may include a prompt of the keyring's.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(150);
+const MAX_CONNECTIONS: usize = 16;
 const MAX_HEAD: usize = 32 * 1024;
 const MAX_FORM: usize = 128 * 1024;
 const MAX_PARAMS: usize = 20;
@@ -258,7 +247,6 @@ mod tests {
             form_post,
             closed: AtomicBool::new(false),
             callbacks: mpsc::channel(1).0,
-            room: Semaphore::new(1),
         }
     }
 

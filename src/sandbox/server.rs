@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 use url::form_urlencoded;
 
 use super::exchange::{self, Replays};
@@ -31,6 +32,7 @@ use super::reply::{self, Reply};
 use super::stats::Stats;
 use super::tokens::Tokens;
 use super::{control, wandb, weave};
+use crate::accept::accept;
 use crate::clock::Clock;
 use crate::http::Http;
 
@@ -110,29 +112,21 @@ impl Sandbox {
 
     /// Serves until `shutdown`; requests under way are dropped.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
-        let mut connections = tokio::task::JoinSet::new();
-        let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-        tokio::pin!(shutdown);
-        loop {
-            let accept = async {
-                let permit = Arc::clone(&room).acquire_owned().await.expect("the semaphore is never closed");
-                (self.listener.accept().await, permit)
-            };
-            tokio::select! {
-                () = &mut shutdown => return,
-                Some(_) = connections.join_next() => {}
-                (accepted, permit) = accept => match accepted {
-                    Ok((stream, _)) => {
-                        let state = Arc::clone(&self.state);
-                        connections.spawn(async move {
-                            connection(stream, state).await;
-                            drop(permit);
-                        });
-                    }
-                    // Out of descriptors: the next connection to end gives some back.
-                    Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
-                },
-            }
+        let mut connections = JoinSet::new();
+        let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let next = || async { Ok(self.listener.accept().await?.0) };
+        let serve = |stream, slot| {
+            let state = Arc::clone(&self.state);
+            connections.spawn(async move {
+                connection(stream, state).await;
+                drop(slot);
+            });
+            // Clear away the connections that have ended.
+            while connections.try_join_next().is_some() {}
+        };
+        tokio::select! {
+            () = accept(&slots, next, serve) => {}
+            () = shutdown => {}
         }
     }
 }
@@ -296,4 +290,3 @@ const MAX_FORM: usize = 256 * 1024;
 const MAX_DATA: usize = 32 * 1024 * 1024;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
