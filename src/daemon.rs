@@ -27,6 +27,7 @@ use crate::paths::Places;
 use crate::profile::{self, Parts};
 use crate::sdk_files::Files;
 use crate::server::{self, Directory, Member, State, bind};
+use crate::signals::{self, Signal};
 use crate::{login, oidc, process, provider};
 
 mod background;
@@ -35,9 +36,6 @@ mod first_login;
 mod init;
 mod log;
 mod service;
-mod signals;
-
-use signals::Signal;
 
 /// Keeps W&B access tokens fresh and serves them on a Unix socket.
 #[derive(Parser)]
@@ -199,7 +197,7 @@ async fn serve(
     env: Env,
     places: Places,
     lifetime_of: Option<i32>,
-    signals: signals::Pending,
+    signals: signals::Handlers,
 ) -> anyhow::Result<()> {
     let mut bound = bind::bind(&places.socket)?;
     let owner_ended = watch_owner(lifetime_of)?;
@@ -221,12 +219,12 @@ async fn serve(
     loop {
         tokio::select! {
             signal = signals.next() => match signal {
-                Signal::Reload => {
+                Signal::Hangup => {
                     service::reloading();
                     household.reload(&env, &state);
                     service::ready();
                 }
-                Signal::Stop => break,
+                Signal::Terminate => break,
             },
             () = &mut owner_ended => break,
             () = &mut watchdog => {}

@@ -234,7 +234,7 @@ async fn jobs(state: &State, peer: Peer, request: Request<Incoming>) -> Outcome 
         Err(error) => profile.access.peek(Duration::ZERO).ok_or(error),
     };
     let token = token.map_err(|error| answer::explain(&profile.name, &error))?;
-    files.hold(token.hash()).await.map_err(|why| Problem {
+    files.wait_until_written(token.hash()).await.map_err(|why| Problem {
         profile: Some(profile.name.to_string()),
         ..answer::plain(ProblemKind::SdkFilesUnwritable, format!("profile `{}`: {why}", profile.name))
     })?;
