@@ -1,8 +1,8 @@
-//! The loopback server that the browser comes back to: one path, one answer, one user.
+//! The loopback server that the browser returns to: one path, one answer, one user.
 //!
-//! Any page in any browser of this machine can send requests here, so it takes as little as it can: the exact
-//! `Host` (a rebound DNS name has another), top-level navigation only (`Sec-Fetch-*`), one path, one method.
-//! It answers no cross-origin reader, sets no cookie, and echoes nothing of what it was sent.
+//! Any page in any browser on this machine can send requests here, so it accepts as little as it can: the exact `Host`
+//! (DNS rebinding would send another), top-level navigation only (`Sec-Fetch-*`), one path, one method. It allows no
+//! cross-origin reads, sets no cookie, and echoes nothing that it was sent.
 
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -26,24 +26,24 @@ use super::page::{self, Page};
 use crate::accept::accept;
 use crate::oidc;
 
-/// Listens from when it is made until it is dropped.
+/// Listens until it is dropped.
 pub(super) struct Loopback {
     rules: Arc<Rules>,
     callbacks: mpsc::Receiver<Callback>,
-    /// Its end ends the listeners.
+    /// Dropping this stops the listeners.
     _tasks: JoinSet<()>,
 }
 
 struct Rules {
-    /// `127.0.0.1:PORT`, as it must stand in `Host`.
+    /// What `Host` must be: `127.0.0.1:PORT`.
     authority: String,
     form_post: bool,
-    /// An answer has been taken; every other is late.
+    /// The one answer has been taken; all others are too late.
     closed: AtomicBool,
     callbacks: mpsc::Sender<Callback>,
 }
 
-/// A browser that has come back, and waits.
+/// A browser that has returned and waits for a page.
 pub(super) struct Callback {
     params: Zeroizing<Vec<(String, String)>>,
     answer: oneshot::Sender<Verdict>,
@@ -61,7 +61,7 @@ impl Callback {
         self.params.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
-    /// A browser that has gone meanwhile is not waited for.
+    /// Does nothing if the browser has gone in the meantime.
     pub(super) fn answer(self, verdict: Verdict) {
         let _ = self.answer.send(verdict);
     }
@@ -71,7 +71,7 @@ impl Loopback {
     pub(super) async fn bind(host: &str, port: u16, form_post: bool) -> Result<Self, oidc::Error> {
         let first = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await.map_err(|error| {
             oidc::Error::transient(format!(
-                "cannot listen on 127.0.0.1:{port} for the browser to come back to: {error}"
+                "cannot listen on 127.0.0.1:{port} for the browser to return to: {error}"
             ))
         })?;
         let port = first.local_addr().map_err(|e| oidc::Error::transient(e.to_string()))?.port();
@@ -84,7 +84,7 @@ impl Loopback {
         });
         let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         let mut tasks = JoinSet::new();
-        // `localhost` may lead a browser to either address; nobody else shall sit on the other one.
+        // `localhost` may take a browser to either address, and no other program should get the other one.
         if host == "localhost"
             && let Ok(second) = TcpListener::bind((Ipv6Addr::LOCALHOST, port)).await
         {
@@ -102,14 +102,15 @@ impl Loopback {
         self.callbacks.recv().await
     }
 
-    /// From now on every further browser is late.
-    pub(super) fn close(&self) {
+    /// From now on, tells every browser that it is too late.
+    pub(super) fn refuse_further(&self) {
         self.rules.closed.store(true, Ordering::Relaxed);
     }
 
-    pub(super) async fn linger(self, time: Duration) {
-        self.close();
-        tokio::time::sleep(time).await;
+    /// Keeps telling them so for `delay`, then closes.
+    pub(super) async fn close_after(self, delay: Duration) {
+        self.refuse_further();
+        tokio::time::sleep(delay).await;
     }
 }
 
@@ -157,7 +158,7 @@ async fn answer(request: Request<Incoming>, rules: &Rules) -> Page {
         },
     };
     let Some(params) = params else {
-        return page::refused(StatusCode::BAD_REQUEST, "it cannot be read, or says something twice");
+        return page::refused(StatusCode::BAD_REQUEST, "it cannot be read, or has a parameter twice");
     };
     if rules.closed.load(Ordering::Relaxed) {
         return page::late();
@@ -169,17 +170,20 @@ async fn answer(request: Request<Incoming>, rules: &Rules) -> Page {
     match verdict.await {
         Ok(Verdict::Refused(why)) => page::refused(StatusCode::BAD_REQUEST, why),
         Ok(Verdict::SignedIn(page) | Verdict::Failed(page)) => page,
-        // Another browser was first, and the sign-in is over.
+        // Another browser was first, and the sign-in has ended.
         Err(_) => page::late(),
     }
 }
 
-/// What can be judged before any of the answer is read.
+/// What can be checked before reading any of the answer.
 fn check(method: &Method, uri: &hyper::Uri, headers: &HeaderMap, rules: &Rules) -> Result<(), Page> {
     let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
     let refuse = |status, why| Err(page::refused(status, why));
     if headers.get_all(HOST).iter().count() != 1 || text("host") != Some(&rules.authority) {
-        return refuse(StatusCode::MISDIRECTED_REQUEST, "it was sent to another name than this server's");
+        return refuse(
+            StatusCode::MISDIRECTED_REQUEST,
+            "it was sent to a different host name than this server's",
+        );
     }
     if uri.path() != PATH {
         return refuse(StatusCode::NOT_FOUND, "there is nothing else here");
@@ -188,13 +192,13 @@ fn check(method: &Method, uri: &hyper::Uri, headers: &HeaderMap, rules: &Rules) 
     if *method != wanted {
         return refuse(StatusCode::METHOD_NOT_ALLOWED, "it was not sent the way this sign-in expects");
     }
-    // Browsers say so when a page's script or frame asks, instead of a person's navigation.
-    let navigates = |name, allowed: &str| text(name).is_none_or(|value| value == allowed);
-    if !navigates("sec-fetch-mode", "navigate") || !navigates("sec-fetch-dest", "document") {
+    // With these headers, browsers tell a person's navigation from requests by scripts and frames.
+    let absent_or = |name, allowed: &str| text(name).is_none_or(|value| value == allowed);
+    if !absent_or("sec-fetch-mode", "navigate") || !absent_or("sec-fetch-dest", "document") {
         return refuse(StatusCode::FORBIDDEN, "it was sent by a script or a frame, not by a page you opened");
     }
     if *method == Method::GET && headers.contains_key(ORIGIN) {
-        return refuse(StatusCode::FORBIDDEN, "it was sent by a script of another page");
+        return refuse(StatusCode::FORBIDDEN, "it was sent by a script on another page");
     }
     let form = text(CONTENT_TYPE.as_str()).unwrap_or_default();
     if *method == Method::POST && !form.starts_with("application/x-www-form-urlencoded") {
@@ -203,7 +207,7 @@ fn check(method: &Method, uri: &hyper::Uri, headers: &HeaderMap, rules: &Rules) 
     Ok(())
 }
 
-/// The parameters, each at most once (RFC 6749, section 3.1).
+/// The parameters. Each may occur only once (RFC 6749, section 3.1).
 fn parse(query: &[u8]) -> Option<Zeroizing<Vec<(String, String)>>> {
     let mut params: Zeroizing<Vec<(String, String)>> = Zeroizing::default();
     for (key, value) in url::form_urlencoded::parse(query) {
@@ -283,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn a_form_is_taken_only_where_configured() {
+    fn a_form_is_accepted_only_where_configured() {
         let form = [("host", "127.0.0.1:4000"), ("content-type", "application/x-www-form-urlencoded")];
         assert_eq!(status("POST", "/callback", &form, true), 200);
         assert_eq!(status("POST", "/callback", &form, false), 405);
@@ -292,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn a_parameter_given_twice_spoils_the_answer() {
+    fn an_answer_with_a_parameter_twice_is_refused() {
         assert!(parse(b"code=a&state=b").is_some());
         assert!(parse(b"code=a&state=b&state=c").is_none());
         let many: String = (0..30).map(|i| format!("p{i}=x&")).collect();
