@@ -24,6 +24,7 @@ use crate::paths::Places;
 use crate::process;
 use crate::profile::Parts;
 use crate::server::{self, State, bind};
+use crate::signals::{self, Signal};
 
 mod background;
 mod doctor;
@@ -32,10 +33,8 @@ mod init;
 mod log;
 mod profile_set;
 mod service;
-mod signals;
 
 use profile_set::ProfileSet;
-use signals::Signal;
 
 /// Keeps W&B access tokens fresh and serves them on a Unix socket.
 #[derive(Parser)]
@@ -197,7 +196,7 @@ async fn serve(
     env: Env,
     places: Places,
     lifetime_of: Option<i32>,
-    signals: signals::Pending,
+    signals: signals::Handlers,
 ) -> anyhow::Result<()> {
     let mut bound = bind::bind(&places.socket)?;
     let owner_ended = watch_owner(lifetime_of)?;
@@ -220,12 +219,12 @@ async fn serve(
     loop {
         tokio::select! {
             signal = signals.next() => match signal {
-                Signal::Reload => {
+                Signal::Hangup => {
                     service::reloading();
                     profiles.reload(&env, &state);
                     service::ready();
                 }
-                Signal::Stop => break,
+                Signal::Terminate => break,
             },
             () = &mut owner_ended => break,
             () = &mut watchdog => {}

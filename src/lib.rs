@@ -16,7 +16,7 @@
 //!
 //! | level | modules |
 //! |---|---|
-//! | 0 words | [`token`] [`clock`] [`backoff`] [`env`] [`paths`] [`api`] [`http`] [`redact`] [`config_types`] [`process`] |
+//! | 0 words | [`token`] [`clock`] [`backoff`] [`env`] [`paths`] [`api`] [`http`] [`redact`] [`config_types`] [`process`] [`accept`] [`signals`] [`atomic_file`] |
 //! | 1 stages | [`provider`], [`exchange`], [`oidc`], [`secrets`] |
 //! | 2 keeper | [`keeper`], [`profile`] |
 //! | 3 edges | [`server`], [`sdk_files`], [`login`], [`doctor`] |
@@ -25,6 +25,7 @@
 
 pub mod accept;
 pub mod api;
+pub mod atomic_file;
 pub mod backoff;
 pub mod cli;
 pub mod client;
@@ -49,4 +50,5 @@ pub mod sandbox;
 pub mod sdk_files;
 pub mod secrets;
 pub mod server;
+pub mod signals;
 pub mod token;

@@ -9,6 +9,7 @@ use rustix::process::{Pid, Signal};
 
 use super::{CONFIG, OUTPUT, Source};
 use crate::api;
+use crate::atomic_file;
 use crate::cli;
 use crate::client::Client;
 use crate::clock::Clock;
@@ -101,24 +102,22 @@ pub(super) fn quote(text: &str) -> String {
 pub(super) fn write(places: &Places, text: &str, force: bool) -> anyhow::Result<()> {
     // A configuration that is a link into a folder of dotfiles stays one.
     let config = &places.config.canonicalize().unwrap_or_else(|_| places.config.clone());
-    let at = |source| paths::Error::Io { path: config.clone(), source };
     let folder = config.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if !folder.exists() {
         paths::private_dir(folder)?;
     }
-    // Temporary files of this crate have mode 0600 from the start.
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(at)?;
-    file.write_all(text.as_bytes()).and_then(|()| file.as_file().sync_all()).map_err(at)?;
-    let result = if force { file.persist(config) } else { file.persist_noclobber(config) };
-    match result {
-        Ok(_) => {
+    let bytes = text.as_bytes();
+    let written =
+        if force { atomic_file::replace(config, bytes) } else { atomic_file::create(config, bytes) };
+    match written {
+        Ok(()) => {
             tell_daemon(places);
             Ok(())
         }
-        Err(error) if error.error.kind() == ErrorKind::AlreadyExists => {
-            Err(Error::Exists { path: config.clone() }.into())
+        Err(error) if error.source.kind() == ErrorKind::AlreadyExists => {
+            Err(Error::Exists { path: error.path }.into())
         }
-        Err(error) => Err(at(error.error).into()),
+        Err(atomic_file::Error { path, source }) => Err(paths::Error::Io { path, source }.into()),
     }
 }
 

@@ -91,7 +91,10 @@ pub(super) async fn jobs(state: &State, peer: Peer, request: Request<Incoming>) 
         return Err(Problem::new(ProblemKind::Misconfigured, detail));
     };
     let pid = wanted.pid.or(peer.pid).ok_or_else(|| {
-        Problem::new(ProblemKind::BadRequest, "name the process to watch in `pid`: this system does not report the caller's")
+        Problem::new(
+            ProblemKind::BadRequest,
+            "name the process to watch in `pid`: this system does not report the caller's",
+        )
     })?;
     profile.demand.touch(state.clock.now());
     state.jobs.watch(pid, &profile.demand).map_err(|why| Problem::new(ProblemKind::BadRequest, why))?;
@@ -106,7 +109,7 @@ pub(super) async fn jobs(state: &State, peer: Peer, request: Request<Incoming>) 
     };
     let token = token.map_err(|error| Problem::from_error(&profile.name, &error))?;
     files
-        .hold(token.hash())
+        .wait_until_written(token.hash())
         .await
         .map_err(|why| Problem::of(ProblemKind::SdkFilesUnwritable, &profile.name, why))?;
     Ok(answer::json(&api::Job {

@@ -48,7 +48,7 @@ def test_the_request_has_pkce_state_nonce_and_the_loopback_address(victim):
 
 
 @pytest.mark.parametrize("changes,said", [
-    ({"state": "guessed"}, "its state is not that of the sign-in under way"),
+    ({"state": "guessed"}, "its state is not that of the sign-in in progress"),
     ({"state": None}, "carries no state"),
     ({"iss": "https://stranger.example"}, "another identity provider"),
 ])
