@@ -16,7 +16,7 @@ mod next;
 
 pub use exit::Exit;
 pub use foreign::Cause;
-pub use next::next_command;
+pub use next::{next_command, next_command_in};
 
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -170,9 +170,13 @@ pub enum FileFault {
     /// A socket, FIFO, device or folder, where a regular file is needed.
     NotARegularFile,
     /// Owned by another user.
-    Foreign { owner: u32 },
+    Foreign {
+        owner: u32,
+    },
     /// Others can read or write it.
-    Loose { mode: u32 },
+    Loose {
+        mode: u32,
+    },
     TooLarge,
     /// Its content is not what it should be.
     Malformed,
@@ -188,7 +192,9 @@ pub enum ProgramFault {
     NotExecutable,
     /// It could not be started for want of a resource.
     NotStarted,
-    Exit { status: i32 },
+    Exit {
+        status: i32,
+    },
     Killed,
     TimedOut,
     TooMuchOutput,
@@ -249,7 +255,12 @@ impl Error {
     }
 
     /// A file or folder that cannot be used.
-    pub fn file(stage: Stage, path: impl Into<PathBuf>, fault: FileFault, message: impl Into<String>) -> Self {
+    pub fn file(
+        stage: Stage,
+        path: impl Into<PathBuf>,
+        fault: FileFault,
+        message: impl Into<String>,
+    ) -> Self {
         Self::new(stage, Kind::Misconfigured, Reason::File { path: path.into(), fault }, message)
     }
 
