@@ -4,6 +4,7 @@ use super::command_error::Outcome;
 use super::daemon_program::exec_daemon_program;
 use crate::env::Env;
 
+/// Check the configuration file
 #[derive(clap::Args)]
 #[command(long_about = DETAILS)]
 pub(super) struct Args {}

@@ -4,6 +4,7 @@ use super::command_error::Outcome;
 use crate::error::Exit;
 use crate::output;
 
+/// Print a completion script for a shell
 #[derive(clap::Args)]
 #[command(long_about = DETAILS, after_help = EXAMPLES)]
 pub(super) struct Args {

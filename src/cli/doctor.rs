@@ -5,6 +5,7 @@ use super::daemon_program::exec_daemon_program;
 use super::profile::ProfileArg;
 use crate::env::Env;
 
+/// Find out why W&B does not accept you, and how to fix it
 #[derive(clap::Args)]
 #[command(long_about = DETAILS)]
 pub(super) struct Args {

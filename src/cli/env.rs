@@ -9,6 +9,7 @@ use crate::env::Env;
 use crate::error::Exit;
 use crate::output;
 
+/// Print the W&B environment variables for the calling shell
 #[derive(clap::Args)]
 #[command(long_about = DETAILS, after_help = EXAMPLES)]
 pub(super) struct Args {

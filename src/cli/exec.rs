@@ -16,6 +16,7 @@ use crate::client::Client;
 use crate::env::Env;
 use crate::error::Exit;
 
+/// Run a command with W&B credentials that stay fresh
 #[derive(clap::Args)]
 #[command(override_usage = "wandb-cred exec [OPTIONS] -- CMD [ARGS]...", long_about = DETAILS, after_help = EXAMPLES)]
 pub(super) struct Args {

@@ -5,6 +5,7 @@ use super::daemon_program::exec_daemon_program;
 use crate::env::Env;
 use crate::setup_args::InitArgs;
 
+/// Write a configuration file for this environment
 #[derive(clap::Args)]
 #[command(long_about = DETAILS)]
 pub(super) struct Args {

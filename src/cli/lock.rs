@@ -9,9 +9,15 @@ use crate::env::Env;
 use crate::error::Exit;
 use crate::output;
 
+/// Stop handing out tokens
 #[derive(clap::Args)]
 #[command(long_about = DETAILS)]
-pub(super) struct Args {}
+pub(super) struct LockArgs {}
+
+/// Hand out tokens again
+#[derive(clap::Args)]
+#[command(long_about = DETAILS)]
+pub(super) struct UnlockArgs {}
 
 pub(super) fn run(lock: bool, env: &Env) -> Outcome {
     let target = if lock { "/v1/lock" } else { "/v1/unlock" };

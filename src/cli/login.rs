@@ -20,6 +20,7 @@ use crate::output::{self, eprint_line};
 use crate::prompt;
 use crate::setup_args::FirstLoginArgs;
 
+/// Sign in with your organization's identity provider
 #[derive(clap::Args)]
 #[command(long_about = DETAILS, after_help = EXAMPLES)]
 pub(super) struct Args {

@@ -10,6 +10,7 @@ use crate::env::Env;
 use crate::error::Exit;
 use crate::output;
 
+/// Sign out
 #[derive(clap::Args)]
 #[command(long_about = DETAILS)]
 pub(super) struct Args {

@@ -9,6 +9,7 @@ use crate::env::Env;
 use crate::error::Exit;
 use crate::{api, duration, output};
 
+/// Renew the tokens now
 #[derive(clap::Args)]
 #[command(long_about = DETAILS)]
 pub(super) struct Args {

@@ -15,6 +15,7 @@ use crate::env::Env;
 use crate::error::Exit;
 use crate::{duration, output};
 
+/// Install, remove or inspect the background service
 #[derive(clap::Args)]
 #[command(long_about = DETAILS)]
 pub(super) struct Args {

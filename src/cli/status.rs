@@ -13,6 +13,7 @@ use crate::env::Env;
 use crate::error::Exit;
 use crate::output::{self, Style};
 
+/// Show the state and expiry of each profile
 #[derive(clap::Args)]
 #[command(long_about = DETAILS, after_help = AFTER_HELP)]
 pub(super) struct Args {

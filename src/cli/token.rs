@@ -14,6 +14,7 @@ use crate::env::Env;
 use crate::error::Exit;
 use crate::output;
 
+/// Print an access token
 #[derive(clap::Args)]
 #[command(long_about = DETAILS, after_help = EXAMPLES)]
 pub(super) struct Args {
@@ -120,6 +121,6 @@ not take it. To run a program that uses the W&B SDK, use wandb-cred exec.";
 
 const EXAMPLES: &str = "Examples:
   curl -H \"$(wandb-cred token --format header)\" https://api.wandb.ai/graphql ...
-  wandb-cred token --format header | curl -H @- ...     keeps the token out of the process list
+  wandb-cred token --format header | curl -H @- ...       keeps the token out of the process list
   wandb-cred token --min-ttl 1800                         good for half an hour, or exit code 75
   wandb-cred token --need 72h >/dev/null && sbatch job    ask first, then queue for three days";
