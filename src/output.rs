@@ -62,6 +62,11 @@ pub fn is_interactive() -> bool {
     io::stdin().is_terminal() && io::stderr().is_terminal()
 }
 
+/// Whether standard error may have colour.
+pub fn stderr_has_colour(env: &Env) -> bool {
+    wants_colour(env, io::stderr().is_terminal())
+}
+
 /// Foreign text must not control the terminal. Line breaks stay.
 pub fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect()
@@ -99,7 +104,7 @@ pub struct Style {
 }
 
 impl Style {
-    /// Colour if standard output is a terminal that has it, unless NO_COLOR is set (no-color.org).
+    /// Colour if standard output is a terminal that has it.
     pub fn detect(env: &Env) -> Self {
         Self { colour: wants_colour(env, is_terminal()) }
     }
@@ -137,6 +142,7 @@ impl Style {
     }
 }
 
+/// `NO_COLOR` is that of no-color.org.
 fn wants_colour(env: &Env, terminal: bool) -> bool {
     terminal && env.var("NO_COLOR").is_none() && env.var("TERM").is_none_or(|term| term != "dumb")
 }
