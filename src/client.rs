@@ -18,7 +18,7 @@ use crate::clock::Clock;
 use crate::env::Env;
 use crate::paths;
 
-/// Where one daemon answers.
+/// The socket of one daemon.
 pub struct Client {
     socket: PathBuf,
     /// Whether the socket's folder must be closed to others before anything in it is believed.
@@ -30,8 +30,8 @@ impl Client {
     /// The daemon that the environment points to.
     ///
     /// A socket at its usual place is used only in a private folder of ours: in a shared `/tmp` somebody else
-    /// could have put a daemon of their own, which sends our data to their server. Whoever sets
-    /// `WANDB_CRED_SOCKET` vouches for it.
+    /// could have put a daemon of their own, which sends our data to their server. A user who sets
+    /// `WANDB_CRED_SOCKET` answers for that.
     pub fn find(env: &Env) -> Result<Self, paths::Error> {
         let guarded = env.var("WANDB_CRED_SOCKET").is_none();
         Ok(Self { socket: paths::socket(env)?, guarded, clock: Clock::system() })

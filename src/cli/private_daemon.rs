@@ -1,4 +1,4 @@
-//! A private daemon, where none answers: it ends with this process, and so with the command that `exec` becomes.
+//! A private daemon, if no other answers. It ends with this process, and so with the command that `exec` becomes.
 
 use std::io::ErrorKind;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -36,7 +36,7 @@ fn start(missing: &Path, env: &Env) -> Result<PathBuf, CommandError> {
     let status = process::Command::new(&program)
         .args(["run", "--background", "--lifetime-of", &process::id().to_string()])
         .env("WANDB_CRED_SOCKET", &socket)
-        // Its log goes where the command's errors go, so it speaks only when something is wrong.
+        // Its log goes where the command's errors go, so it logs only problems.
         .env("WANDB_CRED_LOG", env.var("WANDB_CRED_LOG").unwrap_or_else(|| "warn".to_owned()))
         .stdin(Stdio::null())
         .stdout(Stdio::null())

@@ -1,4 +1,4 @@
-//! `wandb-cred service`: lets the service manager start the daemon when it is first asked for something.
+//! `wandb-cred service`: lets the service manager start the daemon on first use.
 
 mod launchd;
 mod step;

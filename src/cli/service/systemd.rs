@@ -1,4 +1,4 @@
-//! The service under `systemctl --user`: where its units go and which commands bring it up.
+//! The service under `systemctl --user`: its units, and the commands that start it.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -74,7 +74,7 @@ pub(super) fn is_active(unit: &str, env: &Env) -> bool {
     first_line(&format!("systemctl --user is-active {unit}"), env) == "active"
 }
 
-/// Where a user's own units are.
+/// The folder of a user's own units.
 fn folder(env: &Env) -> Result<PathBuf, CommandError> {
     let config = match (env.var("XDG_CONFIG_HOME"), env.var("HOME")) {
         (Some(config), _) => PathBuf::from(config),
@@ -101,7 +101,7 @@ fn first_line(command: &str, env: &Env) -> String {
     text.lines().next().unwrap_or("unknown").to_owned()
 }
 
-/// Where packages put units.
+/// The folders of units from packages.
 const PACKAGED: &[&str] = &["/usr/lib/systemd/user", "/usr/local/lib/systemd/user", "/etc/systemd/user"];
 
 pub(super) const NEXT_STEPS: &str = "
