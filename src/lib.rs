@@ -30,7 +30,6 @@ pub mod cli;
 pub mod client;
 pub mod clock;
 pub mod config;
-pub mod config_types;
 pub mod daemon;
 pub mod doctor;
 pub mod duration;

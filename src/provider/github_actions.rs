@@ -26,7 +26,7 @@ use url::Url;
 use zeroize::Zeroizing;
 
 use super::{Context, Error, Provider, answer};
-use crate::config_types::Seconds;
+use crate::duration::HumanDuration;
 use crate::env::Env;
 use crate::http::{Reach, check_url};
 use crate::token::{Expires as _, IdentityToken, Malformed, Outlook, Renewal, Secret};
@@ -37,7 +37,7 @@ use crate::token::{Expires as _, IdentityToken, Malformed, Outlook, Renewal, Sec
 pub struct Config {
     /// For one request; 15 s unless said otherwise.
     #[serde(default)]
-    pub timeout: Option<Seconds>,
+    pub timeout: Option<HumanDuration>,
 }
 
 impl Config {
