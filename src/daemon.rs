@@ -19,7 +19,9 @@ use tracing::level_filters::LevelFilter;
 use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::env::Env;
+use crate::error::Exit;
 use crate::http::Http;
+use crate::output;
 use crate::paths::Places;
 use crate::process;
 use crate::profile::Parts;
@@ -38,31 +40,33 @@ use profile_set::ProfileSet;
 
 /// Keeps W&B access tokens fresh and serves them on a Unix socket.
 #[derive(Parser)]
-#[command(name = "wandb-credd", version, disable_help_subcommand = true)]
-struct Args {
+#[command(name = "wandb-credd", version)]
+struct Cli {
     #[command(subcommand)]
-    command: Option<Command>,
+    subcommand: Option<Subcommand>,
     #[command(flatten)]
     run: Run,
 }
 
 #[derive(clap::Subcommand)]
-enum Command {
+enum Subcommand {
     /// Serve (the default)
     Run(Run),
-    /// Say whether the configuration is valid
+    /// Check the configuration file
     Check(Source),
-    /// Write a configuration for what the environment offers
+    /// Write a configuration file for this environment
     Init(init::Args),
-    /// Write a configuration for signing in, if there is none
+    /// Write a configuration file for signing in, if there is none
     FirstLogin(first_login::Args),
-    /// Find out what keeps W&B from accepting us, and what helps
+    /// Find out why W&B does not accept you, and how to fix it
     Doctor(doctor::Args),
 }
 
+// No doc comments on what is flattened: clap would show them as the summary of the subcommand.
+
 #[derive(clap::Args)]
 struct Source {
-    /// The configuration file, instead of the usual place
+    /// The configuration file, if it is not in the usual place
     #[arg(long, value_name = "PATH", env = "WANDB_CRED_CONFIG")]
     config: Option<PathBuf>,
 }
@@ -71,60 +75,78 @@ struct Source {
 struct Run {
     #[command(flatten)]
     source: Source,
-    /// How to log; the journal with its fields when run by systemd and this is not given
+    /// The log format [default: the journal with its fields under systemd, else text]
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<log::Format>,
-    /// off, error, warn, info, debug or trace; info unless given, warn beside a job
+    /// off, error, warn, info, debug or trace [default: info; warn with --lifetime-of]
     #[arg(long, value_name = "LEVEL", env = "WANDB_CRED_LOG")]
     log_level: Option<LevelFilter>,
-    /// End when this process ends
+    /// Stop when this process ends
     #[arg(long, value_name = "PID")]
     lifetime_of: Option<i32>,
-    /// Go on in the background once the socket answers
+    /// Return once the socket answers, and serve in the background
     #[arg(long)]
     background: bool,
 }
 
 pub fn main() -> ExitCode {
     process::harden();
-    let args = match Args::try_parse() {
-        Ok(args) => args,
-        Err(error) => {
-            let _ = error.print();
-            return if error.use_stderr() { USAGE.into() } else { ExitCode::SUCCESS };
-        }
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return not_parsed(&error).into(),
     };
-    let outcome = match args.command {
-        None => run(args.run),
-        Some(Command::Run(run_args)) => run(run_args),
-        Some(Command::Check(source)) => check(&source),
-        Some(Command::Init(args)) => init::run(&args),
-        Some(Command::FirstLogin(args)) => first_login::run(&args),
-        Some(Command::Doctor(args)) => return doctor::run(&args),
+    let outcome = match cli.subcommand {
+        None => run(cli.run),
+        Some(Subcommand::Run(args)) => run(args),
+        Some(Subcommand::Check(source)) => check(&source),
+        Some(Subcommand::Init(args)) => init::run(&args),
+        Some(Subcommand::FirstLogin(args)) => first_login::run(&args),
+        Some(Subcommand::Doctor(args)) => return doctor::run(&args),
     };
     match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("wandb-credd: {error:#}");
-            exit_code(&error).into()
-        }
+        Ok(()) => Exit::Success.into(),
+        Err(error) => report(&error).into(),
     }
 }
 
-fn exit_code(error: &anyhow::Error) -> u8 {
+/// Prints help or the version if that was asked for; else says what is wrong with the command line.
+fn not_parsed(error: &clap::Error) -> Exit {
+    if error.use_stderr() {
+        output::eprint(&error.to_string());
+        return Exit::Usage;
+    }
+    match output::print(&error.to_string()) {
+        Ok(()) => Exit::Success,
+        Err(error) => report(&error.into()),
+    }
+}
+
+/// Says what went wrong, and how the program ends.
+fn report(error: &anyhow::Error) -> Exit {
+    let exit = exit_for(error);
+    // A reader that has gone away is no error.
+    if exit != Exit::Success {
+        output::eprint_line(&format!("wandb-credd: {error:#}"));
+    }
+    exit
+}
+
+fn exit_for(error: &anyhow::Error) -> Exit {
     if error.is::<config::Error>() || error.is::<crate::paths::Error>() || error.is::<InvalidProfiles>() {
-        CONFIG
+        Exit::Configuration
+    } else if let Some(error) = error.downcast_ref::<output::Error>() {
+        error.into()
     } else if let Some(error) = error.downcast_ref::<init::Error>() {
-        error.exit_code()
+        error.into()
     } else if error.is::<crate::error::Error>() {
-        UNAVAILABLE
+        Exit::Unavailable
     } else if let Some(error) = error.downcast_ref::<first_login::Error>() {
-        error.exit_code()
+        error.into()
     } else if let Some(error) = error.downcast_ref::<bind::Error>() {
-        // A folder that is not ours alone stays so until somebody mends it.
-        if matches!(error, bind::Error::Place(_)) { CONFIG } else { UNAVAILABLE }
+        // A folder that others can reach stays so until somebody fixes it.
+        if matches!(error, bind::Error::Place(_)) { Exit::Configuration } else { Exit::Unavailable }
     } else {
-        error.downcast_ref::<background::Failed>().map_or(SOFTWARE, |failed| failed.code)
+        error.downcast_ref::<background::Failed>().map_or(Exit::Software, |failed| failed.exit)
     }
 }
 
@@ -151,7 +173,8 @@ fn check(source: &Source) -> anyhow::Result<()> {
     if !unusable.is_empty() {
         return Err(InvalidProfiles(unusable.join("\n")).into());
     }
-    println!("ok: {} profile(s): {}", config.profiles.len(), config.names().collect::<Vec<_>>().join(", "));
+    let names = config.names().collect::<Vec<_>>().join(", ");
+    output::print_line(format!("ok: {} profile(s): {names}", config.profiles.len()))?;
     Ok(())
 }
 
@@ -263,13 +286,6 @@ fn watch_owner(pid: Option<i32>) -> anyhow::Result<impl Future<Output = ()>> {
         }
     })
 }
-
-/// sysexits.h
-const USAGE: u8 = 64;
-const UNAVAILABLE: u8 = 69;
-const SOFTWARE: u8 = 70;
-const OUTPUT: u8 = 74;
-const CONFIG: u8 = 78;
 
 /// For files and name look-ups, which are the only things that block.
 const BLOCKING_THREADS: usize = 8;

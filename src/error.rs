@@ -16,7 +16,7 @@ mod next;
 
 pub use exit::Exit;
 pub use foreign::Cause;
-pub use next::next_command;
+pub use next::{next_command, next_command_in};
 
 pub type Result<T> = std::result::Result<T, Error>;
 

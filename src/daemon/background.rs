@@ -6,13 +6,17 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use crate::error::Exit;
+
 /// Starts this program again without `--background`, and returns once its socket answers.
 ///
 /// The caller then exits, so that the daemon is not a child of the job it serves: a job that waits for all its children
 /// must not wait for the daemon.
 pub(super) fn spawn(socket: &Path) -> Result<(), Failed> {
-    let failed =
-        |error: io::Error| Failed { why: format!("cannot start in the background: {error}"), code: 71 };
+    let failed = |error: io::Error| Failed {
+        why: format!("cannot start in the background: {error}"),
+        exit: Exit::System,
+    };
     let program = std::env::current_exe().map_err(failed)?;
     let args = std::env::args_os().skip(1).filter(|arg| arg != "--background");
     let mut child = Command::new(program)
@@ -26,13 +30,16 @@ pub(super) fn spawn(socket: &Path) -> Result<(), Failed> {
             return Ok(());
         }
         if let Some(status) = child.try_wait().map_err(failed)? {
-            let code = status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(70);
-            return Err(Failed { why: "the background daemon did not start".to_owned(), code });
+            let exit = status.code().and_then(Exit::from_code).unwrap_or(Exit::Software);
+            return Err(Failed { why: "the background daemon did not start".to_owned(), exit });
         }
         std::thread::sleep(POLL_INTERVAL);
     }
     let _ = child.kill();
-    Err(Failed { why: format!("the daemon did not answer within {} s", START_TIMEOUT.as_secs()), code: 75 })
+    Err(Failed {
+        why: format!("the daemon did not answer within {} s", START_TIMEOUT.as_secs()),
+        exit: Exit::TryLater,
+    })
 }
 
 /// Why there is no background daemon. If it stopped by itself, it has printed the reason.
@@ -40,7 +47,7 @@ pub(super) fn spawn(socket: &Path) -> Result<(), Failed> {
 #[error("{why}")]
 pub(super) struct Failed {
     why: String,
-    pub(super) code: u8,
+    pub(super) exit: Exit,
 }
 
 const START_TIMEOUT: Duration = Duration::from_secs(10);

@@ -1,12 +1,13 @@
 //! Where the log goes: to the journal, with fields, if systemd runs us; else to standard error.
 
-use std::io::IsTerminal as _;
-
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Layer, Registry};
+
+use crate::env::Env;
+use crate::output;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum Format {
@@ -26,7 +27,7 @@ pub(super) fn init(format: Option<Format>, level: LevelFilter) {
         None | Some(Format::Text) => Box::new(
             tracing_subscriber::fmt::layer()
                 .with_writer(std::io::stderr)
-                .with_ansi(std::io::stderr().is_terminal())
+                .with_ansi(output::stderr_has_colour(&Env::system()))
                 .with_target(false),
         ),
     };

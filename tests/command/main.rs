@@ -88,22 +88,22 @@ fn a_socket_in_a_folder_open_to_others_is_not_believed() {
 fn each_problem_has_its_exit_code_and_next_command() {
     for (kind, status, exit, next) in [
         ("bad-request", 400, 64, Some("wandb-cred --help")),
-        ("needs-login", 401, 77, Some("wandb-cred status")),
+        ("needs-login", 401, 77, Some("wandb-cred login")),
         ("forbidden", 403, 69, None),
         ("no-such-profile", 404, 78, Some("wandb-cred status")),
-        ("not-found", 404, 69, Some("restart wandb-credd, so that it has the version of wandb-cred")),
+        ("not-found", 404, 69, Some("restart wandb-credd, so that it has the same version as wandb-cred")),
         (
             "method-not-allowed",
             405,
             69,
-            Some("restart wandb-credd, so that it has the version of wandb-cred"),
+            Some("restart wandb-credd, so that it has the same version as wandb-cred"),
         ),
         ("lifetime-too-short", 409, 75, Some("wandb-cred refresh")),
         ("locked", 423, 77, Some("wandb-cred unlock")),
         ("too-many-requests", 429, 75, Some("wandb-cred status")),
         ("sdk-files-unwritable", 500, 75, Some("wandb-cred status")),
-        ("exchange-rejected", 502, 78, Some("wandb-cred status")),
-        ("identity-rejected", 502, 78, Some("wandb-cred status")),
+        ("exchange-rejected", 502, 78, Some("wandb-cred doctor")),
+        ("identity-rejected", 502, 78, Some("wandb-cred doctor")),
         ("misconfigured", 502, 78, Some("wandb-cred check")),
         ("upstream-unavailable", 503, 75, Some("wandb-cred status")),
         ("shutting-down", 503, 75, Some("wandb-cred status")),
@@ -147,7 +147,7 @@ fn need_fails_at_once_if_the_identity_ends_before() {
     assert_eq!(daemon.run(&["token", "--need", "72h"]).out, "wb_at_1\n");
     let wrong = daemon.run(&["token", "--need", "soon"]);
     assert_eq!(wrong.code, 64);
-    assert!(wrong.err.contains("\"soon\" is not a length of time such as 90s"), "{}", wrong.err);
+    assert!(wrong.err.contains("`soon` is not a duration"), "{}", wrong.err);
 }
 
 #[test]
@@ -199,9 +199,9 @@ fn help_and_version_go_to_stdout() {
         "completions",
     ] {
         assert!(help.out.contains(&format!("\n  {name} ")), "{name}: {}", help.out);
-        let verb = ran(&mut bare(home.path(), &[name, "--help"]));
-        assert_eq!(verb.code, 0);
-        assert!(verb.out.lines().all(|line| line.chars().count() <= 105), "{}", verb.out);
+        let subcommand = ran(&mut bare(home.path(), &[name, "--help"]));
+        assert_eq!(subcommand.code, 0);
+        assert!(subcommand.out.lines().all(|line| line.chars().count() <= 105), "{}", subcommand.out);
     }
     assert!(help.out.lines().all(|line| line.chars().count() <= 100), "{}", help.out);
     let version = ran(&mut bare(home.path(), &["--version"]));

@@ -78,7 +78,7 @@ def cli_config(answer):
 def test_a_server_that_names_another_provider_is_not_followed(fresh, tmp_path):
     host = cli_config({"issuer": "https://stranger.example", "client_id": "cli", "scopes": ["openid"]})
     done = run(fresh, "login", "--host", host, "--organization", "acme", stdin=subprocess.DEVNULL)
-    assert done.returncode == 64 and "https://stranger.example" in done.stderr and "nobody has confirmed" in done.stderr
+    assert done.returncode == 64 and "https://stranger.example" in done.stderr and "you have not confirmed" in done.stderr
     done = run(fresh, "login", "--host", host, "--organization", "acme", "--issuer", "https://idp.example",
                stdin=subprocess.DEVNULL)
     assert done.returncode == 78 and "another issuer" in done.stderr
