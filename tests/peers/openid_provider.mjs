@@ -1,31 +1,76 @@
-// A real, certified OpenID Provider (panva's oidc-provider) with strict settings, for the tests of signing in.
+// A certified OpenID Provider (panva's oidc-provider) with strict settings, on loopback.
 //
-//   NPM_DIR=... node op.mjs PORT
+//   node openid_provider.mjs        prints `ready ISSUER`; ends with its standard input
 //
 // PKCE is required, refresh tokens rotate and replaying one revokes its family, offline access needs
-// prompt=consent, ID tokens live ID_TTL seconds. Prints "ready" when it serves. Grants are in memory, so a
-// restart forgets them. Token answers leave up to DELAY_MS late: after the grant was spent, before anybody knows.
-// GET /stats answers what the token endpoint has seen, by grant type and outcome.
-import { createRequire } from 'node:module';
+// prompt=consent. State is in memory, so a restart forgets it. GET /stats answers what the token endpoint has
+// seen, by grant type and outcome. The environment changes it:
+//
+//   PORT            default: any free one
+//   ID_TTL          life of ID tokens, in seconds
+//   DEVICE_TTL      life of device codes, in seconds
+//   DELAY_MS        token answers leave up to this late: after the grant was spent, before anybody knows
+//   SERVICE_SECRET  the secret of the client `service`
+//   AUDIENCE        what the JWTs of `service` are for (a resource indicator, RFC 8707)
+//   KEYS_DIR        adds the clients `basic`, `post` and `key`, and puts their secret and private keys there
+import { generateKeyPairSync } from 'node:crypto';
+import { once } from 'node:events';
+import { writeFileSync } from 'node:fs';
+import { createServer } from 'node:http';
+import { pathToFileURL } from 'node:url';
 
-const require = createRequire(`${process.env.NPM_DIR}/`);
-const { default: Provider } = await import(require.resolve('oidc-provider'));
-const port = Number(process.argv[2]);
-const issuer = `http://127.0.0.1:${port}`;
-const idTtl = Number(process.env.ID_TTL ?? 60);
-const device = 'urn:ietf:params:oauth:grant-type:device_code';
-const delay = Number(process.env.DELAY_MS ?? 0);
+import { npm } from './npm.mjs';
+
+const { default: Provider } = await import(pathToFileURL(npm.resolve('oidc-provider')));
+const { env } = process;
+const DEVICE_GRANT = 'urn:ietf:params:oauth:grant-type:device_code';
+const delay = Number(env.DELAY_MS ?? 0);
 const stats = {};
 
+// A command on somebody's machine.
 const native = (client_id, more) => ({
   client_id,
   token_endpoint_auth_method: 'none',
   application_type: 'native',
-  grant_types: ['authorization_code', 'refresh_token', device],
+  grant_types: ['authorization_code', 'refresh_token', DEVICE_GRANT],
   response_types: ['code'],
   redirect_uris: ['http://127.0.0.1/callback', 'http://localhost/callback'],
   ...more,
 });
+
+// A service that signs in as itself (client credentials).
+const service = (client_id, more) => ({
+  client_id,
+  grant_types: ['client_credentials'],
+  response_types: [],
+  redirect_uris: [],
+  ...more,
+});
+
+// One client per way to prove who it is.
+function withKeys(dir) {
+  // Characters that must be form-encoded before they go into the Basic header.
+  const client_secret = 'p/l:a+n t%ed-0123456789';
+  writeFileSync(`${dir}/secret`, client_secret + '\n', { mode: 0o600 });
+  const key = (name, type, options, alg) => {
+    const { privateKey, publicKey } = generateKeyPairSync(type, options);
+    writeFileSync(`${dir}/${name}.pem`, privateKey.export({ type: 'pkcs8', format: 'pem' }), { mode: 0o600 });
+    return { ...publicKey.export({ format: 'jwk' }), kid: name, alg, use: 'sig' };
+  };
+  const keys = [key('rsa', 'rsa', { modulusLength: 2048 }, 'RS256'), key('ec', 'ec', { namedCurve: 'P-256' }, 'ES256')];
+  key('stranger', 'rsa', { modulusLength: 2048 }, 'RS256');
+  return [
+    service('basic', { client_secret, token_endpoint_auth_method: 'client_secret_basic' }),
+    service('post', { client_secret, token_endpoint_auth_method: 'client_secret_post' }),
+    service('key', { token_endpoint_auth_method: 'private_key_jwt', jwks: { keys } }),
+  ];
+}
+
+// The issuer is part of the configuration, so the port has to be known first.
+const server = createServer();
+server.listen(Number(env.PORT ?? 0), '127.0.0.1');
+await once(server, 'listening');
+const issuer = `http://127.0.0.1:${server.address().port}`;
 
 const provider = new Provider(issuer, {
   clients: [
@@ -40,9 +85,13 @@ const provider = new Provider(issuer, {
       response_types: ['id_token'],
       redirect_uris: ['http://127.0.0.1/callback'],
     }),
+    service('service', { client_secret: env.SERVICE_SECRET ?? 'service-secret' }),
+    ...(env.KEYS_DIR ? withKeys(env.KEYS_DIR) : []),
   ],
+  clientAuthMethods: ['none', 'client_secret_basic', 'client_secret_post', 'private_key_jwt'],
+  enabledJWA: { clientAuthSigningAlgValues: ['RS256', 'ES256'] },
   pkce: { required: () => true },
-  scopes: ['openid', 'offline_access', 'email', 'profile'],
+  scopes: ['openid', 'offline_access', 'email', 'profile', 'wandb'],
   claims: { openid: ['sub'], email: ['email', 'email_verified'], profile: ['name'] },
   // The ID token is what W&B reads: it needs the e-mail address in it.
   conformIdTokenClaims: false,
@@ -54,11 +103,28 @@ const provider = new Provider(issuer, {
   issueRefreshToken: async (_ctx, client, code) =>
     client.grantTypeAllowed('refresh_token') && code.scopes.has('offline_access'),
   ttl: {
-    AccessToken: 60, AuthorizationCode: 60, DeviceCode: Number(process.env.DEVICE_TTL ?? 300), Grant: 86400,
-    IdToken: idTtl, Interaction: 3600, RefreshToken: 3600, Session: 86400,
+    AccessToken: 60, AuthorizationCode: 60, ClientCredentials: 600, DeviceCode: Number(env.DEVICE_TTL ?? 300),
+    Grant: 86400, IdToken: Number(env.ID_TTL ?? 60), Interaction: 3600, RefreshToken: 3600, Session: 86400,
   },
-  features: { devInteractions: { enabled: true }, deviceFlow: { enabled: true }, revocation: { enabled: true } },
-  cookies: { keys: ['only for tests'] },
+  features: {
+    clientCredentials: { enabled: true },
+    devInteractions: { enabled: true },
+    deviceFlow: { enabled: true },
+    revocation: { enabled: true },
+    resourceIndicators: {
+      enabled: true,
+      defaultResource: async (_ctx, client) => (client.clientId === 'service' ? env.AUDIENCE : undefined),
+      useGrantedResource: async () => true,
+      getResourceServerInfo: async (_ctx, resource) => ({
+        scope: 'wandb',
+        audience: resource.endsWith('/acme') ? 'acme' : resource,
+        accessTokenFormat: 'jwt',
+        accessTokenTTL: 600,
+        jwt: { sign: { alg: 'RS256' } },
+      }),
+    },
+  },
+  cookies: { keys: ['loopback tests only'] },
 });
 
 const count = (ctx, outcome) => {
@@ -67,11 +133,17 @@ const count = (ctx, outcome) => {
   stats[key] = (stats[key] ?? 0) + 1;
 };
 provider.on('grant.success', (ctx) => count(ctx, 'success'));
-provider.on('grant.error', (ctx, error) => count(ctx, error.error));
+provider.on('grant.error', (ctx, error) => {
+  count(ctx, error.error);
+  console.error('grant.error', error.error, error.error_detail);
+});
 provider.on('server_error', (_ctx, error) => console.error('server_error', error));
 provider.use(async (ctx, next) => {
   if (ctx.path === '/stats') ctx.body = stats;
   else await next();
   if (ctx.path === '/token') await new Promise((done) => setTimeout(done, Math.random() * delay));
 });
-provider.listen(port, '127.0.0.1', () => console.log('ready'));
+server.on('request', provider.callback());
+console.log(`ready ${issuer}`);
+process.stdin.resume();
+process.stdin.on('end', () => process.exit(0));

@@ -10,7 +10,7 @@ import threading
 import time
 
 BIN = pathlib.Path(sys.argv[1]).resolve()
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+ROOT = pathlib.Path(__file__).resolve().parents[3]
 
 
 def until(what, probe, seconds=20):

@@ -2,7 +2,6 @@
 
 import base64
 import http.client
-import http.server
 import json
 import os
 import pathlib
@@ -16,10 +15,11 @@ import urllib.request
 
 import pytest
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+import loopback
+
+ROOT = pathlib.Path(__file__).resolve().parents[3]
 HERE = pathlib.Path(__file__).resolve().parent
-NPM = ROOT / ".test/login/npm"
-BIN = pathlib.Path(os.environ.get("WANDB_CRED_BIN", ROOT / "target/debug"))
+BIN = pathlib.Path(os.environ.get("WANDB_CRED_BIN_DIR", ROOT / "target/debug"))
 
 
 def free_port():
@@ -47,15 +47,10 @@ class Provider:
     """panva's oidc-provider with strict settings."""
 
     def __init__(self, **env):
-        self.port = free_port()
-        self.issuer = f"http://127.0.0.1:{self.port}"
         self.process = subprocess.Popen(
-            ["node", HERE / "op.mjs", str(self.port)],
-            env={**os.environ, "NPM_DIR": str(NPM), **{k: str(v) for k, v in env.items()}},
-            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-        for line in self.process.stdout:
-            if line.startswith("ready"):
-                break
+            ["node", HERE.parent / "openid_provider.mjs"], env={**os.environ, **{k: str(v) for k, v in env.items()}},
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        self.issuer = next(line.split()[1] for line in self.process.stdout if line.startswith("ready"))
         threading.Thread(target=self.process.stdout.read, daemon=True).start()
 
     def stats(self):
@@ -73,24 +68,14 @@ class Wandb:
     def __init__(self, expires_in=3600):
         seen = self.assertions = []
 
-        class Handler(http.server.BaseHTTPRequestHandler):
+        class Handler(loopback.Handler):
             def do_POST(self):
-                body = self.rfile.read(int(self.headers["content-length"])).decode()
+                body = self.body()
                 seen.append(urllib.parse.parse_qs(body)["assertion"][0])
                 token = {"access_token": f"wb_at_{len(seen)}", "token_type": "bearer", "expires_in": expires_in}
-                answer = json.dumps(token).encode()
-                self.send_response(200)
-                self.send_header("content-type", "application/json")
-                self.send_header("content-length", str(len(answer)))
-                self.end_headers()
-                self.wfile.write(answer)
+                self.answer(200, token)
 
-            def log_message(self, *_):
-                pass
-
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        self.url = loopback.start(Handler)
 
 
 class Daemon:
@@ -183,7 +168,7 @@ def person(url, user="alice", chromium=False, screenshot=None):
     command = ["node", HERE / "person.mjs", url, user]
     if chromium:
         command += ["--chromium"] + ([str(screenshot)] if screenshot else [])
-    done = subprocess.run(command, env={**os.environ, "NPM_DIR": str(NPM)}, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 

@@ -2,11 +2,12 @@
 // page without one. Prints one JSON object: {"status", "url", "text"} of the last page.
 //
 //   node person.mjs URL USER            plain HTTP with cookies, no browser
-//   NPM_DIR=... CHROMIUM=... node person.mjs URL USER --chromium [SCREENSHOT]
+//   CHROMIUM=... node person.mjs URL USER --chromium [SCREENSHOT]
 //
 // USER "-" says no on the consent page.
 import http from 'node:http';
-import { createRequire } from 'node:module';
+
+import { npm } from '../npm.mjs';
 
 const [url, user, browser, screenshot] = process.argv.slice(2);
 const result = browser ? await inChromium() : await byHttp();
@@ -70,8 +71,7 @@ function findForm(html, base) {
 }
 
 async function inChromium() {
-  const require = createRequire(`${process.env.NPM_DIR}/`);
-  const { chromium } = require('playwright-core');
+  const { chromium } = npm('playwright-core');
   const run = await chromium.launch({
     executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
     args: ['--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run',

@@ -1,14 +1,14 @@
 """An OpenID Provider that misbehaves on demand: `twist` says how the next ID token is wrong."""
 
 import base64
-import http.server
 import json
-import threading
 import time
 import urllib.parse
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric import rsa
+
+import loopback
 
 OURS = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 FOREIGN = rsa.generate_private_key(public_exponent=65537, key_size=2048)
@@ -21,7 +21,7 @@ class Rogue:
         self.refresh_answer = None
         rogue = self
 
-        class Handler(http.server.BaseHTTPRequestHandler):
+        class Handler(loopback.Handler):
             def do_GET(self):
                 path = urllib.parse.urlsplit(self.path).path
                 if path == "/.well-known/openid-configuration":
@@ -32,26 +32,13 @@ class Rogue:
                 self.answer(404, {})
 
             def do_POST(self):
-                body = self.rfile.read(int(self.headers["content-length"])).decode()
+                body = self.body()
                 form = {key: value[0] for key, value in urllib.parse.parse_qs(body).items()}
                 rogue.requests.append((self.path, form))
                 status, answer = rogue.token(form)
                 self.answer(status, answer)
 
-            def answer(self, status, value):
-                body = json.dumps(value).encode()
-                self.send_response(status)
-                self.send_header("content-type", "application/json")
-                self.send_header("content-length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_):
-                pass
-
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.issuer = f"http://127.0.0.1:{self.server.server_port}"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        self.issuer = loopback.start(Handler)
 
     def discovery(self):
         here = self.issuer

@@ -1,16 +1,15 @@
 """The whole story on a fresh machine, and what `login` asks where nothing is configured."""
 
-import http.server
-import json
 import os
 import subprocess
 import sys
-import threading
 
 import pytest
 from conftest import BIN, ROOT, Provider, Wandb, claims_of, person, until
 
-# What scripts/setup-real installs.
+import loopback
+
+# What `scripts/setup-tests real` installs.
 SDK = ROOT / ".test/venvs/wandb-0.31.0/bin/python"
 
 
@@ -59,20 +58,11 @@ def test_sign_in_then_a_run_over_many_expiries(fresh, tmp_path):
 
 
 def cli_config(answer):
-    class Handler(http.server.BaseHTTPRequestHandler):
+    class Handler(loopback.Handler):
         def do_GET(self):
-            body = json.dumps(answer).encode()
-            self.send_response(200 if "organization=acme" in self.path else 404)
-            self.send_header("content-length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+            self.answer(200 if "organization=acme" in self.path else 404, answer)
 
-        def log_message(self, *_):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    return f"http://127.0.0.1:{server.server_port}"
+    return loopback.start(Handler)
 
 
 def test_a_server_that_names_another_provider_is_not_followed(fresh, tmp_path):
@@ -87,7 +77,7 @@ def test_a_server_that_names_another_provider_is_not_followed(fresh, tmp_path):
     assert not (tmp_path / ".config/wandb-cred/config.toml").exists()
 
 
-@pytest.mark.skipif(not SDK.exists(), reason=f"no wandb in {SDK}; run scripts/setup-real")
+@pytest.mark.skipif(not SDK.exists(), reason=f"no wandb in {SDK}; run scripts/setup-tests real")
 def test_the_real_sdk_trains_while_the_identity_expires(fresh, tmp_path):
     """`exec -- python train.py` with the released SDK, against the sandbox as W&B server."""
     op = Provider(ID_TTL=6)

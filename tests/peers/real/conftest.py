@@ -21,7 +21,7 @@ import urllib.request
 import pytest
 
 HERE = pathlib.Path(__file__).parent
-ROOT = HERE.parent.parent
+ROOT = HERE.parents[2]
 BINARIES = pathlib.Path(os.environ.get("WANDB_CRED_BIN_DIR", ROOT / "target/debug")).resolve()
 
 WANDB_VERSIONS = ["0.19.11", "0.25.1", "0.28.2", "0.31.0"]
@@ -39,7 +39,7 @@ def interpreter(client):
     """The Python of a released client, for example wandb-0.31.0."""
     path = ROOT / ".test/venvs" / client / "bin/python"
     if not (ROOT / ".test/venvs" / client / ".pins").exists():
-        pytest.fail(f"{path} is not there; run: scripts/setup-real")
+        pytest.fail(f"{path} is not there; run: scripts/setup-tests real")
     return path
 
 
@@ -71,10 +71,10 @@ def processes():
 
 
 @contextlib.contextmanager
-def running(argv, env=None, log=None):
+def running(argv, env=None, log=None, stdin=subprocess.DEVNULL):
     with open(log, "ab") if log else contextlib.nullcontext(subprocess.DEVNULL) as output:
         process = subprocess.Popen(
-            [str(arg) for arg in argv], env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+            [str(arg) for arg in argv], env=env, stdin=stdin, stdout=output, stderr=output
         )
     try:
         yield process

@@ -23,13 +23,13 @@ def provider(folder, processes):
     """Starts the provider; gives its issuer."""
     npm = ROOT / ".test/npm"
     if not (npm / ".pins").exists():
-        pytest.fail(f"{npm} is not there; run: scripts/setup-real")
+        pytest.fail(f"{npm} is not there; run: scripts/setup-tests real")
     secret = folder / "client-secret"
     secret.write_text("a secret of this test alone")
     secret.chmod(0o600)
     log = folder / "op.log"
-    env = bare_environment(folder, NPM_DIR=str(npm), AUDIENCE=AUDIENCE, SERVICE_SECRET=secret.read_text())
-    process = processes(["node", HERE / "op.mjs"], env=env, log=log)
+    env = bare_environment(folder, AUDIENCE=AUDIENCE, SERVICE_SECRET=secret.read_text())
+    process = processes(["node", HERE.parent / "openid_provider.mjs"], env=env, log=log, stdin=subprocess.PIPE)
 
     def look():
         assert process.poll() is None, log.read_text()

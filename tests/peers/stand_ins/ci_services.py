@@ -1,17 +1,15 @@
 """GitHub's ID token service at /github and Buildkite's agent API at /buildkite, as strict as the real ones."""
 
 import json
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
-from common import mint, ready
+from loopback import Handler, Server, serve
+from signing import mint
 
 KNOWN = {"audience", "lifetime", "claims", "subject_claim", "aws_session_tags"}
 
 
-class Services(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
+class Services(Handler):
     def do_GET(self):
         url = urlsplit(self.path)
         query = parse_qs(url.query)
@@ -24,7 +22,7 @@ class Services(BaseHTTPRequestHandler):
         self.answer(200, {"value": mint(audience, subject, "https://token.actions.githubusercontent.com")})
 
     def do_POST(self):
-        body = json.loads(self.rfile.read(int(self.headers.get("content-length", 0))) or b"{}")
+        body = json.loads(self.body() or "{}")
         if self.path != "/buildkite/v3/jobs/0189-job/oidc/tokens":
             return self.answer(404, {"message": "Not Found"})
         if self.headers.get("authorization") != "Token agent-token":
@@ -39,18 +37,5 @@ class Services(BaseHTTPRequestHandler):
         token = mint(body.get("audience"), subject, "https://agent.buildkite.com", body.get("lifetime", 300))
         self.answer(200, {"token": token})
 
-    def answer(self, code, body):
-        body = json.dumps(body).encode()
-        self.send_response(code)
-        self.send_header("content-type", "application/json")
-        self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
 
-    def log_message(self, *_):
-        pass
-
-
-server = ThreadingHTTPServer(("127.0.0.1", 0), Services)
-ready(f"http://127.0.0.1:{server.server_address[1]}", server.shutdown)
-server.serve_forever()
+serve(Server(Services))

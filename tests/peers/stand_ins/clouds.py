@@ -10,12 +10,9 @@ import datetime
 import ipaddress
 import json
 import pathlib
-import socket
 import ssl
 import sys
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qsl, urlsplit
 
 import botocore.auth
@@ -27,6 +24,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
+
+from loopback import Handler, Server, serve
 
 KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 ARC_KEY = "arc-key-file-content"
@@ -54,19 +53,9 @@ def role_credentials():
             "SecretAccessKey": ACCESS_KEYS["ASIAROLE"], "Token": "session/of+role==", "Expiration": utc(6 * 3600)}
 
 
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *_):
-        pass
-
+class Clouds(Handler):
     def do_GET(self):
-        self.answer()
-
-    do_PUT = do_POST = do_GET
-
-    def answer(self):
-        body = self.rfile.read(int(self.headers.get("content-length") or 0)).decode()
+        body = self.body()
         url = urlsplit(self.path)
         query = dict(parse_qsl(url.query))
         if url.path == "/recorded":
@@ -84,6 +73,8 @@ class Handler(BaseHTTPRequestHandler):
         if self.command == "POST":
             return self.sts(body)
         self.send(200, "", "text/html", {"Metadata-Flavor": "Google"})
+
+    do_PUT = do_POST = do_GET
 
     def shape(self, url, body):
         headers = {name: self.headers[name] for name in SHAPE if name in self.headers}
@@ -110,14 +101,14 @@ class Handler(BaseHTTPRequestHandler):
 
     def azure_vm(self, url, query):
         if self.headers.get("Metadata") != "true":
-            return self.send(400, json.dumps({"error": "Bad Request"}), "application/json")
+            return self.answer(400, {"error": "Bad Request"})
         if url.path == "/metadata/instance":
-            return self.send(200, json.dumps({"compute": {}}), "application/json")
+            return self.answer(200, {"compute": {}})
         self.azure(query, "2018-02-01", expires_in=True)
 
     def app_service(self, _, query):
         if self.headers.get("X-IDENTITY-HEADER") != "app-service-header":
-            return self.send(401, json.dumps({"statusCode": 401, "message": "bad header"}), "application/json")
+            return self.answer(401, {"statusCode": 401, "message": "bad header"})
         self.azure(query, "2019-08-01")
 
     def ml(self, _, query):
@@ -135,7 +126,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def azure(self, query, version, expires_in=False):
         if query.get("api-version") != version or not query.get("resource"):
-            return self.send(400, json.dumps({"error": "invalid_request"}), "application/json")
+            return self.answer(400, {"error": "invalid_request"})
         life = 86400
         given = {"access_token": mint(query["resource"], life, iss="https://sts.windows.net/t/"),
                  "expires_on": str(int(time.time()) + life), "resource": query["resource"], "token_type": "Bearer"}
@@ -144,7 +135,7 @@ class Handler(BaseHTTPRequestHandler):
         for name in ("client_id", "object_id", "msi_res_id"):
             if name in query:
                 given[name] = query[name]
-        self.send(200, json.dumps(given), "application/json")
+        self.answer(200, given)
 
     def imds(self, url, _):
         if url.path == "/latest/api/token":
@@ -160,8 +151,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def container(self, *_):
         if self.headers.get("Authorization") != "agent-token":
-            return self.send(403, json.dumps({"code": "AccessDenied", "message": "no"}), "application/json")
-        self.send(200, json.dumps(role_credentials()), "application/json")
+            return self.answer(403, {"code": "AccessDenied", "message": "no"})
+        self.answer(200, role_credentials())
 
     def sts(self, body):
         form = dict(parse_qsl(body))
@@ -212,27 +203,6 @@ class Handler(BaseHTTPRequestHandler):
         self.send(status, f"<ErrorResponse><Error><Type>Sender</Type><Code>{code}</Code><Message>no</Message></Error>"
                   "<RequestId>r</RequestId></ErrorResponse>", "text/xml")
 
-    def send(self, status, text, kind="text/plain", headers=None):
-        data = text.encode()
-        self.send_response(status)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(data)))
-        for name, value in (headers or {}).items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(data)
-
-
-class Server(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def server_bind(self):
-        # The base class looks its own name up, which can take long where there is no DNS.
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self.socket.bind(self.server_address)
-        self.server_address = self.socket.getsockname()
-        self.server_name, self.server_port = self.server_address[:2]
-
 
 def certificate(name, key, issuer=None, issuer_key=None):
     """A certificate authority without an issuer, else a leaf for the metadata server's two names."""
@@ -265,9 +235,7 @@ def mutual_tls(folder):
     return context
 
 
-server = Server((sys.argv[1], int(sys.argv[2])), Handler)
+server = Server(Clouds, sys.argv[1], int(sys.argv[2]))
 if sys.argv[3:]:
     server.socket = mutual_tls(pathlib.Path(sys.argv[3])).wrap_socket(server.socket, server_side=True)
-print(f"ready http://{server.server_name}:{server.server_port}", flush=True)
-threading.Thread(target=lambda: (sys.stdin.read(), server.shutdown()), daemon=True).start()
-server.serve_forever()
+serve(server)

@@ -10,7 +10,6 @@ import json
 import re
 import ssl
 import sys
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import jwt
@@ -18,7 +17,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from common import KEY, mint, ready
+from loopback import Handler, Server, serve
+from signing import KEY, mint
 
 DIR = Path(sys.argv[1])
 ISSUER = "https://cluster.example"
@@ -59,11 +59,9 @@ def certificates():
     (DIR / "server.pem").write_bytes(private + server.public_bytes(pem))
 
 
-class Api(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
+class Api(Handler):
     def do_POST(self):
-        body = self.rfile.read(int(self.headers.get("content-length", 0)))
+        body = self.body()
         found = re.fullmatch(r"/api/v1/namespaces/([^/]+)/serviceaccounts/([^/]+)/token", self.path)
         if not found:
             return self.status(404, "NotFound", "the server could not find the requested resource")
@@ -106,17 +104,6 @@ class Api(BaseHTTPRequestHandler):
         body |= {"reason": reason, "message": message} | ({"details": {"retryAfterSeconds": retry}} if retry else {})
         self.answer(code, body)
 
-    def answer(self, code, body):
-        body = json.dumps(body).encode()
-        self.send_response(code)
-        self.send_header("content-type", "application/json")
-        self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_):
-        pass
-
 
 certificates()
 for account in ("trainer", "forbidden"):
@@ -124,9 +111,8 @@ for account in ("trainer", "forbidden"):
     token = mint([API_AUDIENCE], f"system:serviceaccount:ml:{account}", ISSUER, 3600, **{"kubernetes.io": own})
     (DIR / ("token" if account == "trainer" else "token-forbidden")).write_text(token)
 (DIR / "namespace").write_text("ml")
-server = ThreadingHTTPServer(("127.0.0.1", 0), Api)
+server = Server(Api)
 context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
 context.load_cert_chain(DIR / "server.pem")
 server.socket = context.wrap_socket(server.socket, server_side=True)
-ready(server.server_address[1], server.shutdown)
-server.serve_forever()
+serve(server, server.server_port)

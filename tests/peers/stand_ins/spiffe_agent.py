@@ -13,7 +13,8 @@ from jwt.algorithms import ECAlgorithm
 from spiffe._proto import workload_pb2 as pb
 from spiffe._proto import workload_pb2_grpc as service
 
-from common import KEY, mint, ready
+from loopback import ready
+from signing import KEY, mint
 
 SOCKET, BEHAVIOUR = sys.argv[1:]
 DOMAIN = "spiffe://example.org"
