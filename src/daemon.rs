@@ -88,6 +88,11 @@ struct Run {
     background: bool,
 }
 
+/// The command line, for tests of what pages and messages name.
+pub fn command() -> clap::Command {
+    <Args as clap::CommandFactory>::command()
+}
+
 pub fn main() -> ExitCode {
     process::harden();
     let args = match Args::try_parse() {
