@@ -246,7 +246,7 @@ fn hint(kind: &str, error: &Error) -> String {
              secrets; Auth0: Applications; Keycloak: Clients > Credentials)"
         }
         "oidc" => "sign in: wandb-cred login",
-        "auto" => "see what is offered here: wandb-credd detect",
+        "auto" => "see what is offered here: wandb-cred init --dry-run",
         _ => "mend the profile's table: wandb-cred check",
     };
     match error.kind {

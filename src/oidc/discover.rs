@@ -12,7 +12,7 @@ use url::Url;
 
 use crate::http::{self, Http, Reach};
 
-/// The server's answer, and what `wandb-credd discover` prints.
+/// The server's answer.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct CliConfig {
     pub issuer: String,
