@@ -89,6 +89,11 @@ struct Run {
     background: bool,
 }
 
+/// The command line, for tests of what pages and messages name.
+pub fn command() -> clap::Command {
+    <Cli as clap::CommandFactory>::command()
+}
+
 pub fn main() -> ExitCode {
     process::harden();
     let cli = match Cli::try_parse() {

@@ -71,6 +71,11 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// The command line, for tests of what pages and messages name.
+pub fn command() -> clap::Command {
+    <Arguments as clap::CommandFactory>::command()
+}
+
 /// A stand-in identity provider and W&B server on loopback.
 #[derive(Parser)]
 #[command(name = "wandb-cred-sandbox", version)]

@@ -228,7 +228,7 @@ fn hint(kind: &str, error: &Error) -> String {
              secrets; Auth0: Applications; Keycloak: Clients > Credentials)"
         }
         "oidc" => "sign in: wandb-cred login",
-        "auto" => "see what is offered here: wandb-cred init",
+        "auto" => "see what is offered here: wandb-cred init --dry-run",
         _ => "fix the profile's table: wandb-cred check",
     };
     match error.kind {
