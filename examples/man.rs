@@ -21,9 +21,9 @@ pub(crate) fn pages() -> Result<Vec<(String, String)>, Box<dyn Error>> {
     let mut command = wandb_cred::cli::command();
     command.build();
     let mut pages = vec![("wandb-cred.1".to_owned(), page(&command, "wandb-cred", SECTIONS)?)];
-    for verb in command.get_subcommands().filter(|verb| verb.get_name() != "help") {
-        let name = format!("wandb-cred-{}", verb.get_name());
-        pages.push((format!("{name}.1"), page(verb, &name, SEE_ALSO)?));
+    for subcommand in command.get_subcommands().filter(|subcommand| subcommand.get_name() != "help") {
+        let name = format!("wandb-cred-{}", subcommand.get_name());
+        pages.push((format!("{name}.1"), page(subcommand, &name, SEE_ALSO)?));
     }
     Ok(pages)
 }
@@ -42,14 +42,14 @@ fn page(command: &Command, name: &str, end: &str) -> Result<String, Box<dyn Erro
     page += &String::from_utf8(body)?;
     if command.has_subcommands() {
         page += ".SH COMMANDS\n";
-        for verb in command.get_subcommands().filter(|verb| verb.get_name() != "help") {
-            let about = verb.get_about().map(ToString::to_string).unwrap_or_default();
+        for subcommand in command.get_subcommands().filter(|subcommand| subcommand.get_name() != "help") {
+            let about = subcommand.get_about().map(ToString::to_string).unwrap_or_default();
             let reference = if name == "wandb-cred" {
-                format!("\nSee \\fBwandb\\-cred\\-{}\\fR(1).", verb.get_name())
+                format!("\nSee \\fBwandb\\-cred\\-{}\\fR(1).", subcommand.get_name())
             } else {
                 String::new()
             };
-            page += &format!(".TP\n\\fB{}\\fR\n{}.{reference}\n", verb.get_name(), escape(&about));
+            page += &format!(".TP\n\\fB{}\\fR\n{}.{reference}\n", subcommand.get_name(), escape(&about));
         }
     }
     page += &sections(&after);
@@ -57,7 +57,7 @@ fn page(command: &Command, name: &str, end: &str) -> Result<String, Box<dyn Erro
     Ok(page)
 }
 
-/// The text after the help: "Heading:" with indented lines becomes a section of its own.
+/// The text after the help: "Heading:" and indented lines become a section.
 fn sections(text: &str) -> String {
     let mut roff = String::new();
     for paragraph in text.split("\n\n").filter(|paragraph| !paragraph.is_empty()) {
@@ -71,7 +71,7 @@ fn sections(text: &str) -> String {
                 roff += ".fi\n";
             }
             // The pages have this as a section.
-            _ if paragraph.starts_with("Exit codes: 0 good") => {}
+            _ if paragraph.starts_with("Exit codes: 0 success") => {}
             _ => roff += &format!(".PP\n{}\n", escape(paragraph)),
         }
     }

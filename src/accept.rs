@@ -7,9 +7,10 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::warn;
 
-/// Accepts connections until cancelled, and hands each to `serve` with its slot, to be dropped when it ends.
+/// Accepts connections until cancelled, and hands each to `serve` with its slot. `serve` must not block; it drops
+/// the slot when the connection ends.
 ///
-/// A slot is taken before accepting, so connections over the bound wait in the kernel's backlog, where they cost us
+/// A slot is taken before accepting, so connections over the limit wait in the kernel's backlog, where they cost us
 /// nothing.
 pub async fn accept<Stream, Next: Future<Output = io::Result<Stream>>>(
     slots: &Arc<Semaphore>,
@@ -20,12 +21,12 @@ pub async fn accept<Stream, Next: Future<Output = io::Result<Stream>>>(
         match next().await {
             Ok(stream) => serve(stream, slot),
             Err(error) => {
-                // Out of descriptors or memory: give open connections time to end.
+                // Most likely out of file descriptors: give open connections time to end.
                 warn!(%error, "cannot accept a connection");
-                tokio::time::sleep(PAUSE).await;
+                tokio::time::sleep(RETRY_DELAY).await;
             }
         }
     }
 }
 
-const PAUSE: Duration = Duration::from_millis(50);
+const RETRY_DELAY: Duration = Duration::from_millis(50);

@@ -281,7 +281,7 @@ pub enum ProblemKind {
     UpstreamUnavailable,
     /// W&B refused the identity token.
     ExchangeRejected,
-    /// The identity source refused, or gave something that is no identity token.
+    /// The identity source refused, or gave something that is not an identity token.
     IdentityRejected,
     /// Nothing will change until the configuration does.
     Misconfigured,

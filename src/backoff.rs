@@ -20,7 +20,7 @@ impl Backoff {
         let ceiling = self.first.saturating_mul(1 << doublings).min(self.most);
         let drawn = ceiling.mul_f64(fastrand::f64()).max(self.first / 2);
         match retry_after {
-            // A little above what was asked, so that many clients told the same do not come together.
+            // A little above what was asked, so that many clients that were told the same do not come back together.
             Some(asked) => drawn.max(asked.min(RETRY_AFTER_MOST).mul_f64(1.0 + 0.1 * fastrand::f64())),
             None => drawn,
         }

@@ -1,132 +1,124 @@
 //! The command `wandb-cred`: what people and scripts type.
 //!
-//! It knows the socket's API and where things are, and nothing of TLS, providers or the configuration: that is
-//! asked of the daemon, or done by running `wandb-credd`. So it stays small and starts fast enough for a shell
-//! prompt.
+//! It knows the socket's API and where things are, and nothing of TLS, providers or the configuration: it asks the
+//! daemon, or runs `wandb-credd`. So it starts fast enough for a shell prompt.
 //!
 //! # Layout
 //!
-//! A subcommand is one file with one [`Verb`] in it, listed in [`VERBS`] in the order of the help. Its arguments
-//! are built only when it is the one that was typed, since building all of them costs more than asking the daemon.
+//! A subcommand is one file with its `Args` and its `run`, and one line in [`Subcommand`], in the order of the help.
 
 mod check;
+mod command_error;
 mod completions;
-mod daemon_binary;
+mod daemon_program;
 mod doctor;
 mod env;
 mod exec;
-mod failure;
-pub(crate) mod init;
+mod init;
 mod job;
 mod lock;
-pub(crate) mod login;
+mod login;
 mod logout;
 mod need;
-mod output;
+mod private_daemon;
 mod profile;
 mod refresh;
 mod service;
 mod shell;
-mod span;
 mod status;
-pub(crate) mod talk;
 mod token;
 
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
-use clap::{ArgMatches, Command, FromArgMatches};
+use clap::{CommandFactory as _, Parser};
 
-use self::failure::{Exit, Failure};
+use self::command_error::{CommandError, Outcome};
 use crate::env::Env;
+use crate::error::Exit;
+use crate::output;
+
+#[derive(Parser)]
+#[command(name = "wandb-cred", version, about = ABOUT, long_about = LONG_ABOUT, after_help = AFTER_HELP)]
+struct Cli {
+    #[command(subcommand)]
+    subcommand: Subcommand,
+}
+
+#[derive(clap::Subcommand)]
+enum Subcommand {
+    Token(token::Args),
+    Exec(exec::Args),
+    Env(env::Args),
+    Status(status::Args),
+    Refresh(refresh::Args),
+    Login(login::Args),
+    Logout(logout::Args),
+    Lock(lock::LockArgs),
+    Unlock(lock::UnlockArgs),
+    Init(init::Args),
+    Check(check::Args),
+    Doctor(doctor::Args),
+    Service(service::Args),
+    Completions(completions::Args),
+}
 
 pub fn main() -> ExitCode {
     let env = Env::system();
-    let outcome = match command().try_get_matches() {
-        Ok(matches) => run(&matches, &env),
-        Err(error) => return usage(&error),
+    let outcome = match Cli::try_parse() {
+        Ok(cli) => run(&cli.subcommand, &env),
+        Err(error) => not_parsed(&error),
     };
     match outcome {
         Ok(exit) => exit.into(),
-        Err(failure) => failure.report(),
+        Err(error) => error.report(|| service::start_command(&env)),
     }
 }
 
-fn run(matches: &ArgMatches, env: &Env) -> Outcome {
-    let (name, matches) = matches.subcommand().expect("a subcommand is required");
-    let verb = VERBS.iter().find(|verb| verb.name == name).expect("clap only accepts what is listed");
-    (verb.run)(matches, env)
+fn run(subcommand: &Subcommand, env: &Env) -> Outcome {
+    match subcommand {
+        Subcommand::Token(args) => token::run(args, env),
+        Subcommand::Exec(args) => exec::run(args, env),
+        Subcommand::Env(args) => env::run(args, env),
+        Subcommand::Status(args) => status::run(args, env),
+        Subcommand::Refresh(args) => refresh::run(args, env),
+        Subcommand::Login(args) => login::run(args, env),
+        Subcommand::Logout(args) => logout::run(args, env),
+        Subcommand::Lock(_) => lock::run(true, env),
+        Subcommand::Unlock(_) => lock::run(false, env),
+        Subcommand::Init(args) => init::run(args, env),
+        Subcommand::Check(_) => check::run(env),
+        Subcommand::Doctor(args) => doctor::run(args, env),
+        Subcommand::Service(args) => service::run(args, env),
+        Subcommand::Completions(args) => completions::run(args, command()),
+    }
 }
 
 /// The command line, for parsing, completions and manual pages.
-pub fn command() -> Command {
-    let command = Command::new("wandb-cred")
-        .version(env!("CARGO_PKG_VERSION"))
-        .about(ABOUT)
-        .long_about(LONG_ABOUT)
-        .after_help(AFTER_HELP)
-        .subcommand_required(true)
-        .arg_required_else_help(true)
-        .disable_help_subcommand(true);
-    VERBS.iter().fold(command, |command, verb| {
-        command.subcommand(Command::new(verb.name).about(verb.about).defer(verb.args))
-    })
+pub fn command() -> clap::Command {
+    Cli::command()
 }
 
-/// One subcommand.
-pub(crate) struct Verb {
-    name: &'static str,
-    /// Its line in `wandb-cred --help`.
-    about: &'static str,
-    /// Adds its arguments and long help; called only if it was typed.
-    args: fn(Command) -> Command,
-    run: fn(&ArgMatches, &Env) -> Outcome,
-}
-
-type Outcome = Result<Exit, Failure>;
-
-const VERBS: &[Verb] = &[
-    token::VERB,
-    exec::VERB,
-    env::VERB,
-    status::VERB,
-    refresh::VERB,
-    login::VERB,
-    logout::VERB,
-    lock::LOCK,
-    lock::UNLOCK,
-    init::VERB,
-    check::VERB,
-    doctor::VERB,
-    service::VERB,
-    completions::VERB,
-];
-
-/// The typed arguments of a subcommand.
-fn typed<T: FromArgMatches>(matches: &ArgMatches) -> Result<T, Failure> {
-    T::from_arg_matches(matches).map_err(|error| Failure::new(Exit::Usage, error.to_string()))
-}
-
-/// Prints help or version, or says what is wrong with the command line.
-fn usage(error: &clap::Error) -> ExitCode {
+/// Prints help or the version if that was asked for; else says what is wrong with the command line.
+fn not_parsed(error: &clap::Error) -> Outcome {
     let text = error.to_string();
     match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => match output::print(&text) {
-            Ok(()) => Exit::Success.into(),
-            Err(failure) => failure.report(),
-        },
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            output::print(&text)?;
+            Ok(Exit::Success)
+        }
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            eprint!("{text}");
-            Exit::Usage.into()
+            output::eprint(&text);
+            Ok(Exit::Usage)
         }
         _ => {
+            // Our own last line instead of clap's, in the form of all other errors.
             let text = text.strip_prefix("error: ").unwrap_or(&text);
-            let (text, next) = text.split_once("\nFor more information, try '").unwrap_or((text, ""));
-            let failure = Failure::new(Exit::Usage, text.trim_end());
-            let verb = std::env::args().nth(1).filter(|name| VERBS.iter().any(|verb| verb.name == name));
+            let text = text.split("\nFor more information, try '").next().unwrap_or(text);
+            let first = std::env::args().nth(1).filter(|name| command().find_subcommand(name).is_some());
             let help =
-                verb.map_or("wandb-cred --help".to_owned(), |verb| format!("wandb-cred {verb} --help"));
-            if next.is_empty() { failure } else { failure.next(help) }.report()
+                first.map_or("wandb-cred --help".to_owned(), |name| format!("wandb-cred {name} --help"));
+            Err(CommandError::new(Exit::Usage, text.trim_end()).hint(help))
         }
     }
 }
@@ -136,17 +128,17 @@ const ABOUT: &str = "Always a good Weights & Biases token, from your own identit
 const LONG_ABOUT: &str = "\
 Always a good Weights & Biases token, from your own identity provider.
 
-This program asks wandb-credd, a daemon of yours that keeps tokens fresh: it takes the
-identity that your organization or your platform gives you, exchanges it for W&B access
-tokens, and renews them before they expire.";
+This program talks to wandb-credd, a daemon that runs as you and keeps tokens fresh: it
+takes the identity that your organization or platform gives you, exchanges it for W&B
+access tokens, and renews them before they expire.";
 
 const AFTER_HELP: &str = "Try:
   wandb-cred exec -- python train.py      run a W&B program with credentials that stay fresh
-  wandb-cred status                       what the daemon holds, and for how long
+  wandb-cred status                       show the state and expiry of each profile
   curl -H \"$(wandb-cred token --format header)\" https://api.wandb.ai/...
 
-Exit codes: 0 good, 64 wrong usage, 69 no daemon, 75 try again later, 77 a person must sign in,
-78 the configuration needs a change. Manual: man wandb-cred";
+Exit codes: 0 success, 64 wrong usage, 69 no daemon, 75 try again later, 77 sign in first,
+78 fix the configuration. Manual: man wandb-cred";
 
 #[cfg(test)]
 mod tests {
@@ -161,11 +153,33 @@ mod tests {
     fn every_subcommand_explains_itself() {
         let mut command = command();
         command.build();
-        for verb in command.get_subcommands().filter(|verb| verb.get_name() != "help") {
-            assert!(verb.get_long_about().is_some(), "{} has no long help", verb.get_name());
-            for argument in verb.get_arguments() {
-                assert!(argument.get_help().is_some(), "{} {}", verb.get_name(), argument.get_id());
+        for subcommand in command.get_subcommands().filter(|subcommand| subcommand.get_name() != "help") {
+            let name = subcommand.get_name();
+            assert!(subcommand.get_long_about().is_some(), "{name} has no long help");
+            for argument in subcommand.get_arguments() {
+                assert!(argument.get_help().is_some(), "{name} {}", argument.get_id());
             }
         }
+    }
+
+    /// clap would take the doc comment of a flattened struct for the summary of a subcommand that has none.
+    #[test]
+    fn no_flattened_struct_brings_a_summary() {
+        fn summary<T: clap::Args>() -> Option<String> {
+            T::augment_args(clap::Command::new("x")).get_about().map(ToString::to_string)
+        }
+        for summary in [
+            summary::<profile::ProfileArg>(),
+            summary::<need::NeedArg>(),
+            summary::<crate::setup_args::InitArgs>(),
+            summary::<crate::setup_args::FirstLoginArgs>(),
+        ] {
+            assert_eq!(summary, None);
+        }
+        let login = command().find_subcommand("login").and_then(|login| login.get_about().cloned());
+        assert_eq!(
+            login.map(|about| about.to_string()).as_deref(),
+            Some("Sign in with your organization's identity provider")
+        );
     }
 }

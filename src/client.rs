@@ -19,7 +19,7 @@ use crate::env::Env;
 use crate::error::{self, FileFault};
 use crate::paths;
 
-/// Where one daemon answers.
+/// The socket of one daemon.
 pub struct Client {
     socket: PathBuf,
     /// Whether the socket's folder must be closed to others before anything in it is believed.
@@ -31,8 +31,8 @@ impl Client {
     /// The daemon that the environment points to.
     ///
     /// A socket at its usual place is used only in a private folder of ours: in a shared `/tmp` somebody else
-    /// could have put up a daemon that sends our data to a server of theirs. Whoever sets
-    /// `WANDB_CRED_SOCKET` vouches for it.
+    /// could have put a daemon of their own, which sends our data to their server. A user who sets
+    /// `WANDB_CRED_SOCKET` answers for that.
     pub fn find(env: &Env) -> Result<Self, error::Error> {
         let guarded = env.var("WANDB_CRED_SOCKET").is_none();
         Ok(Self { socket: paths::socket(env)?, guarded, clock: Clock::system() })
@@ -47,42 +47,47 @@ impl Client {
         &self.socket
     }
 
-    pub fn get<T: DeserializeOwned>(&self, target: &str, within: Duration) -> Result<T, Error> {
-        self.parse(&self.get_body(target, within)?)
+    pub fn get<T: DeserializeOwned>(&self, target: &str, timeout: Duration) -> Result<T, Error> {
+        self.parse(&self.get_body(target, timeout)?)
     }
 
     pub fn post<T: DeserializeOwned>(
         &self,
         target: &str,
         body: &impl Serialize,
-        within: Duration,
+        timeout: Duration,
     ) -> Result<T, Error> {
         let body = serde_json::to_vec(body).expect("the API's types always serialize");
-        self.parse(&self.call("POST", target, &body, within)?)
+        self.parse(&self.call("POST", target, &body, timeout)?)
     }
 
-    pub fn post_empty<T: DeserializeOwned>(&self, target: &str, within: Duration) -> Result<T, Error> {
-        self.parse(&self.call("POST", target, b"", within)?)
+    pub fn post_empty<T: DeserializeOwned>(&self, target: &str, timeout: Duration) -> Result<T, Error> {
+        self.parse(&self.call("POST", target, b"", timeout)?)
+    }
+
+    /// The daemon's status, which it answers from memory.
+    pub fn status(&self) -> Result<api::Status, Error> {
+        self.get("/v1/status", STATUS_TIMEOUT)
     }
 
     /// Whether somebody listens, which may be a service manager that starts a daemon now.
-    pub fn is_running(&self, within: Duration) -> bool {
-        !matches!(self.connect(within), Err(Error::NotRunning { .. }))
+    pub fn is_running(&self, timeout: Duration) -> bool {
+        !matches!(self.connect(timeout), Err(Error::NotRunning { .. }))
     }
 
-    /// The answer as it came; [`Self::parse`] tells what it means.
-    pub fn get_body(&self, target: &str, within: Duration) -> Result<Vec<u8>, Error> {
-        self.call("GET", target, b"", within)
+    /// The answer as it came, for [`Self::parse`].
+    pub fn get_body(&self, target: &str, timeout: Duration) -> Result<Vec<u8>, Error> {
+        self.call("GET", target, b"", timeout)
     }
 
     pub fn parse<T: DeserializeOwned>(&self, body: &[u8]) -> Result<T, Error> {
-        // serde_json's message can quote the body, which can be a token: only the place is told.
+        // serde_json's message can quote the body, which can be a token. So we say only where it is wrong.
         serde_json::from_slice(body).map_err(|error| {
             self.malformed(format!("unexpected JSON at line {} column {}", error.line(), error.column()))
         })
     }
 
-    fn call(&self, method: &str, target: &str, body: &[u8], within: Duration) -> Result<Vec<u8>, Error> {
+    fn call(&self, method: &str, target: &str, body: &[u8], timeout: Duration) -> Result<Vec<u8>, Error> {
         let mut request = format!(
             "{method} {target} HTTP/1.1\r\nHost: wandb-cred\r\nConnection: close\r\nContent-Length: {}\r\n",
             body.len()
@@ -96,19 +101,19 @@ impl Client {
         // A daemon that ended between taking the connection and answering is about to be started again by its
         // service manager, and every request may be repeated.
         for pause in RESTART_PAUSES {
-            match self.once(&request, within) {
+            match self.once(&request, timeout) {
                 Err(Error::BrokeOff { received: 0, .. }) => std::thread::sleep(pause),
                 other => return other,
             }
         }
-        self.once(&request, within)
+        self.once(&request, timeout)
     }
 
-    fn once(&self, request: &[u8], within: Duration) -> Result<Vec<u8>, Error> {
-        let deadline = self.clock.now().boot + within;
-        let mut stream = self.connect(within)?;
-        stream.write_all(request).map_err(|error| self.failed(&error, within, 0))?;
-        let answer = self.read(&mut stream, deadline, within)?;
+    fn once(&self, request: &[u8], timeout: Duration) -> Result<Vec<u8>, Error> {
+        let deadline = self.clock.now().boot + timeout;
+        let mut stream = self.connect(timeout)?;
+        stream.write_all(request).map_err(|error| self.failed(&error, timeout, 0))?;
+        let answer = self.read(&mut stream, deadline, timeout)?;
         match answer.status {
             200..=299 => Ok(answer.body),
             status => match serde_json::from_slice(&answer.body) {
@@ -118,7 +123,7 @@ impl Client {
         }
     }
 
-    fn connect(&self, within: Duration) -> Result<UnixStream, Error> {
+    fn connect(&self, timeout: Duration) -> Result<UnixStream, Error> {
         use rustix::net::{SocketAddrUnix, connect};
         if self.guarded
             && let Some(folder) = self.socket.parent()
@@ -135,27 +140,27 @@ impl Client {
         let address = SocketAddrUnix::new(&self.socket).map_err(io)?;
         let fd = open().map_err(io)?;
         // On Linux the send time-out also bounds connect, which waits while a stuck daemon's queue is full.
-        set_socket_timeout(&fd, Timeout::Send, Some(within)).map_err(io)?;
-        set_socket_timeout(&fd, Timeout::Recv, Some(within)).map_err(io)?;
+        set_socket_timeout(&fd, Timeout::Send, Some(timeout)).map_err(io)?;
+        set_socket_timeout(&fd, Timeout::Recv, Some(timeout)).map_err(io)?;
         connect(&fd, &address).map_err(|errno| match errno {
             Errno::NOENT | Errno::CONNREFUSED | Errno::NOTDIR => {
                 Error::NotRunning { socket: self.socket.clone() }
             }
             Errno::ACCESS | Errno::PERM => Error::Denied { socket: self.socket.clone() },
-            Errno::AGAIN | Errno::INPROGRESS | Errno::TIMEDOUT => self.timed_out(within),
+            Errno::AGAIN | Errno::INPROGRESS | Errno::TIMEDOUT => self.timed_out(timeout),
             other => io(other),
         })?;
         Ok(UnixStream::from(fd))
     }
 
-    fn read(&self, stream: &mut UnixStream, deadline: Duration, within: Duration) -> Result<Answer, Error> {
+    fn read(&self, stream: &mut UnixStream, deadline: Duration, timeout: Duration) -> Result<Answer, Error> {
         let mut bytes = Vec::new();
         let mut head = None;
         loop {
             let mut piece = [0; 4096];
             let read = match stream.read(&mut piece) {
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                read => read.map_err(|error| self.failed(&error, within, bytes.len()))?,
+                read => read.map_err(|error| self.failed(&error, timeout, bytes.len()))?,
             };
             if read == 0 {
                 return Err(Error::BrokeOff { socket: self.socket.clone(), received: bytes.len() });
@@ -170,19 +175,19 @@ impl Client {
                 bytes.truncate(start + length);
                 return Ok(Answer { status, body: bytes.split_off(start) });
             }
-            // Whoever sends a byte at a time does not get a new time-out with each.
+            // A daemon that sends a byte at a time does not get a new time-out with each.
             let left = deadline.saturating_sub(self.clock.now().boot);
             if left.is_zero() {
-                return Err(self.timed_out(within));
+                return Err(self.timed_out(timeout));
             }
-            stream.set_read_timeout(Some(left)).map_err(|error| self.failed(&error, within, bytes.len()))?;
+            stream.set_read_timeout(Some(left)).map_err(|error| self.failed(&error, timeout, bytes.len()))?;
         }
     }
 
-    fn failed(&self, error: &std::io::Error, within: Duration, received: usize) -> Error {
+    fn failed(&self, error: &std::io::Error, timeout: Duration, received: usize) -> Error {
         let socket = self.socket.clone();
         match error.kind() {
-            ErrorKind::WouldBlock | ErrorKind::TimedOut => self.timed_out(within),
+            ErrorKind::WouldBlock | ErrorKind::TimedOut => self.timed_out(timeout),
             ErrorKind::BrokenPipe | ErrorKind::ConnectionReset | ErrorKind::NotConnected => {
                 Error::BrokeOff { socket, received }
             }
@@ -274,7 +279,7 @@ pub fn encode(value: &str) -> String {
 /// Why there is no answer, or which answer that was.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Nobody listens: start a daemon, or bring one.
+    /// Nobody listens: start a daemon.
     #[error("no daemon answers at {}", socket.display())]
     NotRunning { socket: PathBuf },
     /// Somebody else's daemon.
@@ -297,6 +302,11 @@ pub enum Error {
     #[error("{}", .0.detail)]
     Problem(Box<api::Problem>),
 }
+
+/// What a caller adds to the daemon's own time limit, so that the daemon can say that it ran out of time.
+pub const ANSWER_MARGIN: Duration = Duration::from_secs(5);
+
+const STATUS_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Longer in all than a restart takes: 100 ms until the service manager acts, and the start.
 const RESTART_PAUSES: [Duration; 2] = [Duration::from_millis(150), Duration::from_millis(500)];

@@ -26,12 +26,12 @@ pub struct Now {
 
 impl Now {
     /// The time of the servers, by which they judge what others issued.
-    pub fn elsewhere(&self) -> Timestamp {
+    pub fn server_time(&self) -> Timestamp {
         shift(self.wall, self.skew)
     }
 
     /// When it will be `at` for the servers, by our wall clock.
-    pub fn here(&self, at: Timestamp) -> Timestamp {
+    pub fn to_local(&self, at: Timestamp) -> Timestamp {
         shift(at, -self.skew)
     }
 }
@@ -40,7 +40,7 @@ fn shift(at: Timestamp, seconds: i64) -> Timestamp {
     at.checked_add(SignedDuration::from_secs(seconds)).unwrap_or(at)
 }
 
-/// The source of time, handed to whoever needs it. Clones share what they have learnt of the servers' clocks.
+/// The source of time, passed to everything that needs it. Clones share what is known of the servers' clocks.
 #[derive(Clone, Debug)]
 pub struct Clock {
     kind: Kind,
@@ -72,7 +72,7 @@ impl Clock {
     }
 
     /// The same time, with its own opinion of the servers' clocks.
-    pub fn apart(&self) -> Self {
+    pub fn with_own_skew(&self) -> Self {
         Self::of(self.kind.clone())
     }
 
@@ -96,7 +96,7 @@ impl Clock {
     }
 
     /// A server has told the time (see [`skew`]).
-    pub fn learn(&self, skew: i64) {
+    pub fn set_skew(&self, skew: i64) {
         self.skew.store(skew, Ordering::Relaxed);
     }
 }
@@ -176,7 +176,7 @@ pub(crate) mod test {
     }
 
     #[test]
-    fn a_set_clock_is_told_from_passing_time() {
+    fn a_set_clock_is_distinguished_from_passing_time() {
         let before = system_now();
         let mut after = before;
         after.wall += Duration::from_secs(60);
@@ -202,13 +202,13 @@ pub(crate) mod test {
     #[test]
     fn a_server_behind_us_sees_a_token_end_later_by_our_clock() {
         let clock = Clock::system();
-        let mine = clock.apart();
-        clock.learn(-600);
+        let own = clock.with_own_skew();
+        clock.set_skew(-600);
         let now = clock.now();
-        assert_eq!(now.elsewhere() + Duration::from_secs(600), now.wall);
-        assert_eq!(now.here(now.elsewhere()), now.wall);
-        assert_eq!((mine.skew(), mine.now().skew), (None, 0), "profiles learn apart");
-        assert_eq!(Now { skew: i64::MAX, ..now }.elsewhere(), now.wall, "absurd skew is no skew");
+        assert_eq!(now.server_time() + Duration::from_secs(600), now.wall);
+        assert_eq!(now.to_local(now.server_time()), now.wall);
+        assert_eq!((own.skew(), own.now().skew), (None, 0), "each profile has its own skew");
+        assert_eq!(Now { skew: i64::MAX, ..now }.server_time(), now.wall, "absurd skew is ignored");
     }
 
     #[cfg(target_os = "linux")]

@@ -3,7 +3,6 @@
 //! The only module that spawns top-level tasks. One thread: measured, one beats two for this work, and
 //! nothing on it may block.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -12,61 +11,62 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Parser;
 use rustix::process::Pid;
-use sha2::{Digest as _, Sha256};
 use tokio::runtime::{LocalOptions, LocalRuntime};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tracing::info;
 use tracing::level_filters::LevelFilter;
-use tracing::{error, info, warn};
 
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::env::Env;
 use crate::error::{Error, Exit, Stage};
 use crate::http::Http;
+use crate::output;
 use crate::paths::Places;
-use crate::profile::{self, Parts};
-use crate::sdk_files::Files;
-use crate::server::{self, Directory, Member, State, bind};
-use crate::{login, process, provider};
+use crate::process;
+use crate::profile::Parts;
+use crate::server::{self, State, bind};
+use crate::signals::{self, Signal};
 
 mod background;
 mod doctor;
 mod first_login;
 mod init;
 mod log;
+mod profile_set;
 mod service;
-mod signals;
 
-use signals::Signal;
+use profile_set::ProfileSet;
 
 /// Keeps W&B access tokens fresh and serves them on a Unix socket.
 #[derive(Parser)]
-#[command(name = "wandb-credd", version, disable_help_subcommand = true)]
-struct Args {
+#[command(name = "wandb-credd", version)]
+struct Cli {
     #[command(subcommand)]
-    command: Option<Command>,
+    subcommand: Option<Subcommand>,
     #[command(flatten)]
     run: Run,
 }
 
 #[derive(clap::Subcommand)]
-enum Command {
+enum Subcommand {
     /// Serve (the default)
     Run(Run),
-    /// Say whether the configuration is valid
+    /// Check the configuration file
     Check(Source),
-    /// Write a configuration for what the environment offers
+    /// Write a configuration file for this environment
     Init(init::Args),
-    /// Write a configuration for signing in, if there is none
+    /// Write a configuration file for signing in, if there is none
     FirstLogin(first_login::Args),
-    /// Find out what keeps W&B from accepting us, and what helps
+    /// Find out why W&B does not accept you, and how to fix it
     Doctor(doctor::Args),
 }
 
+// No doc comments on what is flattened: clap would show them as the summary of the subcommand.
+
 #[derive(clap::Args)]
 struct Source {
-    /// The configuration file, instead of the usual place
+    /// The configuration file, if it is not in the usual place
     #[arg(long, value_name = "PATH", env = "WANDB_CRED_CONFIG")]
     config: Option<PathBuf>,
 }
@@ -75,61 +75,84 @@ struct Source {
 struct Run {
     #[command(flatten)]
     source: Source,
-    /// How to log; the journal with its fields when run by systemd and this is not given
+    /// The log format [default: the journal with its fields under systemd, else text]
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<log::Format>,
-    /// off, error, warn, info, debug or trace; info unless given, warn beside a job
+    /// off, error, warn, info, debug or trace [default: info; warn with --lifetime-of]
     #[arg(long, value_name = "LEVEL", env = "WANDB_CRED_LOG")]
     log_level: Option<LevelFilter>,
-    /// End when this process ends
+    /// Stop when this process ends
     #[arg(long, value_name = "PID")]
     lifetime_of: Option<i32>,
-    /// Go on in the background once the socket answers
+    /// Return once the socket answers, and serve in the background
     #[arg(long)]
     background: bool,
 }
 
+/// The command line, for tests of what pages and messages name.
+pub fn command() -> clap::Command {
+    <Cli as clap::CommandFactory>::command()
+}
+
 pub fn main() -> ExitCode {
     process::harden();
-    let args = match Args::try_parse() {
-        Ok(args) => args,
-        Err(error) => {
-            let _ = error.print();
-            return if error.use_stderr() { USAGE.into() } else { ExitCode::SUCCESS };
-        }
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return not_parsed(&error).into(),
     };
-    let outcome = match args.command {
-        None => run(args.run),
-        Some(Command::Run(run_args)) => run(run_args),
-        Some(Command::Check(source)) => check(&source),
-        Some(Command::Init(args)) => init::run(&args),
-        Some(Command::FirstLogin(args)) => first_login::run(&args),
-        Some(Command::Doctor(args)) => return doctor::run(&args),
+    let outcome = match cli.subcommand {
+        None => run(cli.run),
+        Some(Subcommand::Run(args)) => run(args),
+        Some(Subcommand::Check(source)) => check(&source),
+        Some(Subcommand::Init(args)) => init::run(&args),
+        Some(Subcommand::FirstLogin(args)) => first_login::run(&args),
+        Some(Subcommand::Doctor(args)) => return doctor::run(&args),
     };
     match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("wandb-credd: {error:#}");
-            exit_code(&error).into()
-        }
+        Ok(()) => Exit::Success.into(),
+        Err(error) => report(&error).into(),
     }
 }
 
-fn exit_code(error: &anyhow::Error) -> u8 {
+/// Prints help or the version if that was asked for; else says what is wrong with the command line.
+fn not_parsed(error: &clap::Error) -> Exit {
+    if error.use_stderr() {
+        output::eprint(&error.to_string());
+        return Exit::Usage;
+    }
+    match output::print(&error.to_string()) {
+        Ok(()) => Exit::Success,
+        Err(error) => report(&error.into()),
+    }
+}
+
+/// Says what went wrong, and how the program ends.
+fn report(error: &anyhow::Error) -> Exit {
+    let exit = exit_for(error);
+    // A reader that has gone away is no error.
+    if exit != Exit::Success {
+        output::eprint_line(&format!("wandb-credd: {error:#}"));
+    }
+    exit
+}
+
+fn exit_for(error: &anyhow::Error) -> Exit {
     if error.is::<InvalidProfiles>() {
-        CONFIG
+        Exit::Configuration
+    } else if let Some(error) = error.downcast_ref::<output::Error>() {
+        error.into()
     } else if let Some(error) = error.downcast_ref::<init::Error>() {
-        error.exit_code()
+        error.into()
     } else if let Some(error) = error.downcast_ref::<Error>() {
-        // Finding out where to sign in: no answer, or one that is no use.
-        if error.stage == Stage::SignIn { UNAVAILABLE } else { Exit::from(error) as u8 }
+        // The W&B server could not say where to sign in.
+        if error.stage == Stage::SignIn { Exit::Unavailable } else { error.into() }
     } else if let Some(error) = error.downcast_ref::<first_login::Error>() {
-        error.exit_code()
+        error.into()
     } else if let Some(error) = error.downcast_ref::<bind::Error>() {
-        // A folder that is not ours alone stays so until somebody mends it.
-        if matches!(error, bind::Error::Place(_)) { CONFIG } else { UNAVAILABLE }
+        // A folder that others can reach stays so until somebody fixes it.
+        if matches!(error, bind::Error::Place(_)) { Exit::Configuration } else { Exit::Unavailable }
     } else {
-        error.downcast_ref::<background::Failed>().map_or(SOFTWARE, |failed| failed.code)
+        error.downcast_ref::<background::Failed>().map_or(Exit::Software, |failed| failed.exit)
     }
 }
 
@@ -156,7 +179,8 @@ fn check(source: &Source) -> anyhow::Result<()> {
     if !unusable.is_empty() {
         return Err(InvalidProfiles(unusable.join("\n")).into());
     }
-    println!("ok: {} profile(s): {}", config.profiles.len(), config.names().collect::<Vec<_>>().join(", "));
+    let names = config.names().collect::<Vec<_>>().join(", ");
+    output::print_line(format!("ok: {} profile(s): {names}", config.profiles.len()))?;
     Ok(())
 }
 
@@ -201,18 +225,19 @@ async fn serve(
     env: Env,
     places: Places,
     lifetime_of: Option<i32>,
-    signals: signals::Pending,
+    signals: signals::Handlers,
 ) -> anyhow::Result<()> {
     let mut bound = bind::bind(&places.socket)?;
     let owner_ended = watch_owner(lifetime_of)?;
     let config = Config::load(&places.config, &env)?;
     let clock = Clock::system();
     let parts = Parts { env: env.clone(), http: Http::new(clock.clone()), clock: clock.clone() };
-    let mut household = Household { places, parts, running: BTreeMap::new() };
-    let directory = household.settle(&config);
-    let socket = bound.path().unwrap_or_else(|| household.places.socket.clone());
+    let socket = bound.path().unwrap_or_else(|| places.socket.clone());
+    let (runtime, http) = (places.runtime.clone(), parts.http.clone());
+    let mut profiles = ProfileSet::new(places, parts);
+    let directory = profiles.apply(&config);
     let listener = bound.take_listener()?;
-    let state = Arc::new(State::new(directory, clock, socket, household.parts.http.clone()));
+    let state = Arc::new(State::new(directory, clock, socket, http));
     let (stop, stopping) = watch::channel(false);
     let server = server::spawn(listener, Arc::clone(&state), stopping);
     info!(socket = %state.socket.display(), profiles = state.directory().members.len(), "serving");
@@ -223,12 +248,12 @@ async fn serve(
     loop {
         tokio::select! {
             signal = signals.next() => match signal {
-                Signal::Reload => {
+                Signal::Hangup => {
                     service::reloading();
-                    household.reload(&env, &state);
+                    profiles.reload(&env, &state);
                     service::ready();
                 }
-                Signal::Stop => break,
+                Signal::Terminate => break,
             },
             () = &mut owner_ended => break,
             () = &mut watchdog => {}
@@ -240,13 +265,12 @@ async fn serve(
     drop(bound);
     stop.send_replace(true);
     let _ = server.await;
-    household.settled().await;
+    profiles.drain().await;
     if lifetime_of.is_some() {
         // `exec` made this folder for us alone: nothing of it outlives the job, tokens least of all.
-        let folder = household.places.runtime.clone();
-        drop(household);
-        if folder.file_name().is_some_and(|name| name.to_string_lossy().starts_with("exec-")) {
-            let _ = std::fs::remove_dir_all(folder);
+        drop(profiles);
+        if runtime.file_name().is_some_and(|name| name.to_string_lossy().starts_with("exec-")) {
+            let _ = std::fs::remove_dir_all(runtime);
         }
     }
     Ok(())
@@ -269,121 +293,8 @@ fn watch_owner(pid: Option<i32>) -> anyhow::Result<impl Future<Output = ()>> {
     })
 }
 
-/// The profiles that run, and what new ones are built with.
-struct Household {
-    places: Places,
-    parts: Parts,
-    running: BTreeMap<String, Running>,
-}
-
-struct Running {
-    member: Arc<Member>,
-    fingerprint: String,
-    /// Aborts the profile's tasks when dropped.
-    _tasks: JoinSet<()>,
-}
-
-impl Household {
-    /// Brings what runs in line with `config`: what did not change goes on with its tokens.
-    fn settle(&mut self, config: &Config) -> Directory {
-        let mut before = std::mem::take(&mut self.running);
-        for (name, profile) in &config.profiles {
-            let fingerprint = fingerprint(name, profile);
-            let running = match before.remove(name) {
-                Some(running) if running.fingerprint == fingerprint => running,
-                _ => self.start(name, profile.clone(), fingerprint),
-            };
-            self.running.insert(name.clone(), running);
-        }
-        for (name, mistake) in &config.broken {
-            let path = config.path.as_deref().unwrap_or(&self.places.config).display().to_string();
-            let explained = format!("{path}{mistake}");
-            error!(profile = name, error = explained, "this profile is configured wrong; the others go on");
-            let profile = profile::Config::new(provider::Config::Invalid(explained.clone()));
-            let running = self.start(name, profile, explained);
-            self.running.insert(name.clone(), running);
-        }
-        Directory {
-            config: config.server.clone(),
-            config_path: config.path.clone(),
-            default: config.default_profile().map(str::to_owned),
-            members: self.running.iter().map(|(name, r)| (name.clone(), Arc::clone(&r.member))).collect(),
-        }
-    }
-
-    fn start(&self, name: &str, config: profile::Config, fingerprint: String) -> Running {
-        let files = config.sdk_files.then(|| {
-            Arc::new(Files::new(self.places.profile(name), config.base_url.clone(), fingerprint.clone()))
-        });
-        let now = self.parts.clock.now();
-        let restored = files.as_ref().and_then(|files| files.restore(now));
-        if restored.is_some() {
-            info!(profile = name, "took over the access token of an earlier daemon");
-        }
-        let (profile, loops) = config.build(name, &self.parts, restored);
-        let profile = Arc::new(profile);
-        let mut tasks = JoinSet::new();
-        tasks.spawn(loops.run(Arc::clone(&profile)));
-        if let Some(files) = &files {
-            tasks.spawn(Arc::clone(files).run(Arc::clone(&profile), self.parts.clock.clone()));
-        }
-        if let Some(session) = &profile.session {
-            let clock = self.parts.clock.clone();
-            tasks.spawn(login::follow::follow(Arc::clone(&profile), Arc::clone(session), clock));
-        }
-        let member = Arc::new(Member::new(profile, files));
-        Running { member, fingerprint, _tasks: tasks }
-    }
-
-    /// Waits for refreshes under way: a refresh token that was redeemed must reach its store.
-    async fn settled(&self) {
-        let all = async {
-            for running in self.running.values() {
-                if let Some(session) = &running.member.profile.session {
-                    session.settle().await;
-                }
-            }
-        };
-        let _ = tokio::time::timeout(SETTLE, all).await;
-    }
-
-    /// SIGHUP. Validated whole before anything is swapped; profiles that failed look again.
-    fn reload(&mut self, env: &Env, state: &State) {
-        match Config::load(&self.places.config, env).and_then(Config::strict) {
-            Ok(config) => {
-                let directory = self.settle(&config);
-                let profiles = directory.members.len();
-                state.swap(directory);
-                for running in self.running.values() {
-                    running.member.profile.retry_failed();
-                }
-                info!(profiles, "configuration reloaded");
-            }
-            Err(error) => warn!(%error, "the new configuration is wrong, the old one stays in force"),
-        }
-    }
-}
-
-/// Names a profile's configuration without showing it.
-fn fingerprint(name: &str, profile: &profile::Config) -> String {
-    // `Debug` redacts a secret, and a changed one must count as a change.
-    let secret = profile.provider.secret().map_or("", |secret| secret.expose());
-    let digest = Sha256::new_with_prefix(format!("{name} {profile:?}")).chain_update(secret).finalize();
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// sysexits.h
-const USAGE: u8 = 64;
-const UNAVAILABLE: u8 = 69;
-const SOFTWARE: u8 = 70;
-const OUTPUT: u8 = 74;
-const CONFIG: u8 = 78;
-
 /// For files and name look-ups, which are the only things that block.
 const BLOCKING_THREADS: usize = 8;
-
-/// A refresh under way at the end: one request, and one write to a keyring.
-const SETTLE: Duration = Duration::from_secs(10);
 
 /// Idle threads end soon: an idle daemon is one thread.
 const BLOCKING_IDLE: Duration = Duration::from_secs(1);

@@ -1,7 +1,7 @@
 //! The one error: what failed, what to do next, and why, as data.
 //!
 //! Stages make it, keepers keep it, the server sends it as a [`Problem`](crate::api::Problem). The message is for people;
-//! nothing in this program reads it back: whoever needs to know what happened matches on [`Reason`].
+//! nothing in this program reads it back: code that needs to know what happened matches on [`Reason`].
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ mod next;
 pub use exit::Exit;
 pub use foreign::Cause;
 pub use mistake::Mistake;
-pub use next::next_command;
+pub use next::{next_command, next_command_in};
 
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -266,7 +266,7 @@ impl Error {
         Self::new(Stage::Identity, Kind::NeedsLogin, Reason::Other, message)
     }
 
-    /// From an identity source: it refused, or gave something that is no identity token.
+    /// From an identity source: it refused, or gave something that is not an identity token.
     pub fn rejected(message: impl Into<String>) -> Self {
         Self::new(Stage::Identity, Kind::Rejected, Reason::Other, message)
     }

@@ -63,7 +63,7 @@ impl Http {
         Self { clients: Arc::default(), clock }
     }
 
-    /// The same clients for one profile, whose servers tell `clock` the time.
+    /// The same clients for one profile: what its servers say about our clock goes to `clock`.
     pub fn with_clock(&self, clock: Clock) -> Self {
         Self { clients: Arc::clone(&self.clients), clock }
     }
@@ -74,7 +74,7 @@ impl Http {
         let bad = |error: reqwest::Error| unusable(format!("the CA file is not usable: {}", plain(&error)));
         let roots = reqwest::Certificate::from_pem_bundle(pem).map_err(bad)?;
         if roots.is_empty() {
-            return Err(unusable("the CA file holds no certificate"));
+            return Err(unusable("the CA file contains no certificate"));
         }
         let client = builder(Reach::Platform).tls_certs_only(roots).build().map_err(bad)?;
         let clients = Arc::new([OnceLock::from(client.clone()), OnceLock::from(client)]);
@@ -137,7 +137,7 @@ impl Http {
             .and_then(|value| jiff::Timestamp::try_from(httpdate::parse_http_date(value).ok()?).ok())
             .map(|date| clock::skew(date, sent, now));
         if let (Reach::Network, Some(skew)) = (reach, skew) {
-            self.clock.learn(skew);
+            self.clock.set_skew(skew);
         }
         Ok(Answer { status, headers, body, sent, retry_after, skew })
     }
@@ -175,7 +175,7 @@ pub fn check_url(url: &Url, reach: Reach) -> Result<(), Error> {
     match url.scheme() {
         "https" => Ok(()),
         "http" if is_loopback(url) => Ok(()),
-        // A name is judged when it is resolved, by `PlatformNames`: there is no gap for another answer.
+        // A name is judged when it is resolved, by `Resolver`: there is no gap for another answer.
         "http" if reach == Reach::Platform && literal(url).is_none_or(is_platform_address) => Ok(()),
         _ => {
             let host = url.host_str().unwrap_or_default().to_owned();
@@ -250,7 +250,7 @@ enum LookupError {
     // Displays the cause itself, so that the innermost message is this one.
     #[error("{0}")]
     Unknown(std::io::Error),
-    #[error("the name leads to {0}, which is no address of this platform")]
+    #[error("the name leads to {0}, which is not an address of this platform")]
     Forbidden(IpAddr),
 }
 
@@ -310,9 +310,7 @@ fn network_fault(error: &reqwest::Error) -> NetworkFault {
         if io.is_some_and(|io| io.kind() == std::io::ErrorKind::ConnectionRefused) {
             return NetworkFault::Refused;
         }
-        // An error inside an io::Error is not among its sources.
-        let inner = io.and_then(|io| io.get_ref()).and_then(|inner| inner.downcast_ref::<rustls::Error>());
-        if let Some(rustls::Error::InvalidCertificate(why)) = error.downcast_ref().or(inner) {
+        if let Some(rustls::Error::InvalidCertificate(why)) = error.downcast_ref() {
             return match why {
                 Certificate::Expired | Certificate::ExpiredContext { .. } => NetworkFault::CertificateExpired,
                 Certificate::NotValidForName | Certificate::NotValidForNameContext { .. } => {
@@ -321,7 +319,10 @@ fn network_fault(error: &reqwest::Error) -> NetworkFault {
                 _ => NetworkFault::CertificateUntrusted,
             };
         }
-        cause = error.source();
+        // What an io::Error wraps is not among its sources, and rustls' error comes wrapped twice.
+        let wrapped =
+            io.and_then(std::io::Error::get_ref).map(|inner| inner as &(dyn std::error::Error + 'static));
+        cause = wrapped.or_else(|| error.source());
     }
     NetworkFault::Other
 }

@@ -16,7 +16,7 @@
 //!
 //! | level | modules |
 //! |---|---|
-//! | 0 words | [`token`] [`clock`] [`backoff`] [`env`] [`paths`] [`api`] [`http`] [`redact`] [`config_types`] [`process`] |
+//! | 0 words | [`accept`] [`api`] [`atomic_file`] [`backoff`] [`clock`] [`duration`] [`env`] [`error`] [`http`] [`output`] [`paths`] [`process`] [`prompt`] [`redact`] [`setup_args`] [`signals`] [`token`] |
 //! | 1 stages | [`provider`], [`exchange`], [`oidc`], [`secrets`] |
 //! | 2 keeper | [`keeper`], [`profile`] |
 //! | 3 edges | [`server`], [`sdk_files`], [`login`], [`doctor`] |
@@ -25,14 +25,15 @@
 
 pub mod accept;
 pub mod api;
+pub mod atomic_file;
 pub mod backoff;
 pub mod cli;
 pub mod client;
 pub mod clock;
 pub mod config;
-pub mod config_types;
 pub mod daemon;
 pub mod doctor;
+pub mod duration;
 pub mod env;
 pub mod error;
 pub mod exchange;
@@ -40,13 +41,17 @@ pub mod http;
 pub mod keeper;
 pub mod login;
 pub mod oidc;
+pub mod output;
 pub mod paths;
 pub mod process;
 pub mod profile;
+pub mod prompt;
 pub mod provider;
 pub mod redact;
 pub mod sandbox;
 pub mod sdk_files;
 pub mod secrets;
 pub mod server;
+pub mod setup_args;
+pub mod signals;
 pub mod token;

@@ -1,8 +1,8 @@
-//! Sign-ins under way: at most one per profile, each with an end.
+//! Sign-ins in progress: at most one per profile, each with a time limit.
 //!
-//! The server starts, follows and cancels them for the command. Whoever asks while one is under way joins it,
-//! so that many callers cause one prompt. An [`Attempt`](Entry) runs in a task of its own and publishes what
-//! the person has to do; when it succeeds, the tokens are in the profile's `oidc::Session`.
+//! The server starts, follows and cancels them for the command. A caller that asks while one is in progress joins it, so
+//! that many callers cause only one prompt. An `Attempt` runs in a task of its own and publishes what the person has to
+//! do. When it succeeds, the tokens are in the profile's `oidc::Session`.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -31,7 +31,7 @@ pub struct Logins {
     clock: Clock,
 }
 
-/// The last sign-in of one profile, under way or over.
+/// The latest sign-in of one profile, in progress or finished.
 struct Entry {
     id: String,
     method: LoginMethod,
@@ -40,7 +40,7 @@ struct Entry {
 }
 
 impl Entry {
-    /// Not yet published is under way too.
+    /// Whether it is in progress, even if it has not published anything yet.
     fn is_waiting(&self) -> bool {
         let published = self.published.borrow();
         published.as_ref().is_none_or(|login| login.state == LoginState::Waiting) && !self.task.is_finished()
@@ -52,8 +52,8 @@ impl Logins {
         Self { entries: Arc::default(), clock }
     }
 
-    /// Starts a sign-in, or joins the one under way. Returns as soon as it is known what the person has to
-    /// do. One that is asked for with the other method replaces the one under way.
+    /// Starts a sign-in, or joins the one in progress; one with another method replaces it. Returns as soon as it is
+    /// known what the person has to do.
     pub async fn start(&self, session: Arc<Session>, method: LoginMethod) -> Result<api::Login, Error> {
         let mut published = {
             let mut entries = self.entries.lock().expect("no holder panics");
@@ -71,21 +71,21 @@ impl Logins {
                 }
             }
         };
-        let begun = published.wait_for(Option::is_some).await;
-        match begun.ok().and_then(|login| login.clone()) {
+        let started = published.wait_for(Option::is_some).await;
+        match started.ok().and_then(|login| login.clone()) {
             Some(login) => Ok(login),
-            None => Err(oidc::transient("the sign-in was replaced by another one")),
+            None => Err(oidc::transient("another sign-in replaced this one")),
         }
     }
 
-    /// How the sign-in `id` stands. `None` if there is none, or another has replaced it.
+    /// The state of the sign-in `id`. `None` if there is none, or another has replaced it.
     pub fn get(&self, id: &str) -> Option<api::Login> {
         let entries = self.entries.lock().expect("no holder panics");
         let entry = entries.values().find(|entry| entry.id == id)?;
         entry.published.borrow().clone()
     }
 
-    /// Signs out, and gives up a sign-in under way.
+    /// Signs out, and cancels a sign-in in progress.
     pub async fn stop(&self, session: &Session) -> Result<SignedOut, Error> {
         if let Some(entry) = self.entries.lock().expect("no holder panics").remove(session.profile()) {
             entry.task.abort();
@@ -94,7 +94,7 @@ impl Logins {
     }
 
     fn spawn(&self, session: Arc<Session>, method: LoginMethod) -> Entry {
-        // 128 random bits of the library's source, in an alphabet that needs no escaping.
+        // 128 random bits from the library's generator, hashed to get an alphabet that needs no escaping.
         let mut id = TokenHash::of(CsrfToken::new_random().secret()).to_string();
         id.truncate(32);
         let (publish, published) = watch::channel(None);
@@ -104,7 +104,7 @@ impl Logins {
     }
 }
 
-/// One sign-in, from its beginning to its end.
+/// One sign-in, from start to finish.
 struct Attempt {
     id: String,
     session: Arc<Session>,
@@ -116,7 +116,7 @@ struct Attempt {
 impl Attempt {
     async fn run(self) {
         let profile = self.session.profile().to_owned();
-        tracing::info!(profile, method = ?self.method, "sign-in begun");
+        tracing::info!(profile, method = ?self.method, "sign-in started");
         let result = match self.method {
             LoginMethod::Browser => self.browser().await,
             LoginMethod::Device => self.device().await,
@@ -132,17 +132,17 @@ impl Attempt {
 
     async fn device(&self) -> Result<String, Error> {
         let device = self.session.party.device().await?;
-        let cap = device.expires_in.min(DEVICE_CAP);
+        let timeout = device.expires_in.min(DEVICE_TIMEOUT);
         self.waiting(api::Login {
             user_code: Some(device.user_code.clone()),
             url_with_code: device.verification_uri_complete.as_ref().map(ToString::to_string),
-            ..self.login(device.verification_uri.to_string(), cap)
+            ..self.login(device.verification_uri.to_string(), timeout)
         });
-        let tokens = tokio::time::timeout(cap, self.session.party.device_tokens(&device)).await;
-        self.finish(tokens.unwrap_or_else(|_| Err(out_of_time(cap)))?).await
+        let tokens = tokio::time::timeout(timeout, self.session.party.device_tokens(&device)).await;
+        self.finish(tokens.unwrap_or_else(|_| Err(timed_out(timeout)))?).await
     }
 
-    /// Keeps the tokens and tells it. Returns who signed in.
+    /// Stores the tokens and publishes the success. Returns who signed in.
     async fn finish(&self, tokens: Tokens) -> Result<String, Error> {
         let person = self.session.signed_in(tokens).await?;
         let account = person.name().to_owned();
@@ -167,7 +167,7 @@ impl Attempt {
         });
     }
 
-    fn login(&self, url: String, cap: Duration) -> api::Login {
+    fn login(&self, url: String, timeout: Duration) -> api::Login {
         api::Login {
             id: self.id.clone(),
             profile: self.session.profile().to_owned(),
@@ -176,17 +176,17 @@ impl Attempt {
             url,
             user_code: None,
             url_with_code: None,
-            expires_at: self.clock.now().wall + cap,
+            expires_at: self.clock.now().wall + timeout,
             account: None,
             error: None,
         }
     }
 }
 
-fn out_of_time(cap: Duration) -> Error {
-    let minutes = cap.as_secs().div_ceil(60);
+fn timed_out(timeout: Duration) -> Error {
+    let minutes = timeout.as_secs().div_ceil(60);
     oidc::declined(format!("nobody signed in within {minutes} minutes; start the sign-in again"))
 }
 
-/// Codes that live longer are not waited for: nobody types a code in after a quarter of an hour.
-const DEVICE_CAP: Duration = Duration::from_secs(15 * 60);
+/// The limit for codes that are valid for longer: nobody enters a code after a quarter of an hour.
+const DEVICE_TIMEOUT: Duration = Duration::from_secs(15 * 60);

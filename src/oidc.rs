@@ -60,7 +60,7 @@ pub struct Settings {
 #[derive(Clone, Debug)]
 pub enum SecretSource {
     Value(Secret<String>),
-    /// Read anew each time, so that it may be rotated.
+    /// Read again each time, so that it may be rotated.
     File(std::path::PathBuf),
 }
 
@@ -145,7 +145,7 @@ impl RelyingParty {
 
     /// Redeems a refresh token. The answer must be about the same `subject`.
     ///
-    /// The new refresh token is returned even if the ID token beside it is no good: the old one is spent.
+    /// The new refresh token is returned even if the ID token beside it cannot be used: the old one is spent.
     pub async fn refresh(&self, refresh_token: &Secret<String>, subject: &str) -> Refreshed {
         let token = RefreshToken::new(refresh_token.expose().clone());
         let response = async {
@@ -182,7 +182,7 @@ impl RelyingParty {
     /// Takes an ID token that came by the browser itself (implicit flow, `form_post`).
     pub async fn accept(&self, id_token: &str, nonce: &Nonce) -> Result<Tokens, Error> {
         let token = serde_json::from_value(serde_json::Value::String(id_token.to_owned()))
-            .map_err(|_| untrusted("the browser brought something that is no ID token".to_owned()))?;
+            .map_err(|_| untrusted("the browser brought something that is not an ID token".to_owned()))?;
         self.checked(&token, nonce).await
     }
 
@@ -214,7 +214,7 @@ impl RelyingParty {
     }
 
     /// Polls until the person has answered, or the code expired. The pace is the library's: the provider's
-    /// interval (5 s where it says none), slower when told so.
+    /// interval (5 s where it states none), slower when the provider asks for it.
     pub async fn device_tokens(&self, device: &Device) -> Result<Tokens, Error> {
         let client = self.client().await?;
         let request =
@@ -345,7 +345,7 @@ impl RelyingParty {
         &'a self,
         metadata: &Metadata,
     ) -> IdTokenVerifier<'a, openidconnect::core::CoreJsonWebKey> {
-        let now = self.clock.now().elsewhere();
+        let now = self.clock.now().server_time();
         // Always the public client's verifier: a symmetric signature would be made with the client secret,
         // which W&B does not have.
         IdTokenVerifier::new_public_client(

@@ -1,24 +1,24 @@
-//! Waiting for the end of a process that is not our child, and making this one hard to look into.
+//! Waits for processes that are not our children, and protects the memory of our own.
 
 use std::io;
 
 use rustix::process::Pid;
 
-/// A future that ends when `pid` does. Fails at once if there is no such process.
+/// Returns a future that completes when process `pid` ends. Fails at once if there is no such process.
 ///
-/// On Linux a pidfd names the process itself, so a reused number cannot be mistaken for it.
+/// On Linux a pidfd refers to the process itself, so a reused number cannot be mistaken for it.
 #[cfg(target_os = "linux")]
 pub fn end_of(pid: Pid) -> io::Result<impl Future<Output = ()> + Send + 'static> {
     use rustix::process::{PidfdFlags, pidfd_open};
     let fd = pidfd_open(pid, PidfdFlags::NONBLOCK)?;
     let pollable = tokio::net::unix::pipe::Receiver::from_owned_fd_unchecked(fd)?;
     Ok(async move {
-        // Readable means ended (pidfd_open(2)); an error means that we cannot know, and let go.
+        // Readable means ended (pidfd_open(2)). An error means that we cannot know; count that as ended too.
         let _ = pollable.readable().await;
     })
 }
 
-/// Elsewhere the process is looked for now and then.
+/// Elsewhere we check every two seconds whether the process is still there.
 #[cfg(not(target_os = "linux"))]
 pub fn end_of(pid: Pid) -> io::Result<impl Future<Output = ()> + Send + 'static> {
     rustix::process::test_kill_process(pid)?;
@@ -29,13 +29,13 @@ pub fn end_of(pid: Pid) -> io::Result<impl Future<Output = ()> + Send + 'static>
     })
 }
 
-/// Keeps tokens out of core files, debuggers of this user and, where the limits allow it, swap. Best effort:
-/// each measure may be refused, and none is needed for correctness.
+/// Keeps tokens out of core files, out of reach of this user's debuggers and, if the limits allow it, out of swap. Best
+/// effort: the system may refuse each measure, and correctness needs none.
 pub fn harden() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
-    // A socket per connection: take what the hard limit gives.
+    // Each connection needs a descriptor: raise the limit as far as the hard limit allows.
     let files = getrlimit(Resource::Nofile);
     let wanted = files.maximum.map_or(MAX_FILES, |most| most.min(MAX_FILES));
     if files.current.is_some_and(|now| now < wanted) {
@@ -46,12 +46,12 @@ pub fn harden() {
         use rustix::mm::{MlockAllFlags, mlockall};
         use rustix::process::{DumpableBehavior, set_dumpable_behavior};
         let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
-        // Under a finite limit a locked process dies of the first allocation beyond it.
+        // With a finite limit, the first allocation beyond it would kill the process.
         if getrlimit(Resource::Memlock).current.is_none() {
             let _ = mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT);
         }
     }
 }
 
-/// Connections, and some for everything else.
+/// Enough for all connections and everything else.
 const MAX_FILES: u64 = 8192;

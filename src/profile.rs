@@ -124,9 +124,9 @@ pub struct Parts {
 }
 
 impl Parts {
-    /// For one profile: what its servers say of our clock is no other's business.
+    /// For one profile: what its servers say about our clock concerns no other profile.
     fn for_profile(&self) -> Self {
-        let clock = self.clock.apart();
+        let clock = self.clock.with_own_skew();
         Self { env: self.env.clone(), http: self.http.with_clock(clock.clone()), clock }
     }
 }

@@ -4,7 +4,7 @@
 /// At most `most` characters of `text` on one line, with token-like words and URL queries replaced.
 ///
 /// A word is taken for a credential if it is 20 characters or longer, holds a digit or an upper-case letter,
-/// and is no path; or if it is the value of something named like a secret. Better one word too many.
+/// and is not a path; or if it is the value of something named like a secret. Rather one word too many than one too few.
 pub fn redact(text: &str, most: usize) -> String {
     let mut out = String::new();
     let mut after_secret_name = false;

@@ -1,8 +1,7 @@
 //! A stand-in identity provider and W&B server on loopback, for demos, our tests and users' own CI.
 //!
-//! `wandb-cred-sandbox serve` runs both halves on one port; `mint` asks a running one for a JWT, which is
-//! what a `command` provider needs; `demo` shows the whole program at work. Nothing in here is imported by
-//! the daemon or the command.
+//! `wandb-cred-sandbox serve` runs both halves on one port. `mint` asks a running sandbox for a JWT, for use with a
+//! `command` provider. `demo` shows the whole program at work. The daemon and the command import nothing from here.
 //!
 //! # Layout
 //!
@@ -10,17 +9,16 @@
 //! |---|---|
 //! | [`server`] | the listener, the routing, [`server::Sandbox`] for tests written in Rust |
 //! | `idp` | the signing key, discovery, JWKS, minting |
-//! | `exchange` | `POST /oidc/token`: what a W&B server checks, in its words |
+//! | `exchange` | `POST /oidc/token`: what a W&B server checks, and how it words a refusal |
 //! | `issuers` | the keys of trusted issuers, found by discovery |
-//! | `tokens` | the access tokens given out |
+//! | `tokens` | the access tokens it has issued |
 //! | `wandb` | GraphQL, `file_stream`, uploads: the smallest server a real run needs |
 //! | `weave` | the trace server's endpoints |
-//! | `faults` | what goes wrong on request |
-//! | `stats` | what was seen, for tests to compare |
-//! | `control` | `/sandbox/...`, through which tests steer and look |
-//! | `reply` | answers, broken ones included |
+//! | `faults` | faults that tests ask for |
+//! | `stats` | what the sandbox has seen, for tests to compare |
+//! | `control` | `/sandbox/...`, through which tests control and inspect the sandbox |
+//! | `reply` | responses, including broken ones |
 //! | `demo` | the README's one command |
-//! | `signals` | Ctrl-C and its kin, as something to wait for |
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -33,8 +31,8 @@ use clap::{Args, Parser, Subcommand};
 use url::{Url, form_urlencoded};
 
 use crate::clock::Clock;
+use crate::signals;
 use server::{Config, Sandbox, Settings};
-use signals::Signals;
 
 #[cfg(test)]
 mod checks;
@@ -46,7 +44,6 @@ mod idp;
 mod issuers;
 mod reply;
 pub mod server;
-mod signals;
 mod stats;
 mod tokens;
 mod wandb;
@@ -60,18 +57,23 @@ pub fn main() -> ExitCode {
             return if error.use_stderr() { ExitCode::from(EX_USAGE) } else { ExitCode::SUCCESS };
         }
     };
-    let done = match arguments.command {
+    let result = match arguments.command {
         Command::Serve(serve) => serve.run(),
         Command::Mint(mint) => mint.run(),
         Command::Demo(demo) => demo.run(),
     };
-    match done {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("wandb-cred-sandbox: {error:#}");
             ExitCode::FAILURE
         }
     }
+}
+
+/// The command line, for tests of what pages and messages name.
+pub fn command() -> clap::Command {
+    <Arguments as clap::CommandFactory>::command()
 }
 
 /// A stand-in identity provider and W&B server on loopback.
@@ -97,34 +99,35 @@ struct Serve {
     /// Port on 127.0.0.1; 0 takes a free one
     #[arg(long, default_value_t = 0)]
     port: u16,
-    /// Life of the access tokens it gives out
+    /// Lifetime of the access tokens it issues
     #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
     token_life: u64,
-    /// Life of the JWTs it mints
+    /// Lifetime of the JWTs it mints
     #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
     jwt_life: u64,
-    /// Audience it accepts, once for each; the first is what it mints
+    /// Audience to accept; may be repeated, and the first is the one that it mints
     #[arg(long, value_name = "AUDIENCE", default_value = "sandbox")]
     audience: Vec<String>,
-    /// Subject it accepts, once for each; the first is what it mints
+    /// Subject to accept; may be repeated, and the first is the one that it mints
     #[arg(long, value_name = "SUBJECT", default_value = "dev@example.com")]
     subject: Vec<String>,
-    /// Another issuer whose JWTs it accepts, once for each
+    /// Another issuer to trust; may be repeated
     #[arg(long, value_name = "URL")]
     trust_issuer: Vec<String>,
     /// How long each exchange takes
     #[arg(long, value_name = "MS", default_value_t = 0)]
     exchange_delay: u64,
-    /// Live so far ahead of this machine's clock, or behind it: what a wrong clock here looks like
+    /// Run this far ahead of this machine's clock (behind it if negative), as if that clock were wrong
     #[arg(long, value_name = "SECONDS", default_value_t = 0, allow_negative_numbers = true)]
     clock_ahead: i64,
-    /// Write the base URL into this file once it answers
+    /// Write the base URL to this file once the sandbox is listening
     #[arg(long, value_name = "PATH")]
     ready_file: Option<PathBuf>,
 }
 
 impl Serve {
     fn run(self) -> anyhow::Result<()> {
+        let signals = signals::install()?;
         runtime()?.block_on(async {
             let config = Config {
                 port: self.port,
@@ -143,8 +146,11 @@ impl Serve {
                 std::fs::write(path, sandbox.url()).with_context(|| path.display().to_string())?;
             }
             println!("ready {}", sandbox.url());
-            let signals = Signals::install()?;
-            sandbox.run(async move { drop(signals.recv().await) }).await;
+            let mut signals = signals.listen()?;
+            let signal = async {
+                signals.next().await;
+            };
+            sandbox.run(signal).await;
             Ok(())
         })
     }
@@ -152,14 +158,14 @@ impl Serve {
 
 #[derive(Args)]
 struct Mint {
-    /// The sandbox, as its `ready` line says it
+    /// The sandbox's URL, as its `ready` line shows it
     #[arg(long)]
     url: Url,
     #[arg(long)]
     audience: Option<String>,
     #[arg(long)]
     subject: Option<String>,
-    /// Life of the JWT
+    /// Lifetime of the JWT
     #[arg(long, value_name = "SECONDS")]
     life: Option<u64>,
 }
@@ -178,34 +184,36 @@ impl Mint {
     }
 }
 
-/// A blocking GET of a small text: a `mint` starts thousands of times in a test and needs no runtime.
+/// A blocking GET of a short text: a test starts thousands of `mint`s, and none needs a runtime.
 fn get(base: &Url, path: &str) -> anyhow::Result<String> {
-    let host = base.host_str().with_context(|| format!("{base} names no host"))?;
-    let port = base.port_or_known_default().with_context(|| format!("{base} names no port"))?;
+    let host = base.host_str().with_context(|| format!("{base} has no host"))?;
+    let port = base.port_or_known_default().with_context(|| format!("{base} has no port"))?;
     let mut stream =
         TcpStream::connect((host, port)).with_context(|| format!("no sandbox answers at {base}"))?;
     stream.set_read_timeout(Some(GET_TIMEOUT))?;
     write!(stream, "GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n\r\n")?;
-    let mut answer = Vec::new();
-    stream.take(MAX_ANSWER).read_to_end(&mut answer).with_context(|| format!("reading from {base}"))?;
-    let answer = String::from_utf8(answer).with_context(|| format!("{base} sent no text"))?;
-    let (head, body) = answer.split_once("\r\n\r\n").with_context(|| format!("{base} broke off"))?;
+    let mut response = Vec::new();
+    let read = stream.take(MAX_RESPONSE).read_to_end(&mut response);
+    read.with_context(|| format!("cannot read the response of {base}"))?;
+    let response = String::from_utf8(response).with_context(|| format!("{base} did not send UTF-8"))?;
+    let cut_off = || format!("the response of {base} is cut off");
+    let (head, body) = response.split_once("\r\n\r\n").with_context(cut_off)?;
     let status = head.split(' ').nth(1).unwrap_or_default();
     if status != "200" {
         bail!("{base} answered with status {status}");
     }
-    let announced = head.lines().find_map(|line| {
+    let content_length = head.lines().find_map(|line| {
         let (name, value) = line.split_once(':')?;
         name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>().ok())?
     });
-    if announced.is_some_and(|length| length != body.len()) {
-        bail!("{base} broke off");
+    if content_length.is_some_and(|length| length != body.len()) {
+        bail!(cut_off());
     }
     Ok(body.to_owned())
 }
 
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")
+    tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")
 }
 
 /// `EX_USAGE` of sysexits.
@@ -213,5 +221,5 @@ const EX_USAGE: u8 = 64;
 
 const GET_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A JWT or a status, not more.
-const MAX_ANSWER: u64 = 1024 * 1024;
+/// Far more than a JWT needs.
+const MAX_RESPONSE: u64 = 1024 * 1024;

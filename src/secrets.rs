@@ -1,9 +1,8 @@
-//! Where a sign-in is kept between runs of the daemon: the OS keyring, the kernel's keyring, or a file.
+//! Where a sign-in is stored between runs of the daemon: the OS keyring, the kernel's keyring, or a file.
 //!
-//! `oidc::Session` is the one reader and writer. Which store is used is the configuration's explicit choice
-//! and never changes by itself: a keyring that is locked, slow or missing is an error that says so, not a
-//! reason to write a secret elsewhere. No call here waits for a person, unless the caller says that one is
-//! there ([`Presence::Person`]).
+//! `oidc::Session` is the only reader and writer. The configuration chooses the store, and it never changes by itself: a
+//! keyring that is locked, slow or missing is an error that says so, not a reason to write a secret somewhere else. No
+//! call here waits for a person, unless the caller says that one is there ([`Presence::Person`]).
 
 use std::time::Duration;
 
@@ -27,13 +26,13 @@ pub enum Kind {
     /// Secret Service on Linux (GNOME Keyring, KWallet, KeePassXC), Keychain on macOS.
     #[default]
     Keyring,
-    /// The Linux kernel's persistent keyring: memory only, gone after a reboot or three unused days.
+    /// The Linux kernel's persistent keyring: in memory only, gone after a reboot or three days without use.
     Kernel,
     /// A 0600 file in a 0700 folder.
     File,
 }
 
-/// Names one secret: a profile that moves to another provider or client does not find the old one.
+/// Identifies one secret. A profile that changes its issuer or client does not find the old one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Key {
     pub profile: String,
@@ -42,30 +41,30 @@ pub struct Key {
 }
 
 impl Key {
-    /// A short name that is safe in file names and key descriptions.
+    /// A short name that is safe for file names and key descriptions.
     fn short(&self) -> String {
         let mut hash = Sha256::new();
         for part in [&self.profile, &self.issuer, &self.client_id] {
             hash.update((part.len() as u64).to_be_bytes());
             hash.update(part.as_bytes());
         }
-        let tail: String = hash.finalize()[..8].iter().map(|byte| format!("{byte:02x}")).collect();
-        let readable = |c: char| if c.is_ascii_alphanumeric() || c == '-' || c == '_' { c } else { '_' };
-        let profile: String = self.profile.chars().take(40).map(readable).collect();
-        format!("{profile}-{tail}")
+        let suffix: String = hash.finalize()[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+        let safe = |c: char| if c.is_ascii_alphanumeric() || c == '-' || c == '_' { c } else { '_' };
+        let profile: String = self.profile.chars().take(40).map(safe).collect();
+        format!("{profile}-{suffix}")
     }
 }
 
-/// Whether somebody sits in front of the screen to answer the keyring's own prompt.
+/// Whether a person is there to answer a prompt of the keyring's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Presence {
-    /// Nobody: a locked keyring is an error at once.
+    /// A locked keyring is an error at once.
     Nobody,
-    /// A sign-in is under way: the keyring may ask to be unlocked.
+    /// During a sign-in: the keyring may ask the person to unlock it.
     Person,
 }
 
-/// One opened store.
+/// The configured store.
 #[derive(Clone, Debug)]
 pub enum Store {
     Keyring(keyring::Keyring),
@@ -75,7 +74,7 @@ pub enum Store {
 }
 
 impl Store {
-    /// Chooses; touches nothing yet.
+    /// Does not access the store yet.
     pub fn new(kind: Kind, env: &Env) -> Result<Self, Error> {
         match kind {
             Kind::Keyring => Ok(Self::Keyring(keyring::Keyring)),
@@ -83,7 +82,7 @@ impl Store {
             Kind::Kernel => Ok(Self::Kernel),
             #[cfg(not(target_os = "linux"))]
             Kind::Kernel => Err(Error::Unavailable(
-                "token-store = \"kernel\" exists on Linux only; use \"keyring\"".to_owned(),
+                "token-store = \"kernel\" works only on Linux; use \"keyring\"".to_owned(),
             )),
             Kind::File => {
                 let dir = paths::state_dir(env).map_err(|error| Error::Unavailable(error.to_string()))?;
@@ -92,7 +91,7 @@ impl Store {
         }
     }
 
-    /// The secret, or `None` if the store is open and holds none.
+    /// The secret, or `None` if the store is accessible and has none.
     pub async fn load(&self, key: &Key) -> Result<Option<Secret<String>>, Error> {
         let bytes = match self {
             Self::Keyring(keyring) => bounded(Presence::Nobody, keyring.load(key)).await?,
@@ -103,10 +102,10 @@ impl Store {
         let Some(bytes) = bytes else { return Ok(None) };
         String::from_utf8(bytes)
             .map(|text| Some(Secret::new(text)))
-            .map_err(|_| Error::Failed(format!("the {} holds something that is not text", self.name())))
+            .map_err(|_| Error::Failed(format!("the {} holds something that is not UTF-8", self.name())))
     }
 
-    /// Replaces the secret. When this returns, the store has confirmed it.
+    /// Replaces the secret. Returns once the store has confirmed it.
     pub async fn save(&self, key: &Key, value: &Secret<String>, presence: Presence) -> Result<(), Error> {
         match self {
             Self::Keyring(keyring) => bounded(presence, keyring.save(key, value, presence)).await,
@@ -119,7 +118,7 @@ impl Store {
         }
     }
 
-    /// Removes the secret; none there is fine.
+    /// Removes the secret, if there is one.
     pub async fn delete(&self, key: &Key) -> Result<(), Error> {
         match self {
             Self::Keyring(keyring) => bounded(Presence::Nobody, keyring.delete(key)).await,
@@ -140,16 +139,16 @@ impl Store {
     }
 }
 
-/// A keyring that does not answer is locked for our purposes: it may show a prompt that nobody sees.
+/// Treats a keyring that does not answer as locked: it may be showing a prompt that nobody sees.
 async fn bounded<T>(presence: Presence, call: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-    let limit = match presence {
-        Presence::Nobody => ANSWER_WITHIN,
-        Presence::Person => PROMPT_WITHIN,
+    let timeout = match presence {
+        Presence::Nobody => ANSWER_TIMEOUT,
+        Presence::Person => PROMPT_TIMEOUT,
     };
-    tokio::time::timeout(limit, call).await.unwrap_or_else(|_| {
+    tokio::time::timeout(timeout, call).await.unwrap_or_else(|_| {
         Err(Error::Locked(format!(
             "the keyring did not answer within {} s; it may be waiting to be unlocked",
-            limit.as_secs()
+            timeout.as_secs()
         )))
     })
 }
@@ -162,29 +161,29 @@ async fn blocking<T: Send + 'static>(
     let (folder, key) = (folder.clone(), key.clone());
     match tokio::task::spawn_blocking(move || call(folder, key)).await {
         Ok(result) => result,
-        Err(_) => Err(Error::Failed("the access to the session file was cut short".to_owned())),
+        Err(_) => Err(Error::Failed("accessing the session file was interrupted".to_owned())),
     }
 }
 
-/// Why a store gave no answer. "There is none" is not among these.
+/// Why a store could not be used. That it holds no secret is not an error.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
-    /// Locked, or too slow to tell: a person can open it, and then the same call works.
+    /// Locked, or so slow that it may be. Works once a person has unlocked it.
     #[error("{0}")]
     Locked(String),
-    /// There is no such store here, now.
+    /// This machine has no such store, or it is not running.
     #[error("{0}")]
     Unavailable(String),
-    /// It is there and refuses.
+    /// The store returned an error.
     #[error("{0}")]
     Failed(String),
 }
 
 /// gnome-keyring answers in milliseconds; a store that asks its user first does not.
-const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// To type the keyring's password.
-const PROMPT_WITHIN: Duration = Duration::from_secs(90);
+/// Time to type the keyring's password.
+const PROMPT_TIMEOUT: Duration = Duration::from_secs(90);
 
 #[cfg(test)]
 mod tests {

@@ -22,14 +22,19 @@ use crate::accept::accept;
 
 mod answer;
 pub mod bind;
+mod directory;
 mod doctor;
 mod jobs;
 mod metrics;
+mod request;
 mod route;
 mod sign_in;
 mod state;
+mod status;
+mod tokens;
 
-pub use state::{Config, Directory, Member, State};
+pub use directory::{Config, Directory, Member};
+pub use state::State;
 
 /// Spawns the server. It serves until `stop` turns true, then lets requests under way finish for [`DRAIN_TIMEOUT`].
 pub fn spawn(listener: UnixListener, state: Arc<State>, mut stop: watch::Receiver<bool>) -> JoinHandle<()> {

@@ -123,7 +123,7 @@ impl IdentityToken {
         let claims: Claims = decode(payload)?;
         let exp = claims.exp.ok_or(Malformed::NoExpiry)?;
         let exp = Timestamp::from_second(exp as i64).map_err(|_| Malformed::NoExpiry)?;
-        let expiry = Expiry::at(now.here(exp), now);
+        let expiry = Expiry::at(now.to_local(exp), now);
         if expiry.remaining(now).is_zero() {
             return Err(Malformed::Expired { at: exp });
         }
@@ -354,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn each_malformed_text_is_told_apart() {
+    fn each_malformed_text_has_its_own_error() {
         let parse = |raw: &str| IdentityToken::parse_insecure(raw, now()).expect_err("malformed");
         assert_eq!(parse(" \n"), Malformed::Empty);
         assert_eq!(parse("opaque"), Malformed::NotThreeParts { count: 1 });

@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use libtest_mimic::{Arguments, Trial};
 use serde::Deserialize;
 use wandb_cred::clock::Clock;
 use wandb_cred::env::Env;
@@ -115,26 +116,24 @@ enum Class {
     Misconfigured,
 }
 
-#[test]
-fn every_case_has_its_outcome() {
+/// One test per file, by its path: `cargo test --test providers -- aws/imds` runs those of that name.
+fn main() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/providers");
-    let only = std::env::var("CASE").ok();
-    let mut cases: Vec<PathBuf> = children(&root).iter().flat_map(|kind| children(kind)).collect();
-    cases.retain(|case| only.as_ref().is_none_or(|only| case.to_string_lossy().contains(only.as_str())));
+    let cases = children(&root).iter().flat_map(|kind| children(kind)).collect::<Vec<_>>();
     assert!(!cases.is_empty(), "no case found");
+    let trials = cases.into_iter().map(|path| {
+        let name = path.strip_prefix(&root).expect("a child").with_extension("");
+        Trial::test(name.display().to_string(), move || Ok(check(&path)?))
+    });
+    libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit();
+}
+
+fn check(path: &Path) -> Result<(), String> {
+    let text = std::fs::read_to_string(path).map_err(|why| why.to_string())?;
+    let case: Case = toml::from_str(&text).map_err(|why| why.to_string())?;
+    let about = case.about.clone();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
-    let mut failures = String::new();
-    for path in &cases {
-        let name = path.strip_prefix(&root).expect("a child").display();
-        let text = std::fs::read_to_string(path).expect("readable");
-        let case: Case = toml::from_str(&text).unwrap_or_else(|why| panic!("{name}: {why}"));
-        let about = case.about.clone();
-        if let Err(why) = runtime.block_on(run(case)) {
-            let _ = writeln!(failures, "{name} ({about}): {why}");
-        }
-    }
-    assert!(failures.is_empty(), "\n{failures}");
-    println!("{} cases", cases.len());
+    runtime.block_on(run(case)).map_err(|why| format!("{about}: {why}"))
 }
 
 async fn run(case: Case) -> Result<(), String> {

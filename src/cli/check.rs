@@ -1,24 +1,21 @@
 //! `wandb-cred check`: is the configuration right? The daemon's program knows.
 
-use clap::{ArgMatches, Command};
-
-use super::{Outcome, Verb, daemon_binary};
+use super::command_error::Outcome;
+use super::daemon_program::exec_daemon_program;
 use crate::env::Env;
 
-pub(super) const VERB: Verb = Verb { name: "check", about: "Check the configuration file", args, run };
+/// Check the configuration file
+#[derive(clap::Args)]
+#[command(long_about = DETAILS)]
+pub(super) struct Args {}
 
-fn args(command: Command) -> Command {
-    command.long_about(DETAILS)
-}
-
-fn run(_: &ArgMatches, env: &Env) -> Outcome {
-    Err(daemon_binary::become_it(env, &["check"]))
+pub(super) fn run(env: &Env) -> Outcome {
+    Err(exec_daemon_program(env, ["check"]))
 }
 
 const DETAILS: &str = "\
-Check the configuration file, without starting anything and without touching the
-network.
+Check the configuration file. Nothing is started, and the network is not used.
 
 Errors name the file, the line and the nearest known key. The file is config.toml in the
-configuration folder, or what WANDB_CRED_CONFIG names; wandb-cred-config(5) describes
-it.";
+configuration folder, or the one that WANDB_CRED_CONFIG names; wandb-cred-config(5)
+describes it.";

@@ -1,34 +1,28 @@
 //! `wandb-cred completions`: for the shell's Tab key.
 
-use clap::{ArgMatches, Command};
+use super::command_error::Outcome;
+use crate::error::Exit;
+use crate::output;
 
-use super::{Exit, Outcome, Verb, output};
-use crate::env::Env;
-
-pub(super) const VERB: Verb =
-    Verb { name: "completions", about: "Print a shell's completion script", args, run };
-
+/// Print a completion script for a shell
 #[derive(clap::Args)]
-struct Args {
+#[command(long_about = DETAILS, after_help = EXAMPLES)]
+pub(super) struct Args {
     /// The shell
     shell: clap_complete::Shell,
 }
 
-fn args(command: Command) -> Command {
-    <Args as clap::Args>::augment_args(command).long_about(DETAILS).after_help(EXAMPLES)
-}
-
-fn run(matches: &ArgMatches, _: &Env) -> Outcome {
-    let args: Args = super::typed(matches)?;
+/// Prints the script that completes `command`.
+pub(super) fn run(args: &Args, mut command: clap::Command) -> Outcome {
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut super::command(), "wandb-cred", &mut script);
+    clap_complete::generate(args.shell, &mut command, "wandb-cred", &mut script);
     output::print(&String::from_utf8_lossy(&script))?;
     Ok(Exit::Success)
 }
 
 const DETAILS: &str = "\
-Print a script that makes the shell's Tab key complete wandb-cred's subcommands and
-options.";
+Print a script that makes the shell's Tab key complete the subcommands and options of
+wandb-cred.";
 
 const EXAMPLES: &str = "Examples:
   wandb-cred completions bash > ~/.local/share/bash-completion/completions/wandb-cred

@@ -1,17 +1,16 @@
 //! `wandb-cred doctor`: why would W&B say no? The daemon's program looks.
 
-use clap::{ArgMatches, Command};
-
-use super::{Outcome, Verb, daemon_binary, profile};
+use super::command_error::Outcome;
+use super::daemon_program::exec_daemon_program;
+use super::profile::ProfileArg;
 use crate::env::Env;
 
-pub(super) const VERB: Verb =
-    Verb { name: "doctor", about: "Find out what keeps W&B from accepting you, and what helps", args, run };
-
+/// Find out why W&B does not accept you, and how to fix it
 #[derive(clap::Args)]
-struct Args {
+#[command(long_about = DETAILS)]
+pub(super) struct Args {
     #[command(flatten)]
-    profile: profile::Choice,
+    profile: ProfileArg,
     /// Print JSON: a list of findings, each with step, verdict, found and remedy
     #[arg(long)]
     json: bool,
@@ -20,12 +19,7 @@ struct Args {
     alone: bool,
 }
 
-fn args(command: Command) -> Command {
-    <Args as clap::Args>::augment_args(command).long_about(DETAILS)
-}
-
-fn run(matches: &ArgMatches, env: &Env) -> Outcome {
-    let args: Args = super::typed(matches)?;
+pub(super) fn run(args: &Args, env: &Env) -> Outcome {
     let profile = args.profile.name(env);
     let mut arguments = vec!["doctor"];
     if let Some(profile) = &profile {
@@ -37,12 +31,14 @@ fn run(matches: &ArgMatches, env: &Env) -> Outcome {
     if args.alone {
         arguments.push("--alone");
     }
-    Err(daemon_binary::become_it(env, &arguments))
+    Err(exec_daemon_program(env, &arguments))
 }
 
-const DETAILS: &str = "Walk the whole path from the configuration to an authenticated call, and say for each step whether it is \
-well and what to do if it is not.
+const DETAILS: &str = "\
+Check every step from the configuration to an authenticated call to W&B, and say for
+each whether it works and how to fix it if it does not.
 
-Where a daemon answers, it looks itself: its environment is what counts. Where none does, the same is done from here, \
-which makes one exchange. The output holds no token, so it can be given to an admin. Exit code 0 if all is well \
-(warnings allowed), else 69, 75, 77 or 78 as everywhere.";
+If a daemon answers, it does the checks itself, because its environment is what counts.
+If none does, they are done from this shell, with one token exchange. The output holds
+no token, so you can give it to an administrator. The exit code is 0 if all is well
+(warnings allowed), else 69, 75, 77 or 78, as for the other subcommands.";

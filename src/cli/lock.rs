@@ -1,37 +1,37 @@
 //! `wandb-cred lock` and `wandb-cred unlock`: while locked, the daemon hands out no token.
 
-use clap::Command;
+use std::time::Duration;
 
-use super::failure::{Exit, Failure};
-use super::{Outcome, Verb, output};
+use super::command_error::Outcome;
 use crate::api;
 use crate::client::Client;
 use crate::env::Env;
+use crate::error::Exit;
+use crate::output;
 
-pub(super) const LOCK: Verb =
-    Verb { name: "lock", about: "Hand out no token until unlocked", args, run: |_, env| set(env, "lock") };
-pub(super) const UNLOCK: Verb =
-    Verb { name: "unlock", about: "Hand out tokens again", args, run: |_, env| set(env, "unlock") };
+/// Stop handing out tokens
+#[derive(clap::Args)]
+#[command(long_about = DETAILS)]
+pub(super) struct LockArgs {}
 
-fn args(command: Command) -> Command {
-    command.long_about(DETAILS)
-}
+/// Hand out tokens again
+#[derive(clap::Args)]
+#[command(long_about = DETAILS)]
+pub(super) struct UnlockArgs {}
 
-fn set(env: &Env, verb: &str) -> Outcome {
-    let client = Client::find(env)?;
-    let answer = client.post_empty(&format!("/v1/{verb}"), PATIENCE);
-    let api::Locked { locked } = answer.map_err(|error| Failure::of(error, env))?;
-    output::print_line(if locked { "locked: no token is handed out" } else { "unlocked" })?;
+pub(super) fn run(lock: bool, env: &Env) -> Outcome {
+    let target = if lock { "/v1/lock" } else { "/v1/unlock" };
+    let api::Locked { locked } = Client::find(env)?.post_empty(target, LOCK_TIMEOUT)?;
+    output::print_line(if locked { "locked: no tokens are handed out" } else { "unlocked" })?;
     Ok(Exit::Success)
 }
 
-const PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
+const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 
 const DETAILS: &str = "\
-While locked, the daemon answers every request for a token with exit code 77 and
-\"locked\". It goes on keeping its tokens fresh, so that unlocking needs nobody to sign
-in.
+While the daemon is locked, every request for a token ends with exit code 77. The daemon
+still keeps its tokens fresh, so nobody has to sign in after unlocking.
 
-The files of programs that run under wandb-cred exec stay where they are. This guards
-against a mistake or a program gone astray, not against an attacker who runs as you:
-that one can unlock.";
+The files of programs that run under wandb-cred exec stay in place. Locking protects
+against mistakes and runaway programs, not against an attacker who runs as you: they can
+unlock.";

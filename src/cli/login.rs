@@ -1,78 +1,71 @@
-//! `wandb-cred login`: signs a person in, with a browser here or a code typed in elsewhere.
+//! `wandb-cred login`: signs a person in, with a browser on this machine or a code typed on another.
 //!
-//! The daemon does it all; this command opens the browser, shows what to do, and waits for the end. On a
-//! machine where nothing is configured it writes the configuration first.
+//! The daemon does the work; this command opens the browser, shows what to do, and waits for the end. If nothing is
+//! configured yet, it writes the configuration first.
 
-use std::io::IsTerminal as _;
+mod configure;
+
 use std::process::{self, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 
-use clap::{ArgMatches, Command};
-
-use super::failure::{Exit, Failure};
-use super::talk::{ask, tell};
-use super::{Outcome, Verb, exec, output, profile};
-use crate::api::{self, LoginMethod, LoginState};
+use super::command_error::{CommandError, Outcome};
+use super::private_daemon;
+use super::profile::ProfileArg;
+use crate::api::{self, LoginMethod, LoginState, ProblemKind};
 use crate::client::{self, Client};
 use crate::env::Env;
+use crate::error::{Exit, next_command};
+use crate::output::{self, eprint_line};
+use crate::prompt;
+use crate::setup_args::FirstLoginArgs;
 
-pub(crate) mod first;
-
-pub(super) const VERB: Verb =
-    Verb { name: "login", about: "Sign in with your organization's identity provider", args, run };
-
+/// Sign in with your organization's identity provider
 #[derive(clap::Args)]
-struct Args {
+#[command(long_about = DETAILS, after_help = EXAMPLES)]
+pub(super) struct Args {
     #[command(flatten)]
-    profile: profile::Choice,
-    /// Sign in on another device, by typing in a code
+    profile: ProfileArg,
+    /// Sign in on another device, by typing a code there
     #[arg(long)]
     device: bool,
     /// Print the address instead of opening a browser
     #[arg(long)]
     no_browser: bool,
     #[command(flatten)]
-    first: first::Args,
+    first_login: FirstLoginArgs,
 }
 
-fn args(command: Command) -> Command {
-    <Args as clap::Args>::augment_args(command).long_about(DETAILS).after_help(EXAMPLES)
-}
-
-fn run(matches: &ArgMatches, env: &Env) -> Outcome {
-    let args: Args = super::typed(matches)?;
-    args.first.configure(args.profile.name(env).as_deref(), env)?;
-    let client = exec::daemon(env)?;
+pub(super) fn run(args: &Args, env: &Env) -> Outcome {
+    configure::configure(&args.first_login, args.profile.name(env).as_deref(), env)?;
+    let client = private_daemon::find_or_start(env)?;
     let method = if args.device { LoginMethod::Device } else { LoginMethod::Browser };
     let login = sign_in(&client, args.profile.name(env), method, !args.no_browser, env)?;
-    let account = login.account.unwrap_or_else(|| "somebody".to_owned());
-    output::print_line(format!("{}: signed in as {account}", login.profile))?;
+    output::print_line(format!("{}: signed in{}", login.profile, as_account(&login)))?;
     Ok(Exit::Success)
 }
 
-/// Offers to sign in, if that is what the failed request needs and a person is there to do it. `Ok` means that
-/// it is worth asking again.
-pub(super) fn offer(client: &Client, error: client::Error, env: &Env) -> Result<(), Failure> {
+/// Offers to sign in, if that is what the failed request needs and a person is there to do it. `Ok` means that the
+/// request may be repeated.
+pub(super) fn offer(client: &Client, error: client::Error, env: &Env) -> Result<(), CommandError> {
     let profile = match &error {
-        client::Error::Problem(problem) if problem.kind == api::ProblemKind::NeedsLogin => {
-            problem.profile.clone()
-        }
+        client::Error::Problem(problem) if problem.kind == ProblemKind::NeedsLogin => problem.profile.clone(),
         _ => None,
     };
-    let Some(profile) = profile.filter(|_| std::io::stdin().is_terminal() && std::io::stderr().is_terminal())
-    else {
-        return Err(Failure::of(error, env));
-    };
-    tell(&format!("wandb-cred: {error}"));
-    let answer = ask("Sign in now? [Y/n] ")
-        .map_err(|error| Failure::new(Exit::Unavailable, format!("cannot ask: {error}")))?;
+    let Some(profile) = profile.filter(|_| output::is_interactive()) else { return Err(error.into()) };
+    eprint_line(&format!("wandb-cred: {}", output::printable(&error.to_string())));
+    let answer = prompt::ask("Sign in now? [Y/n] ")
+        .map_err(|error| CommandError::new(Exit::Unavailable, format!("cannot ask: {error}")))?;
     if answer.to_ascii_lowercase().starts_with('n') {
-        return Err(Failure::of(error, env));
+        return Err(error.into());
     }
     let login = sign_in(client, Some(profile), LoginMethod::Browser, true, env)?;
-    tell(&format!("Signed in as {}.", login.account.as_deref().unwrap_or("somebody")));
+    eprint_line(&format!("Signed in{}.", as_account(&login)));
     Ok(())
+}
+
+fn as_account(login: &api::Login) -> String {
+    login.account.as_ref().map_or(String::new(), |account| format!(" as {}", output::printable(account)))
 }
 
 /// Starts a sign-in, or joins the one under way, and waits for its end.
@@ -82,22 +75,21 @@ fn sign_in(
     method: LoginMethod,
     open: bool,
     env: &Env,
-) -> Result<api::Login, Failure> {
-    let failed = |error| Failure::of(error, env);
+) -> Result<api::Login, CommandError> {
     let request = api::LoginRequest { profile, method };
-    let mut login: api::Login = client.post("/v1/login", &request, PATIENCE).map_err(failed)?;
+    let mut login: api::Login = client.post("/v1/login", &request, LOGIN_TIMEOUT)?;
     match &login.user_code {
         Some(code) => {
-            tell(&format!("On any device, open  {}\nand type the code   {code}", login.url));
+            eprint_line(&format!("On any device, open  {}\nand type the code   {code}", login.url));
             if let Some(url) = &login.url_with_code {
-                tell(&format!("or open             {url}"));
+                eprint_line(&format!("or open             {url}"));
             }
         }
         None if login.state == LoginState::Waiting && open && browse(&login.url, env) => {
-            tell(&format!("Your browser opens to sign in. If it does not, open:\n{}", login.url));
+            eprint_line(&format!("Your browser opens to sign in. If it does not, open:\n{}", login.url));
         }
         None if login.state == LoginState::Waiting => {
-            tell(&format!(
+            eprint_line(&format!(
                 "To sign in, open this address in a browser on this machine:\n{}\n(no browser here? use: wandb-cred login --device)",
                 login.url
             ));
@@ -106,17 +98,15 @@ fn sign_in(
     }
     let target = format!("/v1/login/{}", login.id);
     while login.state == LoginState::Waiting {
-        sleep(POLL);
-        login = client.get(&target, PATIENCE).map_err(failed)?;
+        sleep(POLL_INTERVAL);
+        login = client.get(&target, LOGIN_TIMEOUT)?;
     }
-    match login.state {
-        LoginState::Failed => {
-            let why = login.error.unwrap_or_else(|| "the sign-in failed".to_owned());
-            let next = format!("wandb-cred login --profile {}", login.profile);
-            Err(Failure::new(Exit::NeedsLogin, why).next(next))
-        }
-        _ => Ok(login),
+    if login.state == LoginState::Failed {
+        let why = login.error.unwrap_or_else(|| "the sign-in failed".to_owned());
+        let next = next_command(ProblemKind::NeedsLogin, Some(&login.profile)).unwrap_or_default();
+        return Err(CommandError::new(Exit::NeedsLogin, why).hint(next));
     }
+    Ok(login)
 }
 
 /// Opens `url`, if there is a desktop to open it on.
@@ -132,22 +122,22 @@ fn browse(url: &str, env: &Env) -> bool {
     command.spawn().is_ok()
 }
 
-/// How often to look whether the person is done.
-const POLL: Duration = Duration::from_millis(500);
+/// How often to ask whether the person is done.
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
-/// For the identity provider to be asked something, once or twice.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// The daemon may have to ask the identity provider once or twice.
+const LOGIN_TIMEOUT: Duration = Duration::from_secs(60);
 
 const DETAILS: &str = "\
-Sign in with your organization's identity provider. Once is enough: the daemon keeps the
-session, through restarts, in the keyring, and renews the tokens by itself.
+Sign in with your organization's identity provider. Once is enough: the daemon stores
+the session in the keyring, so it survives restarts, and renews the tokens by itself.
 
-A browser opens on this machine; over SSH, use --device and any other device. If a
-sign-in is under way already, this joins it.
+A browser opens on this machine. Over SSH, use --device and sign in on any other device.
+If a sign-in is already under way, this joins it.
 
-Where nothing is configured yet, name the identity provider (--issuer and --client-id),
-or your W&B server (--host and --organization) if it knows; the answer is compared with
-what you type, and written to config.toml.";
+If nothing is configured yet, name the identity provider (--issuer and --client-id), or
+a W&B server that knows it (--host and --organization). What the server says is compared
+with what you type, and written to config.toml.";
 
 const EXAMPLES: &str = "Examples:
   wandb-cred login

@@ -1,57 +1,60 @@
 //! `wandb-cred logout`: ends the session, here and at the identity provider.
 
-use clap::{ArgMatches, Command};
+use std::time::Duration;
 
-use super::failure::{Exit, Failure};
-use super::{Outcome, Verb, exec, output, profile};
+use super::command_error::Outcome;
+use super::private_daemon;
+use super::profile::ProfileArg;
 use crate::api;
 use crate::env::Env;
+use crate::error::Exit;
+use crate::output;
 
-pub(super) const VERB: Verb = Verb { name: "logout", about: "End your session", args, run };
-
+/// Sign out
 #[derive(clap::Args)]
-struct Args {
+#[command(long_about = DETAILS)]
+pub(super) struct Args {
     #[command(flatten)]
-    profile: profile::Choice,
+    profile: ProfileArg,
     /// Print the daemon's answer as JSON
     #[arg(long)]
     json: bool,
 }
 
-fn args(command: Command) -> Command {
-    <Args as clap::Args>::augment_args(command).long_about(DETAILS)
-}
-
-fn run(matches: &ArgMatches, env: &Env) -> Outcome {
-    let args: Args = super::typed(matches)?;
-    let client = exec::daemon(env)?;
+pub(super) fn run(args: &Args, env: &Env) -> Outcome {
+    let client = private_daemon::find_or_start(env)?;
     let target = args.profile.target("/v1/logout", env);
-    let ended: api::Logout = client.post_empty(&target, PATIENCE).map_err(|error| Failure::of(error, env))?;
-    if args.json {
-        output::print_line(serde_json::to_string(&ended).expect("the API's types always serialize"))?;
-        return Ok(Exit::Success);
-    }
-    output::print_line(match (&ended.account, ended.revoked, &ended.error) {
-        (None, ..) => format!("{}: nobody was signed in", ended.profile),
-        (Some(account), true, _) => {
-            format!("{}: signed out {account}, here and at the provider", ended.profile)
-        }
-        (Some(account), false, None) => {
-            format!("{}: signed out {account} here; the provider has no way to be told", ended.profile)
-        }
-        (Some(account), false, Some(why)) => {
-            format!("{}: signed out {account} here, but the provider was not told: {why}", ended.profile)
-        }
+    let ended: api::Logout = client.post_empty(&target, LOGOUT_TIMEOUT)?;
+    output::print_line(if args.json {
+        serde_json::to_string(&ended).expect("the API's types always serialize")
+    } else {
+        describe(&ended)
     })?;
     Ok(Exit::Success)
 }
 
+fn describe(ended: &api::Logout) -> String {
+    let api::Logout { profile, account, revoked, error } = ended;
+    let Some(account) = account else { return format!("{profile}: nobody was signed in") };
+    match (revoked, error) {
+        (true, _) => format!("{profile}: signed out {account}, here and at the provider"),
+        (false, None) => {
+            format!(
+                "{profile}: signed out {account} here; the provider offers no way to end the session there"
+            )
+        }
+        (false, Some(why)) => {
+            format!("{profile}: signed out {account} here, but the provider could not be told: {why}")
+        }
+    }
+}
+
 /// A keyring and a provider may both be slow.
-const PATIENCE: std::time::Duration = std::time::Duration::from_secs(60);
+const LOGOUT_TIMEOUT: Duration = Duration::from_secs(60);
 
 const DETAILS: &str = "\
-End your session: the refresh token is revoked where the provider can do that, and
-removed from the token store; the daemon drops the tokens it holds for the profile, and
-removes the files it keeps for the W&B SDK.
+End your session. The refresh token is revoked, if the provider supports that, and
+deleted from the token store; the daemon forgets its tokens for the profile, and deletes
+the files it keeps for the W&B SDK.
 
-An access token that a program has already been given stays good until it expires.";
+Access tokens that programs have already received stay valid until they expire.";

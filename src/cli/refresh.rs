@@ -1,48 +1,43 @@
 //! `wandb-cred refresh`: renew now.
 
-use clap::{ArgMatches, Command};
+use std::time::Duration;
 
-use super::failure::{Exit, Failure};
-use super::{Outcome, Verb, output, profile, span, token};
-use crate::api;
-use crate::client::Client;
+use super::command_error::Outcome;
+use super::profile::ProfileArg;
+use crate::client::{ANSWER_MARGIN, Client};
 use crate::env::Env;
+use crate::error::Exit;
+use crate::{api, duration, output};
 
-pub(super) const VERB: Verb = Verb { name: "refresh", about: "Renew the tokens now", args, run };
-
+/// Renew the tokens now
 #[derive(clap::Args)]
-struct Args {
+#[command(long_about = DETAILS)]
+pub(super) struct Args {
     #[command(flatten)]
-    profile: profile::Choice,
+    profile: ProfileArg,
     /// Print the profile's new state as JSON
     #[arg(long)]
     json: bool,
 }
 
-fn args(command: Command) -> Command {
-    <Args as clap::Args>::augment_args(command).long_about(DETAILS)
-}
-
-fn run(matches: &ArgMatches, env: &Env) -> Outcome {
-    let args: Args = super::typed(matches)?;
+pub(super) fn run(args: &Args, env: &Env) -> Outcome {
     let client = Client::find(env)?;
     let target = args.profile.target("/v1/refresh", env);
-    let profile: api::Profile =
-        client.post_empty(&target, PATIENCE).map_err(|error| Failure::of(error, env))?;
-    if args.json {
-        output::print_line(serde_json::to_string(&profile).expect("the API's types always serialize"))?;
+    let profile: api::Profile = client.post_empty(&target, REFRESH_TIMEOUT)?;
+    output::print_line(if args.json {
+        serde_json::to_string(&profile).expect("the API's types always serialize")
     } else {
-        let left = profile.access.expires_in.map_or("unknown time".to_owned(), span::text);
-        output::print_line(format!("{}: renewed, the access token is good for {left}", profile.name))?;
-    }
+        let left = profile.access.expires_in.map_or("unknown time".to_owned(), duration::text);
+        format!("{}: renewed, the access token is good for {left}", profile.name)
+    })?;
     Ok(Exit::Success)
 }
 
-const PATIENCE: std::time::Duration = std::time::Duration::from_secs(60).saturating_add(token::GRACE);
+const REFRESH_TIMEOUT: Duration = Duration::from_secs(60).saturating_add(ANSWER_MARGIN);
 
 const DETAILS: &str = "\
-Fetch a new identity token and exchange it for a new access token, now.
+Fetch a new identity token now, and exchange it for a new access token.
 
-Rarely needed: the daemon renews by itself, long before anything expires. It helps after
-a change at the identity provider or in W&B, and shows at once whether that worked.
-Until the new token is there, callers get the old one.";
+You rarely need this: the daemon renews by itself, long before anything expires. It is
+useful after a change at the identity provider or in W&B, and shows at once whether the
+change works. Until the new token is there, programs get the old one.";

@@ -29,7 +29,7 @@ impl Shell {
         }
     }
 
-    /// One word, whatever is in `value`; plain where nothing needs quotes.
+    /// `value` as one word, without quotes if it needs none.
     pub(super) fn quote(self, value: &str) -> String {
         let plain = |c: char| c.is_ascii_alphanumeric() || "/:._-+,@%".contains(c);
         if !value.is_empty() && value.chars().all(plain) {

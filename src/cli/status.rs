@@ -4,55 +4,48 @@ mod render;
 
 use std::time::Duration;
 
-use clap::{ArgMatches, Command};
-
-use super::failure::{Exit, Failure};
-use super::output::{self, Paint};
-use super::{Outcome, Verb};
-use crate::api::{Profile, State, Status};
-use crate::client::{Client, Error};
+use self::render::overall;
+use super::command_error::{CommandError, Outcome};
+use crate::api::{State, Status};
+use crate::client::{self, Client};
 use crate::clock::Clock;
 use crate::env::Env;
+use crate::error::Exit;
+use crate::output::{self, Style};
 
-pub(super) const VERB: Verb =
-    Verb { name: "status", about: "Show each profile's state, expiry and outlook", args, run };
-
+/// Show the state and expiry of each profile
 #[derive(clap::Args)]
-struct Args {
+#[command(long_about = DETAILS, after_help = AFTER_HELP)]
+pub(super) struct Args {
     /// Show only this profile
     #[arg(long, short, value_name = "NAME")]
     profile: Option<String>,
-    /// Keep showing: every second on a terminal, at each change in a pipe
+    /// Keep printing: every second on a terminal, at each change elsewhere
     #[arg(long, short)]
     watch: bool,
-    /// Print the daemon's answer as JSON, one document a line
+    /// Print the daemon's answer as JSON, one document per line
     #[arg(long)]
     json: bool,
 }
 
-fn args(command: Command) -> Command {
-    <Args as clap::Args>::augment_args(command).long_about(DETAILS).after_help(AFTER_HELP)
-}
-
-fn run(matches: &ArgMatches, env: &Env) -> Outcome {
-    let args: Args = super::typed(matches)?;
+pub(super) fn run(args: &Args, env: &Env) -> Outcome {
     let client = Client::find(env)?;
     if args.watch {
-        return watch(&args, &client, env);
+        return watch(args, &client, env);
     }
-    let status = fetch(&args, &client).map_err(|error| Failure::of(error, env))?;
+    let status = fetch(args, &client)?;
     if let Some(name) = &args.profile
         && status.profiles.is_empty()
     {
-        return Err(Failure::new(Exit::Configuration, format!("there is no profile {name}"))
-            .next("wandb-cred status"));
+        return Err(CommandError::new(Exit::Configuration, format!("there is no profile {name}"))
+            .hint("wandb-cred status"));
     }
-    output::print(&show(&args, &status, env))?;
-    Ok(verdict(&status))
+    output::print(&show(args, &status, env))?;
+    Ok(exit_for(&status))
 }
 
-fn fetch(args: &Args, client: &Client) -> Result<Status, Error> {
-    let mut status: Status = client.get("/v1/status", PATIENCE)?;
+fn fetch(args: &Args, client: &Client) -> Result<Status, client::Error> {
+    let mut status = client.status()?;
     if let Some(name) = &args.profile {
         status.profiles.retain(|profile| profile.name == *name);
     }
@@ -64,35 +57,37 @@ fn show(args: &Args, status: &Status, env: &Env) -> String {
     if args.json {
         serde_json::to_string(status).expect("the API's types always serialize") + "\n"
     } else if output::is_terminal() {
-        render::table(status, now, Paint::find(env))
+        render::table(status, now, Style::detect(env))
     } else {
         render::blocks(status, now)
     }
 }
 
-/// Shows until interrupted. A daemon that goes away is shown as such, and again when it is back.
+/// Prints until interrupted, or until nobody reads. That the daemon goes away, or comes back, is a change like others.
 fn watch(args: &Args, client: &Client, env: &Env) -> Outcome {
     let mut shown = None;
     loop {
-        let (text, essence) = match fetch(args, client) {
-            Ok(status) => (show(args, &status, env), essence(status)),
+        let (text, state) = match fetch(args, client) {
+            Ok(status) => (show(args, &status, env), without_countdowns(status)),
             Err(error) => {
-                let failure = Failure::of(error, env);
-                (format!("{}\n", failure.what()), failure.what().to_owned())
+                let error = CommandError::from(error);
+                (format!("{}\n", output::printable(error.message())), error.message().to_owned())
             }
         };
         if output::is_terminal() && !args.json {
             output::print(&format!("\x1b[H\x1b[J{text}"))?;
-        } else if shown.as_ref() != Some(&essence) {
+        } else if shown.as_ref() != Some(&state) {
             output::print(&text)?;
-            shown = Some(essence);
+            shown = Some(state);
         }
-        std::thread::sleep(Duration::from_secs(1));
+        if output::wait_closed(WATCH_INTERVAL) {
+            return Ok(Exit::Success);
+        }
     }
 }
 
-/// What counts as a change: everything but the seconds that pass.
-fn essence(mut status: Status) -> String {
+/// The status without the seconds that pass, to compare with the next one.
+fn without_countdowns(mut status: Status) -> String {
     for profile in &mut status.profiles {
         profile.identity.expires_in = None;
         profile.access.expires_in = None;
@@ -100,8 +95,8 @@ fn essence(mut status: Status) -> String {
     serde_json::to_string(&status).expect("the API's types always serialize")
 }
 
-/// The worst of the profiles.
-fn verdict(status: &Status) -> Exit {
+/// The worst profile decides.
+fn exit_for(status: &Status) -> Exit {
     let states = || status.profiles.iter().map(overall);
     if states().any(|state| state == State::NeedsLogin) {
         Exit::NeedsLogin
@@ -112,30 +107,19 @@ fn verdict(status: &Status) -> Exit {
     }
 }
 
-/// A profile is as good as its access token, until a person must act.
-fn overall(profile: &Profile) -> State {
-    match (profile.access.state, profile.identity.state) {
-        (State::Fresh, _) => State::Fresh,
-        (access, State::NeedsLogin) if access != State::Stale => State::NeedsLogin,
-        (State::Starting, State::Failed) => State::Failed,
-        (access, _) => access,
-    }
-}
-
-/// The daemon answers this from memory.
-pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
 const DETAILS: &str = "\
 Show for each profile whether its access token is good and for how long, when it is
-renewed, whose identity it is, until when that identity can last, and what to do where
+renewed, whose identity it is, until when that identity can last, and what to do if
 something is wrong. No token is shown.";
 
 const AFTER_HELP: &str = "States:
-  fresh        a good access token is at hand
-  stale        its renewal fails for now; the last good token is served until it expires
-  starting     nothing has been asked of this profile yet
+  fresh        there is a good access token
+  stale        its renewal fails at present; the last good token is served until it expires
+  starting     nobody has asked for a token of this profile yet
   needs-login  a person must sign in
-  failed       no usable token, and the last attempt failed
+  failed       there is no usable token, and the last attempt failed
 
 Exit codes: 0 all good, 75 a profile fails, 77 a person must sign in, 69 no daemon.";
 
@@ -153,7 +137,7 @@ mod tests {
                 profile.identity.state = identity;
                 profile
             });
-            verdict(&status(profiles.collect()))
+            exit_for(&status(profiles.collect()))
         };
         use State::{Failed, Fresh, NeedsLogin, Stale, Starting};
         assert_eq!(of(&[]), Exit::Success);
@@ -172,9 +156,9 @@ mod tests {
         let mut after = before.clone();
         before.access.expires_in = Some(10);
         after.access.expires_in = Some(9);
-        assert_eq!(essence(status(vec![before])), essence(status(vec![after.clone()])));
-        let was = essence(status(vec![after.clone()]));
+        assert_eq!(without_countdowns(status(vec![before])), without_countdowns(status(vec![after.clone()])));
+        let was = without_countdowns(status(vec![after.clone()]));
         after.access.state = State::Stale;
-        assert_ne!(was, essence(status(vec![after])));
+        assert_ne!(was, without_countdowns(status(vec![after])));
     }
 }

@@ -2,31 +2,35 @@
 
 use std::time::Duration;
 
-use clap::{ArgMatches, Command, ValueEnum};
+use clap::ValueEnum;
 
-use super::failure::{Exit, Failure};
-use super::{Outcome, Verb, login, need, output, profile, shell};
+use super::command_error::{CommandError, Outcome};
+use super::need::NeedArg;
+use super::profile::ProfileArg;
+use super::{login, shell};
 use crate::api;
-use crate::client::Client;
+use crate::client::{ANSWER_MARGIN, Client};
 use crate::env::Env;
+use crate::error::Exit;
+use crate::output;
 
-pub(super) const VERB: Verb = Verb { name: "token", about: "Print an access token", args, run };
-
+/// Print an access token
 #[derive(clap::Args)]
-struct Args {
+#[command(long_about = DETAILS, after_help = EXAMPLES)]
+pub(super) struct Args {
     #[command(flatten)]
-    profile: profile::Choice,
+    profile: ProfileArg,
     /// How to print it
     #[arg(long, short, value_enum, default_value_t = Format::Plain)]
     format: Format,
-    /// Ask for a token with at least that many seconds of life left
+    /// Ask for a token that is good for at least this many more seconds
     #[arg(long, value_name = "SECONDS")]
     min_ttl: Option<u64>,
-    /// Wait at most that many seconds for a token, where none is at hand [default: the daemon's]
+    /// Wait at most this many seconds if no token is ready [default: the daemon's limit]
     #[arg(long, value_name = "SECONDS")]
     wait: Option<u32>,
     #[command(flatten)]
-    need: need::Need,
+    need: NeedArg,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, ValueEnum)]
@@ -44,37 +48,33 @@ enum Format {
     CredentialProcess,
 }
 
-fn args(command: Command) -> Command {
-    <Args as clap::Args>::augment_args(command).long_about(DETAILS).after_help(EXAMPLES)
-}
-
-fn run(matches: &ArgMatches, env: &Env) -> Outcome {
-    let args: Args = super::typed(matches)?;
+pub(super) fn run(args: &Args, env: &Env) -> Outcome {
     let client = Client::find(env)?;
     let mut target = args.profile.target("/v1/token", env);
     for (name, value) in [("min_ttl", args.min_ttl), ("wait", args.wait.map(u64::from))] {
         if let Some(value) = value {
             target += if target.contains('?') { "&" } else { "?" };
-            target += name;
-            target += "=";
-            target += &value.to_string();
+            target += &format!("{name}={value}");
         }
     }
-    let patience = args.wait.map_or(PATIENCE, |wait| Duration::from_secs(wait.into())) + GRACE;
-    let body = match client.get_body(&target, patience) {
+    let timeout = args.wait.map_or(TOKEN_TIMEOUT, |wait| Duration::from_secs(wait.into())) + ANSWER_MARGIN;
+    let body = match client.get_body(&target, timeout) {
         Ok(body) => body,
         Err(error) => {
             login::offer(&client, error, env)?;
-            client.get_body(&target, patience).map_err(|error| Failure::of(error, env))?
+            client.get_body(&target, timeout)?
         }
     };
-    let token: api::Token = client.parse(&body).map_err(|error| Failure::of(error, env))?;
-    // A token goes into headers, shells and files: one that is more than a word would do more than identify.
+    let token: api::Token = client.parse(&body)?;
+    // A token goes into headers, shells and files, where anything but a bearer token could do harm.
     if !is_bearer(&token.access_token) {
-        return Err(Failure::new(Exit::Configuration, "the daemon's answer holds no usable access token")
-            .next("wandb-cred refresh"));
+        return Err(CommandError::new(
+            Exit::Configuration,
+            "the daemon's answer holds no usable access token",
+        )
+        .hint("wandb-cred refresh"));
     }
-    args.need.check(&client, &token.profile, env)?;
+    args.need.check(&client, &token.profile)?;
     output::print_line(match args.format {
         Format::Json => String::from_utf8_lossy(&body).trim_end().to_owned(),
         format => render(&token, format),
@@ -92,7 +92,7 @@ fn render(token: &api::Token, format: Format) -> String {
             shell::Shell::Sh.quote(base_url)
         ),
         Format::CredentialProcess => {
-            // Both values are free of anything that JSON escapes: the one was checked, the other is a time.
+            // Neither value holds anything that JSON escapes: one was checked, the other is a time.
             format!(
                 r#"{{"Version":1,"AccessToken":"{access_token}","TokenType":"Bearer","Expiration":"{expires_at}"}}"#
             )
@@ -107,23 +107,20 @@ fn is_bearer(token: &str) -> bool {
 }
 
 /// How long the daemon may take for a first exchange, if the caller does not say.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// For the daemon to answer after its own deadline.
-pub(super) const GRACE: Duration = Duration::from_secs(5);
+const TOKEN_TIMEOUT: Duration = Duration::from_secs(60);
 
 const DETAILS: &str = "\
-Print an access token for Weights & Biases, always one that is still good.
+Print a W&B access token. It is always one that is still good.
 
-It comes from the daemon's memory, which takes less than a millisecond, unless the
-profile has not been used for a while: then the daemon makes one exchange first, however
-many ask.
+The token comes from the daemon's memory, which takes less than a millisecond. Only if
+the profile has not been used for a while, the daemon makes one exchange first, however
+many programs ask.
 
-W&B takes the token as an HTTP bearer token. It is not an API key: WANDB_API_KEY does
+W&B accepts the token as an HTTP bearer token. It is not an API key: WANDB_API_KEY does
 not take it. To run a program that uses the W&B SDK, use wandb-cred exec.";
 
 const EXAMPLES: &str = "Examples:
   curl -H \"$(wandb-cred token --format header)\" https://api.wandb.ai/graphql ...
-  wandb-cred token --format header | curl -H @- ...       keeps it out of the process list
+  wandb-cred token --format header | curl -H @- ...       keeps the token out of the process list
   wandb-cred token --min-ttl 1800                         good for half an hour, or exit code 75
   wandb-cred token --need 72h >/dev/null && sbatch job    ask first, then queue for three days";

@@ -110,5 +110,5 @@ const DISAGREEMENT: Duration = Duration::from_secs(3);
 /// Longest nap where no kernel timer tells of a step.
 const NAP: Duration = Duration::from_secs(30);
 
-/// No wait is longer; whoever waits looks again then.
+/// No wait is longer; the caller then looks again.
 const MAX_SLEEP: Duration = Duration::from_secs(24 * 3600);

@@ -1,4 +1,4 @@
-//! Starting a daemon that outlives the one who started it: a child of nobody in particular.
+//! Starts a daemon in the background, so that it is not a child of the process it serves.
 
 use std::io;
 use std::os::unix::net::UnixStream;
@@ -6,13 +6,17 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use crate::error::Exit;
+
 /// Starts this program again without `--background`, and returns once its socket answers.
 ///
-/// The caller then exits, so that the daemon is no child of the job it serves: a job that waits for all its
-/// children must not wait for us.
+/// The caller then exits, so that the daemon is not a child of the job it serves: a job that waits for all its children
+/// must not wait for the daemon.
 pub(super) fn spawn(socket: &Path) -> Result<(), Failed> {
-    let failed =
-        |error: io::Error| Failed { why: format!("cannot start in the background: {error}"), code: 71 };
+    let failed = |error: io::Error| Failed {
+        why: format!("cannot start in the background: {error}"),
+        exit: Exit::System,
+    };
     let program = std::env::current_exe().map_err(failed)?;
     let args = std::env::args_os().skip(1).filter(|arg| arg != "--background");
     let mut child = Command::new(program)
@@ -21,27 +25,30 @@ pub(super) fn spawn(socket: &Path) -> Result<(), Failed> {
         .stdout(Stdio::null())
         .spawn()
         .map_err(failed)?;
-    for _ in 0..DEADLINE.as_millis() / PAUSE.as_millis() {
+    for _ in 0..START_TIMEOUT.as_millis() / POLL_INTERVAL.as_millis() {
         if UnixStream::connect(socket).is_ok() {
             return Ok(());
         }
         if let Some(status) = child.try_wait().map_err(failed)? {
-            let code = status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(70);
-            return Err(Failed { why: "the background daemon did not start".to_owned(), code });
+            let exit = status.code().and_then(Exit::from_code).unwrap_or(Exit::Software);
+            return Err(Failed { why: "the background daemon did not start".to_owned(), exit });
         }
-        std::thread::sleep(PAUSE);
+        std::thread::sleep(POLL_INTERVAL);
     }
     let _ = child.kill();
-    Err(Failed { why: format!("the daemon did not answer within {} s", DEADLINE.as_secs()), code: 75 })
+    Err(Failed {
+        why: format!("the daemon did not answer within {} s", START_TIMEOUT.as_secs()),
+        exit: Exit::TryLater,
+    })
 }
 
-/// Why there is no background daemon; it has said the rest itself.
+/// Why there is no background daemon. If it stopped by itself, it has printed the reason.
 #[derive(Debug, thiserror::Error)]
 #[error("{why}")]
 pub(super) struct Failed {
     why: String,
-    pub(super) code: u8,
+    pub(super) exit: Exit,
 }
 
-const DEADLINE: Duration = Duration::from_secs(10);
-const PAUSE: Duration = Duration::from_millis(2);
+const START_TIMEOUT: Duration = Duration::from_secs(10);
+const POLL_INTERVAL: Duration = Duration::from_millis(2);

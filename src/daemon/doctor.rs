@@ -2,7 +2,6 @@
 //!
 //! The daemon's view is the one that counts: its environment is not this shell's.
 
-use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -16,6 +15,7 @@ use crate::env::Env;
 use crate::error::{Error, Exit, FileFault, Reason};
 use crate::exchange::Exchange;
 use crate::http::Http;
+use crate::output;
 use crate::paths::Places;
 use crate::profile::{self, Parts};
 
@@ -40,12 +40,12 @@ pub(super) fn run(args: &Args) -> ExitCode {
     let text = if args.json {
         serde_json::to_string_pretty(&doctor).expect("our own types always serialise") + "\n"
     } else {
-        let colour = std::io::stdout().is_terminal() && env.var("NO_COLOR").is_none();
-        doctor::report::text(&doctor, &about, colour)
+        doctor::report::text(&doctor, &about, output::Style::detect(&env).has_colour())
     };
-    // A reader that has gone away is no error.
-    let _ = std::io::stdout().write_all(text.as_bytes());
-    doctor.exit.into()
+    match output::print(&text) {
+        Err(error @ output::Error::Failed(_)) => super::report(&error.into()).into(),
+        Ok(()) | Err(output::Error::Closed) => doctor.exit.into(),
+    }
 }
 
 /// The findings, and a line that says what was checked.

@@ -1,16 +1,17 @@
-//! `wandb-credd first-login`: finds out the issuer and the client id for signing in, and writes them down.
+//! `wandb-credd first-login`: finds out the issuer and the client ID for signing in, and writes a configuration file.
 //!
-//! `wandb-cred login` runs it first. Where a configuration exists, it does nothing.
+//! `wandb-cred login` runs it first. If there is a configuration file, it does nothing.
 
-use std::io::{self, IsTerminal as _};
 use std::path::PathBuf;
 
-use super::{CONFIG, Source, USAGE, init};
-use crate::cli::login::first;
-use crate::cli::talk::{ask, tell};
+use super::{Source, init};
 use crate::clock::Clock;
+use crate::error::Exit;
 use crate::http::Http;
 use crate::oidc::discover::{self, CliConfig};
+use crate::output::{eprint_line, is_interactive};
+use crate::prompt::ask;
+use crate::setup_args::FirstLoginArgs;
 
 #[derive(clap::Args)]
 pub(super) struct Args {
@@ -20,7 +21,7 @@ pub(super) struct Args {
     #[arg(long, default_value = "default", value_name = "NAME")]
     profile: String,
     #[command(flatten)]
-    first: first::Args,
+    first: FirstLoginArgs,
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<()> {
@@ -30,32 +31,32 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     if config.symlink_metadata().is_ok() {
         return if given { Err(Error::Unused { config }.into()) } else { Ok(()) };
     }
-    let terminal = io::stdin().is_terminal() && io::stderr().is_terminal();
+    let interactive = is_interactive();
     let (issuer, client_id) = match (&args.first.issuer, &args.first.client_id, &args.first.host) {
         (issuer, client_id, Some(host)) => {
             let http = Http::new(Clock::system());
             let asked = discover::cli_config(&http, host, args.first.organization.as_deref());
             let found = super::runtime()?.block_on(asked)?;
-            confirm(&found, issuer.as_deref(), client_id.as_deref(), host, terminal)?;
+            confirm(&found, issuer.as_deref(), client_id.as_deref(), host, interactive)?;
             (found.issuer, found.client_id)
         }
         (Some(issuer), Some(client_id), None) => (issuer.clone(), client_id.clone()),
-        (issuer, client_id, None) if terminal => {
-            tell(&format!("Nothing is configured yet ({} is missing).", config.display()));
+        (issuer, client_id, None) if interactive => {
+            eprint_line(&format!("Nothing is configured yet ({} is missing).", config.display()));
             let issuer = match issuer {
                 Some(issuer) => issuer.clone(),
                 None => ask("Issuer of your identity provider (https://...): ")?,
             };
             let client_id = match client_id {
                 Some(id) => id.clone(),
-                None => ask("Client id of wandb-cred there: ")?,
+                None => ask("Client ID of wandb-cred there: ")?,
             };
             (issuer, client_id)
         }
         _ => return Err(Error::Nothing { config }.into()),
     };
     init::write(&places, &args.render(&issuer, &client_id), false)?;
-    tell(&format!("Wrote {}.", config.display()));
+    eprint_line(&format!("Wrote {}.", config.display()));
     Ok(())
 }
 
@@ -84,16 +85,16 @@ impl Args {
     }
 }
 
-/// An organization's name is known to everybody, and a command can be pasted: so the identity provider that a
-/// server names is used only if the person has typed it, as an argument or now.
+/// Anybody can know an organization's name and get somebody to paste a command. So the identity provider that a server
+/// names is used only if the person types it, as an argument or now.
 fn confirm(
     found: &CliConfig,
     issuer: Option<&str>,
     client_id: Option<&str>,
     host: &str,
-    terminal: bool,
+    interactive: bool,
 ) -> anyhow::Result<()> {
-    for (what, typed, said) in [("issuer", issuer, &found.issuer), ("client id", client_id, &found.client_id)]
+    for (what, typed, said) in [("issuer", issuer, &found.issuer), ("client ID", client_id, &found.client_id)]
     {
         if typed.is_some_and(|typed| typed != said) {
             return Err(Error::Contradicted { host: host.to_owned(), what, said: said.clone() }.into());
@@ -102,12 +103,13 @@ fn confirm(
     if issuer.is_some() {
         return Ok(());
     }
-    if !terminal {
+    if !interactive {
         return Err(Error::Unconfirmed { host: host.to_owned(), issuer: found.issuer.clone() }.into());
     }
     let name = found.issuer.split('/').nth(2).unwrap_or_default();
-    tell(&format!("{host} sends you to sign in at {} (client id {}).", found.issuer, found.client_id));
-    let typed = ask(&format!("If that is your organization's, type its host name ({name}): "))?;
+    eprint_line(&format!("{host} sends you to sign in at {} (client ID {}).", found.issuer, found.client_id));
+    let typed =
+        ask(&format!("If this is your organization's identity provider, type its host name ({name}): "))?;
     if typed == name {
         return Ok(());
     }
@@ -118,7 +120,7 @@ fn confirm(
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
     #[error(
-        "{} exists, so --issuer, --client-id and --host are not used\n  next: edit the file, or leave them out",
+        "{} exists, so --issuer, --client-id and --host have no effect\n  next: edit the file, or leave the options out",
         config.display()
     )]
     Unused { config: PathBuf },
@@ -128,22 +130,22 @@ pub(super) enum Error {
     )]
     Nothing { config: PathBuf },
     #[error(
-        "{host} names another {what} than you did: {said}\n  next: ask your administrator which of the two is right"
+        "{host} names another {what} than you did: {said}\n  next: ask your administrator which one is right"
     )]
     Contradicted { host: String, what: &'static str, said: String },
     #[error(
-        "{host} names {issuer} as the identity provider, which nobody has confirmed\n  next: add --issuer {issuer}"
+        "{host} names {issuer} as the identity provider, which you have not confirmed\n  next: add --issuer {issuer}"
     )]
     Unconfirmed { host: String, issuer: String },
     #[error("not confirmed, so nothing was written")]
     Mistyped,
 }
 
-impl Error {
-    pub(super) fn exit_code(&self) -> u8 {
-        match self {
-            Self::Unused { .. } | Self::Unconfirmed { .. } | Self::Mistyped => USAGE,
-            Self::Nothing { .. } | Self::Contradicted { .. } => CONFIG,
+impl From<&Error> for Exit {
+    fn from(error: &Error) -> Self {
+        match error {
+            Error::Unused { .. } | Error::Unconfirmed { .. } | Error::Mistyped => Self::Usage,
+            Error::Nothing { .. } | Error::Contradicted { .. } => Self::Configuration,
         }
     }
 }
@@ -164,9 +166,9 @@ mod tests {
             let error = confirm(&found, issuer, client_id, "wandb.example", false).expect_err("refused");
             error.to_string()
         };
-        assert!(refused(None, None).contains("nobody has confirmed"));
+        assert!(refused(None, None).contains("you have not confirmed"));
         assert!(refused(Some("https://idp.example"), None).contains("another issuer"));
-        assert!(refused(Some("https://idp.example/acme"), Some("x")).contains("another client id"));
+        assert!(refused(Some("https://idp.example/acme"), Some("x")).contains("another client ID"));
         confirm(&found, Some("https://idp.example/acme"), None, "wandb.example", false).expect("confirmed");
     }
 
@@ -175,7 +177,7 @@ mod tests {
         let args = Args {
             source: Source { config: None },
             profile: "my profile".into(),
-            first: first::Args {
+            first: FirstLoginArgs {
                 issuer: None,
                 client_id: None,
                 host: Some("wandb.example".into()),

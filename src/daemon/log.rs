@@ -1,6 +1,4 @@
-//! Where the log goes: the journal with its fields when systemd runs us, else standard error.
-
-use std::io::IsTerminal as _;
+//! Where the log goes: to the journal, with fields, if systemd runs us; else to standard error.
 
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
@@ -8,15 +6,19 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Layer, Registry};
 
+use crate::env::Env;
+use crate::output;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum Format {
     Text,
     Json,
 }
 
-/// Sets up logging, once. Only this program's own events are taken: a dependency's could hold a request.
+/// Sets up logging, once. Only this crate's events are logged: those of a dependency could contain a request, and with
+/// it a token.
 pub(super) fn init(format: Option<Format>, level: LevelFilter) {
-    let ours = Targets::new().with_target("wandb_cred", level);
+    let own_events = Targets::new().with_target("wandb_cred", level);
     let layer: Box<dyn Layer<Registry> + Send + Sync> = match format {
         Some(Format::Json) => {
             Box::new(tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(std::io::stderr))
@@ -25,15 +27,15 @@ pub(super) fn init(format: Option<Format>, level: LevelFilter) {
         None | Some(Format::Text) => Box::new(
             tracing_subscriber::fmt::layer()
                 .with_writer(std::io::stderr)
-                .with_ansi(std::io::stderr().is_terminal())
+                .with_ansi(output::stderr_has_colour(&Env::system()))
                 .with_target(false),
         ),
     };
-    // A second call (tests) keeps the first set-up.
-    let _ = Registry::default().with(layer.with_filter(ours)).try_init();
+    // Fails on a second call (in tests), which changes nothing.
+    let _ = Registry::default().with(layer.with_filter(own_events)).try_init();
 }
 
-/// The journal, if our standard error is connected to it (systemd.exec(5), `$JOURNAL_STREAM`).
+/// The journal, if standard error is connected to it (systemd.exec(5), `$JOURNAL_STREAM`).
 #[cfg(target_os = "linux")]
 fn journal() -> Option<Box<dyn Layer<Registry> + Send + Sync>> {
     let stream = std::env::var("JOURNAL_STREAM").ok()?;

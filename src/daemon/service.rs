@@ -1,4 +1,4 @@
-//! What the service manager is told (sd_notify(3)). Nothing happens where there is none.
+//! Notifies the service manager (sd_notify(3)), if there is one.
 
 use std::time::Duration;
 
@@ -7,35 +7,36 @@ use sd_notify::NotifyState;
 use crate::clock::Clock;
 
 pub(super) fn ready() {
-    tell(&[NotifyState::Ready, NotifyState::Status("serving")]);
+    notify(&[NotifyState::Ready, NotifyState::Status("serving")]);
 }
 
-/// With the time that `Type=notify-reload` wants.
+/// Includes the time that `Type=notify-reload` needs.
 pub(super) fn reloading() {
     match NotifyState::monotonic_usec_now() {
-        Ok(now) => tell(&[NotifyState::Reloading, now]),
-        Err(_) => tell(&[NotifyState::Reloading]),
+        Ok(now) => notify(&[NotifyState::Reloading, now]),
+        Err(_) => notify(&[NotifyState::Reloading]),
     }
 }
 
 pub(super) fn stopping() {
-    tell(&[NotifyState::Stopping]);
+    notify(&[NotifyState::Stopping]);
 }
 
-/// Tells the watchdog that the one thread still turns, at half the interval it asks for. Never ends; without
-/// a watchdog it never wakes either.
+/// Tells the watchdog that the daemon's one thread still runs, twice per interval. Never returns; without a watchdog it
+/// never wakes up either.
 pub(super) async fn watchdog(clock: &Clock) {
     let Some(interval) = sd_notify::watchdog_enabled().filter(|interval| *interval > Duration::ZERO) else {
         return std::future::pending().await;
     };
     loop {
-        tell(&[NotifyState::Watchdog]);
-        // By the kernel's timer: one of the runtime's would make every wait of the server a timed one.
+        notify(&[NotifyState::Watchdog]);
+        // This clock uses a timer of the kernel's. With one of the runtime's, every wait of the server would need a
+        // timeout.
         clock.sleep(interval / 2).await;
     }
 }
 
-fn tell(states: &[NotifyState<'_>]) {
-    // A manager that is gone is no reason to stop serving.
+fn notify(states: &[NotifyState<'_>]) {
+    // If the manager is gone, the daemon still serves.
     let _ = sd_notify::notify(states);
 }

@@ -7,8 +7,9 @@ use reqwest::header::{AUTHORIZATION, CONTENT_TYPE};
 use serde_json::Value;
 use zeroize::Zeroizing;
 
-use super::report::{Report, Step, duration};
+use super::report::{Report, Step};
 use super::{Context, Source};
+use crate::duration;
 use crate::error::{Cause, Error, Exit, Reason};
 use crate::http::Reach;
 use crate::redact::redact;
@@ -199,11 +200,11 @@ async fn check_api(cx: &Context<'_>, access: &AccessToken, report: &mut Report) 
 fn check_lifetime(cx: &Context<'_>, access: &AccessToken, report: &mut Report) {
     let left = i64::try_from(access.expiry().remaining(cx.clock.now()).as_secs()).unwrap_or(i64::MAX);
     if left > SDK_LIMIT {
-        return report.ok(Step::TokenLife, format!("{} left", duration(left)));
+        return report.ok(Step::TokenLife, format!("{} left", duration::text(left)));
     }
     report.warn(
         Step::TokenLife,
-        format!("{} left: at 5 min or less, a W&B SDK makes an exchange of its own before every request", duration(left)),
+        format!("{} left: at 5 min or less, a W&B SDK makes an exchange of its own before every request", duration::text(left)),
         "have the W&B server issue access tokens of at least 15 minutes (a setting of the server), or use `wandb-cred token`",
     );
 }

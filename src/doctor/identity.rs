@@ -1,7 +1,8 @@
 //! The identity source and its JWT: does the source answer, is it a JWT, how long does it live, who is it for.
 
-use super::report::{Report, Step, duration};
+use super::report::{Report, Step};
 use super::{Context, Source, subject};
+use crate::duration;
 use crate::error::{Error, Exit, Kind, Malformed, Reason};
 use crate::token::{Expires as _, IdentityToken};
 
@@ -65,7 +66,7 @@ pub(super) fn check(cx: &Context<'_>, token: &IdentityToken, report: &mut Report
             let found = format!(
                 "new identity tokens until {} (in {}): {}",
                 outlook.until,
-                duration(left),
+                duration::text(left),
                 outlook.reason
             );
             if left < MIN_OUTLOOK {
@@ -90,20 +91,20 @@ fn lifetime(cx: &Context<'_>, token: &IdentityToken, report: &mut Report) {
     let claims = token.claims();
     let life = claims.exp.zip(claims.iat).map(|(exp, iat)| (exp - iat) as i64);
     let mut found = match life {
-        Some(life) => format!("lives {}, {} left", duration(life), duration(left)),
-        None => format!("{} left", duration(left)),
+        Some(life) => format!("lives {}, {} left", duration::text(life), duration::text(left)),
+        None => format!("{} left", duration::text(left)),
     };
     found += &match token.renewal().not_before_expiry {
         Some(margin) => format!(
             "; the source caches it, so it is renewed {} before it expires",
-            duration(i64::try_from(margin.as_secs()).unwrap_or(i64::MAX))
+            duration::text(margin.as_secs())
         ),
-        None => format!("; renewed about every {}", duration(life.unwrap_or(left) * 65 / 100)),
+        None => format!("; renewed about every {}", duration::text(life.unwrap_or(left) * 65 / 100)),
     };
     let not_before = claims.other.get("nbf").and_then(serde_json::Value::as_f64);
     let early = not_before.map_or(0, |nbf| nbf as i64 - now.wall.as_second());
     if early > MAX_SKEW {
-        found = format!("not valid before {} from now (`nbf`)", duration(early));
+        found = format!("not valid before {} from now (`nbf`)", duration::text(early));
         report.fail(
             Step::Lifetime,
             Exit::TryLater,

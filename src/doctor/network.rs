@@ -6,8 +6,9 @@ use reqwest::Method;
 use reqwest::header::{CONTENT_TYPE, LOCATION};
 use url::Url;
 
-use super::report::{Report, Step, duration};
+use super::report::{Report, Step};
 use super::{Context, Probe};
+use crate::duration;
 use crate::error::{Error, Exit, NetworkFault, Reason};
 use crate::http::{Answer, Reach};
 
@@ -195,13 +196,13 @@ pub(super) fn clocks(clocks: &[(&str, Option<i64>); 2], report: &mut Report) {
         return;
     };
     let direction = if skew > 0 { "behind" } else { "ahead" };
-    let found = format!("this machine is {} {direction} of {name}", duration(skew.abs()));
+    let found = format!("this machine is {} {direction} of {name}", duration::text(skew.abs()));
     let set = "synchronise the clock: timedatectl set-ntp true (WSL: wsl --shutdown; a paused virtual machine: \
                chronyc makestep)";
     if let [(first, a), (second, b)] = known[..]
         && (a - b).abs() > WARN_SKEW
     {
-        let found = format!("the clocks of {first} and {second} differ by {}", duration((a - b).abs()));
+        let found = format!("the clocks of {first} and {second} differ by {}", duration::text((a - b).abs()));
         let remedy = format!("to W&B, JWTs seem expired or not yet valid: on the issuer's machine, {set}");
         report.warn(Step::Clock, found, remedy);
     } else if skew.abs() > FAIL_SKEW {
@@ -209,7 +210,7 @@ pub(super) fn clocks(clocks: &[(&str, Option<i64>); 2], report: &mut Report) {
     } else if skew.abs() > WARN_SKEW {
         report.warn(Step::Clock, found, set);
     } else {
-        report.ok(Step::Clock, format!("within {} of {}", duration(skew.abs().max(1)), join(&known)));
+        report.ok(Step::Clock, format!("within {} of {}", duration::text(skew.abs().max(1)), join(&known)));
     }
 }
 

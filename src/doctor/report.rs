@@ -226,22 +226,6 @@ fn sanitize(text: &str) -> String {
     out + rest
 }
 
-/// "2 h 5 min": the two largest units.
-pub(super) fn duration(seconds: i64) -> String {
-    let units = [("d", 86_400), ("h", 3600), ("min", 60), ("s", 1)];
-    let mut left = seconds.max(0);
-    let mut words = Vec::new();
-    for (unit, length) in units {
-        if left >= length && words.len() < 2 {
-            words.push(format!("{} {unit}", left / length));
-            left %= length;
-        } else if !words.is_empty() {
-            break;
-        }
-    }
-    if words.is_empty() { "0 s".to_owned() } else { words.join(" ") }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -279,14 +263,5 @@ mod tests {
         let doctor = report.finish("p");
         assert_eq!((doctor.exit, doctor.verdict), (78, Verdict::Fail));
         assert_eq!(doctor.findings[0].step, "configuration", "in the order of the path");
-    }
-
-    #[test]
-    fn durations_have_two_units() {
-        for (seconds, words) in
-            [(0, "0 s"), (59, "59 s"), (3600, "1 h"), (3660, "1 h 1 min"), (90_000, "1 d 1 h")]
-        {
-            assert_eq!(duration(seconds), words);
-        }
     }
 }

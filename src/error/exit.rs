@@ -15,6 +15,8 @@ pub enum Exit {
     Unavailable = 69,
     /// A fault of this program.
     Software = 70,
+    /// The system refused: no process, or no memory.
+    System = 71,
     /// The output could not be written.
     Output = 74,
     /// The same command may work later.
@@ -27,6 +29,24 @@ pub enum Exit {
     NotExecutable = 126,
     /// There is no such command to run (as in sh).
     NotFound = 127,
+}
+
+impl Exit {
+    /// What the exit code of another program of ours means; `None` if it is no code of sysexits(3) that we use.
+    pub fn from_code(code: i32) -> Option<Self> {
+        [
+            Self::Usage,
+            Self::Unavailable,
+            Self::Software,
+            Self::System,
+            Self::Output,
+            Self::TryLater,
+            Self::NeedsLogin,
+            Self::Configuration,
+        ]
+        .into_iter()
+        .find(|exit| *exit as i32 == code)
+    }
 }
 
 impl From<ProblemKind> for Exit {

@@ -1,6 +1,6 @@
 //! The one place that chooses the command to type next.
 
-use crate::api::ProblemKind;
+use crate::api::{ProblemKind, State};
 
 /// What helps after a problem of this kind with `profile`, if a command does.
 pub fn next_command(kind: ProblemKind, profile: Option<&str>) -> Option<String> {
@@ -11,7 +11,7 @@ pub fn next_command(kind: ProblemKind, profile: Option<&str>) -> Option<String> 
     Some(match kind {
         ProblemKind::BadRequest => "wandb-cred --help".to_owned(),
         ProblemKind::NotFound | ProblemKind::MethodNotAllowed => {
-            "restart wandb-credd, so that it has the version of wandb-cred".to_owned()
+            "restart wandb-credd, so that it has the same version as wandb-cred".to_owned()
         }
         ProblemKind::NeedsLogin => for_profile("wandb-cred login"),
         ProblemKind::Locked => "wandb-cred unlock".to_owned(),
@@ -25,4 +25,15 @@ pub fn next_command(kind: ProblemKind, profile: Option<&str>) -> Option<String> 
         | ProblemKind::ShuttingDown => "wandb-cred status".to_owned(),
         ProblemKind::Forbidden => return None,
     })
+}
+
+/// What helps while `profile` is in `state`, if a command does.
+pub fn next_command_in(state: State, provider: &str, profile: &str) -> Option<String> {
+    match state {
+        State::NeedsLogin if provider == "oidc" => next_command(ProblemKind::NeedsLogin, Some(profile)),
+        // Only they know with what people sign in to other providers.
+        State::NeedsLogin => Some(format!("sign in, then: wandb-cred refresh --profile {profile}")),
+        State::Failed => Some(format!("wandb-cred refresh --profile {profile}")),
+        State::Starting | State::Fresh | State::Stale => None,
+    }
 }

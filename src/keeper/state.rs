@@ -25,7 +25,7 @@ pub struct Snapshot<T> {
     /// When the next attempt is due; it is made only if something needs the token then.
     pub due: Option<Now>,
     last_attempt: Option<Now>,
-    /// No attempt before this, whoever asks: the server's word (`Retry-After`).
+    /// No attempt before this, even a forced one: the server asked for it (`Retry-After`).
     not_before: Option<Now>,
 }
 

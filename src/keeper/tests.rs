@@ -219,7 +219,7 @@ async fn the_servers_retry_after_is_obeyed_even_when_forced() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_hung_renewal_holds_up_nobody_who_has_a_token() {
+async fn a_hung_renewal_delays_no_caller_that_has_a_token() {
     let t = setup(true, [Step::Token(1000), Step::Hang]);
     pass(700).await;
     assert!(t.keeper.snapshot().renewing);
@@ -256,7 +256,7 @@ async fn asking_for_more_life_than_there_is_says_how_much_there_is() {
     for _ in 0..100 {
         t.keeper.get(need(3600, 30)).await.expect_err("too short");
     }
-    assert_eq!(t.script.asked().len(), 1, "no renewal for each who asks too much");
+    assert_eq!(t.script.asked().len(), 1, "callers that ask for too much life cause no further renewals");
     pass(60).await;
     t.keeper.get(need(590, 30)).await.expect("renewed for more life");
     assert_eq!(t.script.asked().len(), 2);
@@ -318,7 +318,7 @@ async fn a_clock_set_back_does_not_stretch_a_tokens_life() {
 async fn signing_in_is_noticed_at_once() {
     let t = setup(true, [Step::Fail(Kind::NeedsLogin), Step::Token(3600)]);
     pass(3600).await;
-    assert_eq!(t.script.asked().len(), 1, "nobody asks the provider while signed out");
+    assert_eq!(t.script.asked().len(), 1, "the provider is not asked while signed out");
     assert_eq!(t.keeper.snapshot().state(t.clock.now()), api::State::NeedsLogin);
     t.keeper.reset();
     pass(1).await;

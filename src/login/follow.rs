@@ -1,5 +1,5 @@
-//! Follows one profile's session: a sign-in wakes its keepers, a sign-out empties them, and a session that
-//! ends is told on the desktop, once.
+//! Follows one profile's session: wakes its keepers after a sign-in, empties them after a sign-out, and notifies the
+//! desktop, once, of a session that is about to end or has ended.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,30 +11,30 @@ use crate::oidc::session::{Change, Session};
 use crate::profile::Profile;
 use crate::token::Expires as _;
 
-/// Runs as long as the profile does.
+/// Returns when the profile's session or keepers are gone.
 pub async fn follow(profile: Arc<Profile>, session: Arc<Session>, clock: Clock) {
     let mut changes = session.changes();
     let mut identity = profile.identity.subscribe();
-    let mut told_needed = false;
-    let mut told_end = None;
+    let mut notified_needed = false;
+    let mut notified_end = None;
     loop {
         let now = clock.now();
         let (needed, outlook) = profile.identity.read(|snapshot| {
             let needed = snapshot.error.as_ref().is_some_and(|error| error.kind == Kind::NeedsLogin);
             (needed, snapshot.token.as_ref().and_then(|token| token.renewal().outlook))
         });
-        if needed && !told_needed && profile.demand.is_hot(now) {
+        if needed && !notified_needed && profile.demand.is_hot(now) {
             let next = format!("Run: wandb-cred login --profile {}", profile.name);
             notify(&format!("Sign in for W&B ({})", profile.name), &next).await;
         }
-        told_needed = needed;
+        notified_needed = needed;
         let mut wait = None;
-        if let Some(outlook) = outlook.filter(|outlook| told_end != Some(outlook.until)) {
+        if let Some(outlook) = outlook.filter(|outlook| notified_end != Some(outlook.until)) {
             let left = Duration::try_from(outlook.until.duration_since(now.wall)).unwrap_or_default();
-            if left > AHEAD {
-                wait = Some(left - AHEAD);
+            if left > WARN_BEFORE_END {
+                wait = Some(left - WARN_BEFORE_END);
             } else {
-                told_end = Some(outlook.until);
+                notified_end = Some(outlook.until);
                 let body = format!("{}. Run: wandb-cred login --profile {}", outlook.reason, profile.name);
                 notify(&format!("Your W&B session ({}) is about to end", profile.name), &body).await;
             }
@@ -64,5 +64,5 @@ pub async fn follow(profile: Arc<Profile>, session: Arc<Session>, clock: Clock) 
     }
 }
 
-/// Time enough to finish a thought and sign in.
-const AHEAD: Duration = Duration::from_secs(10 * 60);
+/// Enough time to finish a thought and sign in.
+const WARN_BEFORE_END: Duration = Duration::from_secs(10 * 60);

@@ -1,11 +1,11 @@
-//! The loopback server that the browser comes back to: one path, one answer, one user.
+//! The loopback server that the browser returns to: one path, one answer, one user.
 //!
-//! Any page in any browser of this machine can send requests here, so it takes as little as it can: the exact
-//! `Host` (a rebound DNS name has another), top-level navigation only (`Sec-Fetch-*`), one path, one method.
-//! It answers no cross-origin reader, sets no cookie, and echoes nothing of what it was sent.
+//! Any page in any browser on this machine can send requests here, so it accepts as little as it can: the exact `Host`
+//! (DNS rebinding would send another), top-level navigation only (`Sec-Fetch-*`), one path, one method. It allows no
+//! cross-origin reads, sets no cookie, and echoes nothing that it was sent.
 
 use std::convert::Infallible;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -23,28 +23,28 @@ use tokio::task::JoinSet;
 use zeroize::Zeroizing;
 
 use super::page::{self, Page};
+use crate::accept::accept;
 use crate::error::Error;
 use crate::oidc;
 
-/// Listens from when it is made until it is dropped.
+/// Listens until it is dropped.
 pub(super) struct Loopback {
     rules: Arc<Rules>,
     callbacks: mpsc::Receiver<Callback>,
-    /// Its end ends the listeners.
+    /// Dropping this stops the listeners.
     _tasks: JoinSet<()>,
 }
 
 struct Rules {
-    /// `127.0.0.1:PORT`, as it must stand in `Host`.
+    /// What `Host` must be: `127.0.0.1:PORT`.
     authority: String,
     form_post: bool,
-    /// An answer has been taken; every other is late.
+    /// The one answer has been taken; all others are too late.
     closed: AtomicBool,
     callbacks: mpsc::Sender<Callback>,
-    room: Semaphore,
 }
 
-/// A browser that has come back, and waits.
+/// A browser that has returned and waits for a page.
 pub(super) struct Callback {
     params: Zeroizing<Vec<(String, String)>>,
     answer: oneshot::Sender<Verdict>,
@@ -62,7 +62,7 @@ impl Callback {
         self.params.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
-    /// A browser that has gone meanwhile is not waited for.
+    /// Does nothing if the browser has gone in the meantime.
     pub(super) fn answer(self, verdict: Verdict) {
         let _ = self.answer.send(verdict);
     }
@@ -72,7 +72,7 @@ impl Loopback {
     pub(super) async fn bind(host: &str, port: u16, form_post: bool) -> Result<Self, Error> {
         let first = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await.map_err(|error| {
             oidc::transient(format!(
-                "cannot listen on 127.0.0.1:{port} for the browser to come back to: {error}"
+                "cannot listen on 127.0.0.1:{port} for the browser to return to: {error}"
             ))
         })?;
         let port = first.local_addr().map_err(|e| oidc::transient(e.to_string()))?.port();
@@ -82,16 +82,16 @@ impl Loopback {
             form_post,
             closed: AtomicBool::new(false),
             callbacks: sender,
-            room: Semaphore::new(MOST_CONNECTIONS),
         });
+        let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         let mut tasks = JoinSet::new();
-        // `localhost` may lead a browser to either address; nobody else shall sit on the other one.
+        // `localhost` may take a browser to either address, and no other program should get the other one.
         if host == "localhost"
             && let Ok(second) = TcpListener::bind((Ipv6Addr::LOCALHOST, port)).await
         {
-            tasks.spawn(accept(second, rules.clone()));
+            tasks.spawn(listen(second, Arc::clone(&slots), Arc::clone(&rules)));
         }
-        tasks.spawn(accept(first, rules.clone()));
+        tasks.spawn(listen(first, slots, Arc::clone(&rules)));
         Ok(Self { rules, callbacks, _tasks: tasks })
     }
 
@@ -103,58 +103,48 @@ impl Loopback {
         self.callbacks.recv().await
     }
 
-    /// From now on every further browser is late.
-    pub(super) fn close(&self) {
+    /// From now on, tells every browser that it is too late.
+    pub(super) fn refuse_further(&self) {
         self.rules.closed.store(true, Ordering::Relaxed);
     }
 
-    pub(super) async fn linger(self, time: Duration) {
-        self.close();
-        tokio::time::sleep(time).await;
+    /// Keeps telling them so for `delay`, then closes.
+    pub(super) async fn close_after(self, delay: Duration) {
+        self.refuse_further();
+        tokio::time::sleep(delay).await;
     }
 }
 
-async fn accept(listener: TcpListener, rules: Arc<Rules>) {
+/// Serves connections from this machine. When this is dropped, they are too.
+async fn listen(listener: TcpListener, slots: Arc<Semaphore>, rules: Arc<Rules>) {
     let mut connections = JoinSet::new();
-    loop {
-        // Before accepting, so that a flood waits in the kernel's queue.
-        let room = rules.room.acquire().await.expect("never closed");
-        let Ok((stream, peer)) = listener.accept().await else {
-            // Out of descriptors, most likely; not a reason to spin.
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            continue;
-        };
-        room.forget();
-        if is_loopback(peer) {
-            connections.spawn(serve(stream, rules.clone()));
-        } else {
-            rules.room.add_permits(1);
+    let serve = |(stream, peer): (TcpStream, SocketAddr), slot| {
+        if peer.ip().is_loopback() {
+            let rules = Arc::clone(&rules);
+            connections.spawn(async move {
+                connection(stream, rules).await;
+                drop(slot);
+            });
         }
+        // Clear away the connections that have ended.
         while connections.try_join_next().is_some() {}
-    }
+    };
+    accept(&slots, || listener.accept(), serve).await;
 }
 
-fn is_loopback(peer: SocketAddr) -> bool {
-    match peer.ip() {
-        IpAddr::V4(ip) => ip.is_loopback(),
-        IpAddr::V6(ip) => ip.is_loopback(),
-    }
-}
-
-async fn serve(stream: TcpStream, rules: Arc<Rules>) {
+async fn connection(stream: TcpStream, rules: Arc<Rules>) {
     let service = service_fn(|request| {
         let rules = rules.clone();
         async move { Ok::<_, Infallible>(answer(request, &rules).await.response()) }
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADERS_WITHIN)
+        .header_read_timeout(HEADER_TIMEOUT)
         .max_buf_size(MAX_HEAD)
         .keep_alive(false)
         .serve_connection(TokioIo::new(stream), service);
-    // A browser that misbehaves gets no more than its connection closed.
-    let _ = tokio::time::timeout(CONNECTION_CAP, connection).await;
-    rules.room.add_permits(1);
+    // A browser that misbehaves only gets its connection closed.
+    let _ = tokio::time::timeout(CONNECTION_TIMEOUT, connection).await;
 }
 
 async fn answer(request: Request<Incoming>, rules: &Rules) -> Page {
@@ -169,7 +159,7 @@ async fn answer(request: Request<Incoming>, rules: &Rules) -> Page {
         },
     };
     let Some(params) = params else {
-        return page::refused(StatusCode::BAD_REQUEST, "it cannot be read, or says something twice");
+        return page::refused(StatusCode::BAD_REQUEST, "it cannot be read, or has a parameter twice");
     };
     if rules.closed.load(Ordering::Relaxed) {
         return page::late();
@@ -181,17 +171,20 @@ async fn answer(request: Request<Incoming>, rules: &Rules) -> Page {
     match verdict.await {
         Ok(Verdict::Refused(why)) => page::refused(StatusCode::BAD_REQUEST, why),
         Ok(Verdict::SignedIn(page) | Verdict::Failed(page)) => page,
-        // Another browser was first, and the sign-in is over.
+        // Another browser was first, and the sign-in has ended.
         Err(_) => page::late(),
     }
 }
 
-/// What can be judged before any of the answer is read.
+/// What can be checked before reading any of the answer.
 fn check(method: &Method, uri: &hyper::Uri, headers: &HeaderMap, rules: &Rules) -> Result<(), Page> {
     let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
     let refuse = |status, why| Err(page::refused(status, why));
     if headers.get_all(HOST).iter().count() != 1 || text("host") != Some(&rules.authority) {
-        return refuse(StatusCode::MISDIRECTED_REQUEST, "it was sent to another name than this server's");
+        return refuse(
+            StatusCode::MISDIRECTED_REQUEST,
+            "it was sent to a different host name than this server's",
+        );
     }
     if uri.path() != PATH {
         return refuse(StatusCode::NOT_FOUND, "there is nothing else here");
@@ -200,13 +193,13 @@ fn check(method: &Method, uri: &hyper::Uri, headers: &HeaderMap, rules: &Rules) 
     if *method != wanted {
         return refuse(StatusCode::METHOD_NOT_ALLOWED, "it was not sent the way this sign-in expects");
     }
-    // Browsers say so when a page's script or frame asks, instead of a person's navigation.
-    let navigates = |name, allowed: &str| text(name).is_none_or(|value| value == allowed);
-    if !navigates("sec-fetch-mode", "navigate") || !navigates("sec-fetch-dest", "document") {
+    // With these headers, browsers tell a person's navigation from requests by scripts and frames.
+    let absent_or = |name, allowed: &str| text(name).is_none_or(|value| value == allowed);
+    if !absent_or("sec-fetch-mode", "navigate") || !absent_or("sec-fetch-dest", "document") {
         return refuse(StatusCode::FORBIDDEN, "it was sent by a script or a frame, not by a page you opened");
     }
     if *method == Method::GET && headers.contains_key(ORIGIN) {
-        return refuse(StatusCode::FORBIDDEN, "it was sent by a script of another page");
+        return refuse(StatusCode::FORBIDDEN, "it was sent by a script on another page");
     }
     let form = text(CONTENT_TYPE.as_str()).unwrap_or_default();
     if *method == Method::POST && !form.starts_with("application/x-www-form-urlencoded") {
@@ -215,7 +208,7 @@ fn check(method: &Method, uri: &hyper::Uri, headers: &HeaderMap, rules: &Rules) 
     Ok(())
 }
 
-/// The parameters, each at most once (RFC 6749, section 3.1).
+/// The parameters. Each may occur only once (RFC 6749, section 3.1).
 fn parse(query: &[u8]) -> Option<Zeroizing<Vec<(String, String)>>> {
     let mut params: Zeroizing<Vec<(String, String)>> = Zeroizing::default();
     for (key, value) in url::form_urlencoded::parse(query) {
@@ -241,10 +234,10 @@ impl Page {
 }
 
 const PATH: &str = "/callback";
-const HEADERS_WITHIN: Duration = Duration::from_secs(10);
-/// A sign-in that is redeemed while the browser waits, the keyring's prompt included.
-const CONNECTION_CAP: Duration = Duration::from_secs(150);
-const MOST_CONNECTIONS: usize = 16;
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// The browser waits while the code is redeemed, which may include a prompt of the keyring's.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(150);
+const MAX_CONNECTIONS: usize = 16;
 const MAX_HEAD: usize = 32 * 1024;
 const MAX_FORM: usize = 128 * 1024;
 const MAX_PARAMS: usize = 20;
@@ -259,7 +252,6 @@ mod tests {
             form_post,
             closed: AtomicBool::new(false),
             callbacks: mpsc::channel(1).0,
-            room: Semaphore::new(1),
         }
     }
 
@@ -296,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn a_form_is_taken_only_where_configured() {
+    fn a_form_is_accepted_only_where_configured() {
         let form = [("host", "127.0.0.1:4000"), ("content-type", "application/x-www-form-urlencoded")];
         assert_eq!(status("POST", "/callback", &form, true), 200);
         assert_eq!(status("POST", "/callback", &form, false), 405);
@@ -305,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn a_parameter_given_twice_spoils_the_answer() {
+    fn an_answer_with_a_parameter_twice_is_refused() {
         assert!(parse(b"code=a&state=b").is_some());
         assert!(parse(b"code=a&state=b&state=c").is_none());
         let many: String = (0..30).map(|i| format!("p{i}=x&")).collect();

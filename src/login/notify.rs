@@ -1,12 +1,12 @@
-//! A word on the desktop, where there is one: a session is about to end, or has ended.
+//! Desktop notifications: a session is about to end, or has ended.
 //!
-//! Best effort by nature: no desktop, no notification, no error.
+//! Best effort: without a desktop there is no notification and no error.
 
 use std::time::Duration;
 
-/// Shows a notification. Returns whether a desktop took it.
+/// Shows a notification. Returns whether a desktop accepted it.
 pub async fn notify(summary: &str, body: &str) -> bool {
-    tokio::time::timeout(WITHIN, show(summary, body)).await.unwrap_or(false)
+    tokio::time::timeout(TIMEOUT, show(summary, body)).await.unwrap_or(false)
 }
 
 /// freedesktop.org's notification service, over the session bus.
@@ -19,8 +19,9 @@ async fn show(summary: &str, body: &str) -> bool {
     let Ok(bus) = zbus::Connection::session().await else { return false };
     let actions: &[&str] = &[];
     let hints = HashMap::from([("urgency", Value::from(1u8))]);
-    let (replaces, forever) = (0u32, -1i32);
-    let message = ("wandb-cred", replaces, "dialog-password", summary, body, actions, hints, forever);
+    let (replaces_none, default_timeout) = (0u32, -1i32);
+    let message =
+        ("wandb-cred", replaces_none, "dialog-password", summary, body, actions, hints, default_timeout);
     bus.call_method(Some(NAME), "/org/freedesktop/Notifications", Some(NAME), "Notify", &message)
         .await
         .is_ok()
@@ -28,7 +29,7 @@ async fn show(summary: &str, body: &str) -> bool {
 
 #[cfg(target_os = "macos")]
 async fn show(summary: &str, body: &str) -> bool {
-    // The texts go in as arguments of the script, never as part of it.
+    // The texts are arguments of the script, never a part of it.
     const SCRIPT: &str =
         "on run argv\ndisplay notification (item 2 of argv) with title (item 1 of argv)\nend run";
     let mut command = tokio::process::Command::new("/usr/bin/osascript");
@@ -41,4 +42,4 @@ async fn show(_summary: &str, _body: &str) -> bool {
     false
 }
 
-const WITHIN: Duration = Duration::from_secs(3);
+const TIMEOUT: Duration = Duration::from_secs(3);

@@ -1,5 +1,5 @@
-//! The few pages that a person sees when the browser comes back: plain words, no script, nothing from
-//! elsewhere, and nothing of what was sent but the person's own name.
+//! The few pages that a person sees when the browser returns: plain words, no script, nothing loaded from other places,
+//! and nothing that the request sent. Only the person's own name is inserted.
 
 use base64::Engine as _;
 use hyper::StatusCode;
@@ -19,7 +19,7 @@ pub(super) fn signed_in(account: &str, profile: &str) -> Page {
         "good",
         "You are signed in",
         &format!(
-            "<p>Signed in as <b>{account}</b> for the profile <b>{profile}</b>.</p><p>You can close this window and go back to the terminal.</p>"
+            "<p>Signed in as <b>{account}</b> for the profile <b>{profile}</b>.</p><p>You can close this window and return to the terminal.</p>"
         ),
     )
 }
@@ -31,12 +31,12 @@ pub(super) fn failed(why: &str, profile: &str) -> Page {
         "bad",
         "The sign-in did not work",
         &format!(
-            "<p>{why}.</p><p>Nothing was changed. To try again, type in the terminal:</p><pre>wandb-cred login --profile {profile}</pre>"
+            "<p>{why}.</p><p>Nothing was changed. To try again, run in the terminal:</p><pre>wandb-cred login --profile {profile}</pre>"
         ),
     )
 }
 
-/// For a request that is no answer to the sign-in under way.
+/// For a request that does not answer the sign-in in progress.
 pub(super) fn refused(status: StatusCode, why: &str) -> Page {
     let why = escape(why);
     page(
@@ -44,18 +44,18 @@ pub(super) fn refused(status: StatusCode, why: &str) -> Page {
         "bad",
         "This request was refused",
         &format!(
-            "<p>This address only takes the answer to a sign-in that you began, and this request is not that: {why}.</p><p>If you did not just sign in yourself, close this window. A sign-in under way is not affected.</p>"
+            "<p>This address only accepts the answer to a sign-in that you started, and this request is not one: {why}.</p><p>If you did not just sign in, close this window. A sign-in in progress is not affected.</p>"
         ),
     )
 }
 
-/// For whoever comes after the one answer that counts.
+/// For a browser that comes after the one answer that counts.
 pub(super) fn late() -> Page {
     page(
         StatusCode::GONE,
         "bad",
         "This sign-in is over",
-        "<p>It was answered already, from this window or another one, so this answer was not used.</p><p>If that was not you, sign out with <code>wandb-cred logout</code>, and sign in again.</p>",
+        "<p>It has already been answered, from this window or another one, so this answer was not used.</p><p>If that was not you, sign out with <code>wandb-cred logout</code>, and sign in again.</p>",
     )
 }
 
@@ -82,7 +82,7 @@ fn escape(text: &str) -> String {
     out
 }
 
-/// Allows the one style sheet above, by its hash, and nothing else.
+/// Allows the page's one style sheet, by its hash, and nothing else.
 pub(super) fn policy() -> String {
     let hash = base64::engine::general_purpose::STANDARD.encode(Sha256::digest(STYLE));
     format!(
@@ -93,7 +93,7 @@ pub(super) fn policy() -> String {
 pub(super) const HEADERS: [(&str, &str); 8] = [
     ("content-type", "text/html; charset=utf-8"),
     ("cache-control", "no-store"),
-    // The address of this page holds a code.
+    // The address of this page contains a code.
     ("referrer-policy", "no-referrer"),
     ("x-content-type-options", "nosniff"),
     ("x-frame-options", "DENY"),
@@ -124,7 +124,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_escaped_and_nothing_comes_from_elsewhere() {
+    fn names_are_escaped_and_no_page_loads_anything() {
         let page = signed_in("<script>alert('x')</script>", "a&b");
         assert!(!page.html.contains("<script") && page.html.contains("&lt;script&gt;alert(&#39;x&#39;)"));
         for foreign in ["http:", "https:", "src=", "href=", "url(", "@import"] {

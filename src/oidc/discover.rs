@@ -14,7 +14,7 @@ use super::error::{error, misconfigured};
 use crate::error::{Error, Kind, Reason};
 use crate::http::{self, Http, Reach};
 
-/// The server's answer, and what `wandb-credd discover` prints.
+/// The server's answer.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct CliConfig {
     pub issuer: String,

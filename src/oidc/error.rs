@@ -37,7 +37,7 @@ pub(super) fn discovery(issuer: &str, error: DiscoveryError<Error>) -> Error {
     match error {
         DiscoveryError::Request(error) => error.at(Stage::SignIn),
         DiscoveryError::Response(status, ..) => misconfigured(format!(
-            "{issuer} is no OpenID Connect issuer: its discovery document or key set answers HTTP {}, or not as JSON",
+            "{issuer} is not an OpenID Connect issuer: its discovery document or key set answers HTTP {}, or not as JSON",
             status.as_u16()
         )),
         DiscoveryError::Validation(_) => misconfigured(format!(
@@ -46,7 +46,7 @@ pub(super) fn discovery(issuer: &str, error: DiscoveryError<Error>) -> Error {
         DiscoveryError::Parse(error) => {
             misconfigured(format!("the discovery document of {issuer} cannot be read at `{}`", error.path()))
         }
-        _ => misconfigured(format!("`issuer` {issuer} is no usable URL")),
+        _ => misconfigured(format!("`issuer` {issuer} is not a usable URL")),
     }
 }
 

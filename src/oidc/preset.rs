@@ -172,7 +172,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn issuers_that_cannot_work_are_told_apart() {
+    fn issuers_that_cannot_work_are_recognised() {
         for (preset, good) in [
             (Preset::Entra, "https://login.microsoftonline.com/9188040d-6c67/v2.0"),
             (Preset::Okta, "https://acme.okta.com"),

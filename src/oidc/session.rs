@@ -1,6 +1,6 @@
 //! One person's sign-in for one profile: the one owner of its refresh token.
 //!
-//! The provider asks it for identity tokens, `login` puts a new sign-in in and takes it out. A refresh token
+//! The provider asks it for identity tokens, `login` stores a new sign-in and removes it. A refresh token
 //! that rotates can be redeemed once: so redeeming and storing happen under one lock, in a task that no
 //! cancelled caller cuts short, and the new refresh token is in the store before the ID token beside it is
 //! handed out. Where the store does not take it, both are kept in memory and offered to the store again.
@@ -113,7 +113,7 @@ impl Session {
         &self.key.profile
     }
 
-    /// Who is signed in, as far as has been seen: nothing is asked for it.
+    /// Who is signed in, as far as is known: this asks nobody.
     pub fn person(&self) -> watch::Receiver<Option<Person>> {
         self.person.subscribe()
     }
@@ -126,14 +126,14 @@ impl Session {
     /// One attempt at a fresh identity token.
     pub async fn identity(self: &Arc<Self>) -> Result<IdentityToken, Error> {
         let this = self.clone();
-        // A task of its own: whoever waits may be cancelled, but a redeemed token must reach the store.
+        // A task of its own: a waiting caller may be cancelled, but a redeemed token must reach the store.
         tokio::spawn(async move { this.attempt().await })
             .await
-            .unwrap_or_else(|_| Err(transient("the refresh was cut short")))
+            .unwrap_or_else(|_| Err(transient("the refresh was interrupted")))
     }
 
     /// Waits for an attempt under way, so that the daemon does not stop between redeeming and storing.
-    pub async fn settle(&self) {
+    pub async fn drain(&self) {
         drop(self.inner.lock().await);
     }
 
@@ -159,7 +159,7 @@ impl Session {
         inner.unsaved = Some(saved);
         self.flush(&mut inner, Presence::Person).await.map_err(|error| {
             transient(format!(
-                "you are signed in, but that cannot be kept: {error}. It is tried again; there is no need to sign in anew"
+                "you are signed in, but the session could not be saved: {error}. It will be retried; you do not need to sign in again"
             ))
         })?;
         self.person.send_replace(Some(person.clone()));
@@ -258,7 +258,7 @@ impl Session {
 
     async fn load(&self) -> Result<Option<Saved>, secrets::Error> {
         let Some(json) = self.store.load(&self.key).await? else { return Ok(None) };
-        // A value that cannot be read (another version's) is no sign-in.
+        // A value that cannot be read (from another version) counts as signed out.
         Ok(serde_json::from_str(json.expose()).ok().filter(|saved: &Saved| saved.version == VERSION))
     }
 
@@ -279,7 +279,7 @@ impl Session {
 
     /// Nothing is asked of the provider while the store is closed: what it answers could not be kept.
     fn locked(&self, error: &secrets::Error) -> Error {
-        transient(format!("the sign-in of profile {} is out of reach: {error}", self.key.profile))
+        transient(format!("the sign-in of profile {} cannot be read: {error}", self.key.profile))
     }
 }
 
@@ -312,7 +312,7 @@ impl Saved {
                 })
                 .and_then(|token| Timestamp::from_second(token.claims.exp? as i64).ok());
             return Renewal {
-                // There is nothing to ask for before it is over.
+                // There is nothing to ask for before it expires.
                 not_before_expiry: Some(Duration::ZERO),
                 outlook: until.map(|until| Outlook {
                     until,

@@ -13,7 +13,7 @@ use crate::keeper::{Keeper, Source};
 use crate::provider::{self, Provider};
 use crate::token::{AccessToken, Expires as _, IdentityToken, TokenHash};
 
-/// The provider, whose tokens are held against the profile's audience.
+/// The provider; its tokens must be for the profile's audience.
 pub(super) struct IdentitySource {
     pub(super) provider: Box<dyn Provider>,
     pub(super) audience: Option<String>,
@@ -71,8 +71,8 @@ impl AccessSource {
         Self { identity, exchange, exchanges, used_up: Mutex::default() }
     }
 
-    /// What the source gives now, so that a rotated file is seen and no `jti` comes twice if the source can
-    /// help it; else the last good one, and why there is no new one.
+    /// What the source has now, so that a rotated file is noticed and no `jti` is presented twice if the source can
+    /// avoid it; else the last good token, and why there is no new one.
     async fn assertion(&self) -> Result<(IdentityToken, Option<Error>), Error> {
         match self.identity.fetch_new(IDENTITY_TIMEOUT).await {
             Ok(token) => Ok((token, None)),

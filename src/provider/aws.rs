@@ -24,7 +24,7 @@ use super::aws_credentials::{Chain, Credentials};
 use super::aws_metadata::Imds;
 use super::aws_sts::{Refusal, Sts};
 use super::{Context, Provider, answer};
-use crate::config_types::Seconds;
+use crate::duration::HumanDuration;
 use crate::env::Env;
 use crate::error::Error;
 use crate::token::IdentityToken;
@@ -43,7 +43,7 @@ pub struct Config {
     pub endpoint_url: Option<String>,
     /// Life of the JWT: 1m to 1h. An hour unless said otherwise, since the SDK files need what is left of it.
     #[serde(default)]
-    pub duration: Option<Seconds>,
+    pub duration: Option<HumanDuration>,
     #[serde(default)]
     pub signing_algorithm: SigningAlgorithm,
     /// Claims to add under `https://sts.amazonaws.com/`, as `request_tags`.
@@ -51,11 +51,11 @@ pub struct Config {
     pub tags: BTreeMap<String, String>,
     /// For one request to STS; 10 s unless said otherwise.
     #[serde(default)]
-    pub timeout: Option<Seconds>,
+    pub timeout: Option<HumanDuration>,
     /// For one request to a metadata or container endpoint; `AWS_METADATA_SERVICE_TIMEOUT` (whole seconds)
     /// otherwise, else 2 s.
     #[serde(default)]
-    pub metadata_timeout: Option<Seconds>,
+    pub metadata_timeout: Option<HumanDuration>,
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize)]

@@ -32,7 +32,7 @@ use zeroize::Zeroizing;
 pub use super::azure_platform::Platform;
 use super::azure_platform::{ARC_TOKENS, By, HIMDS, POD_HOST, detect, reach, read_key, vm_base};
 use super::{Context, Provider, answer};
-use crate::config_types::Seconds;
+use crate::duration::HumanDuration;
 use crate::env::Env;
 use crate::error::{Error, Kind, foreign};
 use crate::http::Answer;
@@ -59,7 +59,7 @@ pub struct Config {
     pub platform: Option<Platform>,
     /// For one request; 10 s unless said otherwise.
     #[serde(default)]
-    pub timeout: Option<Seconds>,
+    pub timeout: Option<HumanDuration>,
 }
 
 impl Config {

@@ -28,7 +28,7 @@ use url::Url;
 use zeroize::Zeroizing;
 
 use super::{Context, Provider, answer};
-use crate::config_types::Seconds;
+use crate::duration::HumanDuration;
 use crate::env::Env;
 use crate::error::{Error, Kind};
 use crate::http::{Reach, check_url};
@@ -45,10 +45,10 @@ pub struct Config {
     pub claims: Vec<String>,
     /// How long the token shall live; Buildkite's default (5 minutes) unless said otherwise.
     #[serde(default)]
-    pub lifetime: Option<Seconds>,
+    pub lifetime: Option<HumanDuration>,
     /// For one request; 15 s unless said otherwise.
     #[serde(default)]
-    pub timeout: Option<Seconds>,
+    pub timeout: Option<HumanDuration>,
 }
 
 impl Config {
@@ -186,7 +186,7 @@ mod tests {
         let config = Config {
             subject_claim: Some(String::new()),
             claims: vec!["organization_id".into()],
-            lifetime: Some(Seconds(Duration::from_secs(600))),
+            lifetime: Some(HumanDuration(Duration::from_secs(600))),
             timeout: None,
         };
         let body: serde_json::Value =

@@ -36,7 +36,7 @@ use url::form_urlencoded::byte_serialize;
 use zeroize::Zeroizing;
 
 use super::{Context, Provider, answer, file};
-use crate::config_types::Seconds;
+use crate::duration::HumanDuration;
 use crate::error::{Error, Kind};
 use crate::http::{Answer, Reach, check_url};
 use crate::token::IdentityToken;
@@ -81,7 +81,7 @@ pub struct Config {
     pub wanted: Option<Wanted>,
     /// For each of the two requests; 15 s unless said otherwise.
     #[serde(default)]
-    pub timeout: Option<Seconds>,
+    pub timeout: Option<HumanDuration>,
 }
 
 /// How a client sends its secret.

@@ -15,7 +15,7 @@ use tokio::process::{Child, Command as Process};
 use zeroize::Zeroizing;
 
 use super::{Context, Provider};
-use crate::config_types::Seconds;
+use crate::duration::HumanDuration;
 use crate::error::Error;
 use crate::redact::redact;
 use crate::token::IdentityToken;
@@ -27,7 +27,7 @@ pub struct Config {
     pub argv: Vec<String>,
     /// For one run, as "30s" or "2m"; 30 s unless said otherwise, 100 s at most.
     #[serde(default)]
-    pub timeout: Option<Seconds>,
+    pub timeout: Option<HumanDuration>,
     /// Variables to set for the program, on top of the daemon's own.
     #[serde(default)]
     pub env: BTreeMap<String, String>,

@@ -22,7 +22,7 @@ use serde::Deserialize;
 use url::Url;
 
 use super::{Context, Provider, answer};
-use crate::config_types::Seconds;
+use crate::duration::HumanDuration;
 use crate::env::Env;
 use crate::error::{Error, Kind};
 use crate::http::{Answer, Http, Reach, check_url};
@@ -44,7 +44,7 @@ pub struct Config {
     pub mtls: Option<Mtls>,
     /// For one request; `GCE_METADATA_TIMEOUT` (whole seconds) otherwise, else 3 s.
     #[serde(default)]
-    pub timeout: Option<Seconds>,
+    pub timeout: Option<HumanDuration>,
 }
 
 /// How much the token says.

@@ -26,7 +26,7 @@ use url::Url;
 use zeroize::Zeroizing;
 
 use super::{Context, Provider, answer};
-use crate::config_types::Seconds;
+use crate::duration::HumanDuration;
 use crate::env::Env;
 use crate::error::{Error, Malformed};
 use crate::http::{Reach, check_url};
@@ -38,7 +38,7 @@ use crate::token::{Expires as _, IdentityToken, Outlook, Renewal, Secret};
 pub struct Config {
     /// For one request; 15 s unless said otherwise.
     #[serde(default)]
-    pub timeout: Option<Seconds>,
+    pub timeout: Option<HumanDuration>,
 }
 
 impl Config {

@@ -36,7 +36,7 @@ use url::Url;
 use zeroize::Zeroizing;
 
 use super::{Context, Provider, answer, file};
-use crate::config_types::Seconds;
+use crate::duration::HumanDuration;
 use crate::env::Env;
 use crate::error::{Error, Kind};
 use crate::http::Reach;
@@ -59,13 +59,13 @@ pub struct Config {
     pub namespace: Option<String>,
     /// How long the token asked for shall live: 1 h unless said otherwise, 10 min at least.
     #[serde(default)]
-    pub lifetime: Option<Seconds>,
+    pub lifetime: Option<HumanDuration>,
     /// Bind the token asked for to this pod, so that it ends with it. On by default for the pod's own account.
     #[serde(default)]
     pub bind_to_pod: Option<bool>,
     /// For one request; 15 s unless said otherwise.
     #[serde(default)]
-    pub timeout: Option<Seconds>,
+    pub timeout: Option<HumanDuration>,
 }
 
 impl Config {

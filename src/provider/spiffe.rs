@@ -23,7 +23,7 @@ use spiffe::{SpiffeId, WorkloadApiClient, WorkloadApiError};
 use zeroize::Zeroizing;
 
 use super::{Context, Provider, answer};
-use crate::config_types::Seconds;
+use crate::duration::HumanDuration;
 use crate::env::Env;
 use crate::error::Error;
 use crate::redact::redact;
@@ -43,7 +43,7 @@ pub struct Config {
     pub hint: Option<String>,
     /// For one request; 10 s unless said otherwise.
     #[serde(default)]
-    pub timeout: Option<Seconds>,
+    pub timeout: Option<HumanDuration>,
 }
 
 impl Config {

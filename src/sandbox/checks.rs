@@ -83,7 +83,7 @@ impl Running {
 }
 
 #[tokio::test]
-async fn a_minted_jwt_buys_one_access_token_and_only_one() {
+async fn a_minted_jwt_can_be_exchanged_once() {
     let sandbox = Running::start(Config::default()).await;
     let jwt = sandbox.get("/mint").await;
     let (status, text) = sandbox.exchange(&jwt).await;
@@ -99,7 +99,7 @@ async fn a_minted_jwt_buys_one_access_token_and_only_one() {
 }
 
 #[tokio::test]
-async fn every_wrong_claim_is_refused_under_its_own_name() {
+async fn every_wrong_claim_is_refused_and_counted_by_name() {
     let sandbox = Running::start(Config::default()).await;
     let other = Running::start(Config::default()).await;
     for (jwt, outcome) in [
@@ -137,7 +137,7 @@ async fn a_trusted_issuers_key_is_found_by_discovery() {
 }
 
 #[tokio::test]
-async fn access_tokens_are_for_bearer_and_end_by_time_or_revocation() {
+async fn access_tokens_work_as_bearer_until_they_expire_or_are_revoked() {
     let sandbox = Running::start(Config::default()).await;
     let bearer = format!("Bearer {}", sandbox.access_token().await);
     assert_eq!(sandbox.viewer_status(&bearer).await, 200);
@@ -184,18 +184,18 @@ async fn each_fault_breaks_the_exchange_in_its_own_way() {
 }
 
 #[tokio::test]
-async fn a_hanging_and_a_dripping_answer_outlast_the_clients_patience() {
+async fn a_hanging_and_a_dripping_answer_outlast_the_clients_timeout() {
     let sandbox = Running::start(Config::default()).await;
     for fault in ["hang", "slow-drip"] {
         let jwt = sandbox.get("/mint").await;
         sandbox.post("/sandbox/faults", json!({ "exchange": fault })).await;
-        let patience = tokio::time::timeout(Duration::from_millis(300), sandbox.try_exchange(&jwt)).await;
-        assert!(patience.is_err(), "{fault}");
+        let answer = tokio::time::timeout(Duration::from_millis(300), sandbox.try_exchange(&jwt)).await;
+        assert!(answer.is_err(), "{fault}");
     }
 }
 
 #[tokio::test]
-async fn the_delay_of_the_exchange_is_kept() {
+async fn an_exchange_takes_as_long_as_it_is_told_to() {
     let settings = Settings { exchange_delay_ms: 200, ..Settings::default() };
     let sandbox = Running::start(Config { settings, ..Config::default() }).await;
     let jwt = sandbox.get("/mint").await;

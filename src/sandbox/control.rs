@@ -1,4 +1,4 @@
-//! `/sandbox/...`: through which tests steer the sandbox and look into it.
+//! `/sandbox/...`: how tests control and inspect the sandbox.
 //!
 //! `GET stats`, `GET history?run=ENTITY/PROJECT/ID`, `POST faults`, `POST revoke`, `POST settings`.
 
@@ -41,7 +41,7 @@ pub(super) fn route(
             Ok(change) => settings(state, change),
             Err(error) => reply::text(StatusCode::BAD_REQUEST, error.to_string()),
         },
-        // Where the redirect fault points: whoever comes here followed a redirect on a token request.
+        // The redirect fault points here, so this client followed a redirect on a token request.
         (_, "/sandbox/redirected") => {
             state.stats().redirects_followed += 1;
             let token = state.tokens().issue(state.clock.now().wall, Duration::from_secs(3600));
@@ -52,7 +52,7 @@ pub(super) fn route(
     }
 }
 
-/// A change of [`super::server::Settings`]: what is absent stays.
+/// A change of [`super::server::Settings`]: a field that is absent stays as it is.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Change {
@@ -71,7 +71,7 @@ fn settings(state: &State, change: Change) -> Reply {
     reply::ok(&json!(*settings))
 }
 
-/// The rows of one run in order; a missing one is `null`.
+/// The rows of one run in order; a missing row is `null`.
 fn history(state: &State, run: &str) -> Reply {
     let stats = state.stats();
     let Some(run) = stats.runs.get(run) else {

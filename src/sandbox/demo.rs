@@ -1,7 +1,7 @@
-//! The README's one command: sandbox, daemon and a client in one terminal, gone without a trace at Ctrl-C.
+//! The README's one command: sandbox, daemon and a client in one terminal. After Ctrl-C nothing is left of them.
 //!
-//! The sandbox runs on a thread of this process; daemon and command are the programs beside this one, started
-//! as a user would start them.
+//! The sandbox runs on a thread of this process. The daemon and the command are the programs beside this one,
+//! started as a user would start them.
 
 use std::fs::File;
 use std::io::{IsTerminal, Write, stdout};
@@ -14,33 +14,34 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use clap::Args;
 use tempfile::TempDir;
+use tokio::runtime::Runtime;
 
 use super::server::{Config, Sandbox, Settings};
-use super::signals::Signals;
 use crate::api;
 use crate::client::Client;
 use crate::clock::Clock;
+use crate::signals::{self, Signals};
 
 #[derive(Args)]
 pub(super) struct Demo {
-    /// Stop after the token was shown
+    /// Stop after showing the token
     #[arg(long)]
     once: bool,
-    /// Life of the access tokens, short enough to see them renewed
+    /// Lifetime of the access tokens; short, so that you see them renewed
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     token_life: u64,
 }
 
 impl Demo {
     pub(super) fn run(self) -> anyhow::Result<()> {
-        // First of all, so that nothing that comes can be left behind by an early Ctrl-C.
-        let mut signals = Signals::install()?;
+        // First, so that an early Ctrl-C leaves nothing behind.
+        let mut interrupt = Interrupt::install()?;
         let url = self.start_sandbox()?;
-        let mut stage = Stage::set(&url)?;
-        let shown = self.show(&url, &mut stage, &mut signals);
-        let cleared = stage.clear();
+        let mut daemon = Daemon::start(&url)?;
+        let shown = self.show(&url, &mut daemon, &mut interrupt);
+        let removed = daemon.remove();
         shown?;
-        cleared?;
+        removed?;
         println!("The daemon has ended and its folder is gone.");
         Ok(())
     }
@@ -57,37 +58,37 @@ impl Demo {
         Ok(url)
     }
 
-    fn show(&self, url: &str, stage: &mut Stage, signals: &mut Signals) -> anyhow::Result<()> {
+    fn show(&self, url: &str, daemon: &mut Daemon, interrupt: &mut Interrupt) -> anyhow::Result<()> {
         println!("A stand-in identity provider and W&B server answers at {url}.");
-        println!("wandb-credd (pid {}) serves on {}.\n", stage.daemon.id(), stage.socket.display());
-        if !stage.wait_until_it_answers(signals)? {
+        println!("wandb-credd (pid {}) serves on {}.\n", daemon.process.id(), daemon.socket.display());
+        if !daemon.wait_until_ready(interrupt)? {
             return Ok(());
         }
-        println!("$ wandb-cred token\n{}\n", abbreviated(&stage.token()?));
+        println!("$ wandb-cred token\n{}\n", abbreviated(&daemon.token()?));
         println!("Paste into another terminal:");
-        let socket = quoted(&stage.socket);
+        let socket = quoted(&daemon.socket);
         println!("  curl --unix-socket {socket} http://localhost/v1/token");
-        println!("  WANDB_CRED_SOCKET={socket} {} status\n", quoted(from_here(&sibling("wandb-cred")?)));
+        println!("  WANDB_CRED_SOCKET={socket} {} status\n", quoted(relative(&sibling("wandb-cred")?)));
         if self.once {
             return Ok(());
         }
-        println!("Live status; a token lives {} s here. Ctrl-C ends everything.", self.token_life);
-        let shown = watch(stage, signals);
+        println!("Live status; tokens last {} s here. Ctrl-C stops everything.", self.token_life);
+        let watched = watch(daemon, interrupt);
         if stdout().is_terminal() {
             println!();
         }
-        shown
+        watched
     }
 }
 
-/// Redraws one line each second on a terminal; in a pipe, a line for each change. Ends at a signal.
-fn watch(stage: &mut Stage, signals: &mut Signals) -> anyhow::Result<()> {
+/// On a terminal redraws one line each second; elsewhere prints a line for each change. Ends at a signal.
+fn watch(daemon: &mut Daemon, interrupt: &mut Interrupt) -> anyhow::Result<()> {
     let terminal = stdout().is_terminal();
     let mut before = String::new();
     loop {
-        stage.check_alive()?;
-        let status: api::Status = stage.client.get("/v1/status", PATIENCE)?;
-        let profile = status.profiles.first().context("the daemon knows no profile")?;
+        daemon.check_alive()?;
+        let status: api::Status = daemon.client.get("/v1/status", TIMEOUT)?;
+        let profile = status.profiles.first().context("the daemon has no profile")?;
         let change = summary(profile);
         if terminal {
             print!("\r\x1b[K{}", line(profile, &change));
@@ -96,13 +97,13 @@ fn watch(stage: &mut Stage, signals: &mut Signals) -> anyhow::Result<()> {
         }
         stdout().flush()?;
         before = change;
-        if signals.came_within(Duration::from_secs(1))? {
+        if interrupt.within(Duration::from_secs(1)) {
             return Ok(());
         }
     }
 }
 
-/// What changes only when something happens.
+/// The part that changes only when something happens.
 fn summary(profile: &api::Profile) -> String {
     let state = |kept: &api::Kept| format!("{:?}", kept.state).to_lowercase();
     let error = profile.access.last_error.as_ref().or(profile.identity.last_error.as_ref());
@@ -115,7 +116,7 @@ fn summary(profile: &api::Profile) -> String {
     )
 }
 
-/// The same with the times, which change always.
+/// The summary and the times, which change every second.
 fn line(profile: &api::Profile, summary: &str) -> String {
     let now = Clock::system().now().wall;
     let left = profile.access.expires_in.unwrap_or_default();
@@ -124,46 +125,46 @@ fn line(profile: &api::Profile, summary: &str) -> String {
     format!("{summary} · token good for {left} s{renewal}")
 }
 
-/// Everything that has to be gone at the end: the daemon and its folder.
-struct Stage {
+/// The demo's daemon and its folder. Both must be gone at the end.
+struct Daemon {
     folder: TempDir,
-    daemon: Child,
+    process: Child,
     socket: PathBuf,
     config: PathBuf,
     client: Client,
 }
 
-impl Stage {
-    fn set(url: &str) -> anyhow::Result<Self> {
-        let closed = std::fs::Permissions::from_mode(0o700);
-        let folder = tempfile::Builder::new().prefix("wandb-cred-demo-").permissions(closed).tempdir()?;
+impl Daemon {
+    fn start(url: &str) -> anyhow::Result<Self> {
+        let private = std::fs::Permissions::from_mode(0o700);
+        let folder = tempfile::Builder::new().prefix("wandb-cred-demo-").permissions(private).tempdir()?;
         let config = folder.path().join("config.toml");
         let socket = folder.path().join("wandb-cred.sock");
         std::fs::write(&config, configuration(url)?)?;
         let log = File::create(folder.path().join(LOG))?;
         let program = sibling("wandb-credd")?;
         let mut command = Command::new(&program);
-        // Even a demo that is killed outright leaves no daemon.
+        // So that the daemon ends even if the demo is killed.
         command.args(["run", "--lifetime-of", &std::process::id().to_string()]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-        // A group of its own: at Ctrl-C the terminal signals us alone, and we end the daemon in order.
+        // In its own process group, so that Ctrl-C reaches only the demo, which then stops the daemon.
         command.process_group(0);
-        let daemon = at(&mut command, &config, &socket).spawn();
-        let daemon = daemon
-            .with_context(|| format!("{} cannot be started; run: cargo build --bins", program.display()))?;
-        Ok(Self { client: Client::at(socket.clone()), folder, daemon, socket, config })
+        let process = with_env(&mut command, &config, &socket)
+            .spawn()
+            .with_context(|| format!("cannot start {}; run: cargo build --bins", program.display()))?;
+        Ok(Self { client: Client::at(socket.clone()), folder, process, socket, config })
     }
 
-    /// `false` if a signal came first.
-    fn wait_until_it_answers(&mut self, signals: &mut Signals) -> anyhow::Result<bool> {
+    /// Returns `false` if a signal arrives first.
+    fn wait_until_ready(&mut self, interrupt: &mut Interrupt) -> anyhow::Result<bool> {
         let clock = Clock::system();
-        let deadline = clock.now().boot + PATIENCE;
-        while let Err(error) = self.client.get::<api::Status>("/v1/status", PATIENCE) {
+        let deadline = clock.now().boot + TIMEOUT;
+        while let Err(error) = self.client.get::<api::Status>("/v1/status", TIMEOUT) {
             self.check_alive()?;
             if clock.now().boot > deadline {
                 return Err(error).with_context(|| self.with_log("wandb-credd does not answer"));
             }
-            if signals.came_within(Duration::from_millis(20))? {
+            if interrupt.within(Duration::from_millis(20)) {
                 return Ok(false);
             }
         }
@@ -175,66 +176,90 @@ impl Stage {
         let program = sibling("wandb-cred")?;
         let mut command = Command::new(&program);
         command.arg("token").stdin(Stdio::null()).stderr(Stdio::inherit());
-        let output = at(&mut command, &self.config, &self.socket)
+        let output = with_env(&mut command, &self.config, &self.socket)
             .output()
-            .with_context(|| format!("{} cannot be started; run: cargo build --bins", program.display()))?;
+            .with_context(|| format!("cannot start {}; run: cargo build --bins", program.display()))?;
         if !output.status.success() {
             bail!(self.with_log(&format!("wandb-cred token failed ({})", output.status)));
         }
-        Ok(String::from_utf8(output.stdout).context("wandb-cred token printed no text")?.trim().to_owned())
+        Ok(String::from_utf8(output.stdout)
+            .context("wandb-cred token did not print UTF-8")?
+            .trim()
+            .to_owned())
     }
 
     fn check_alive(&mut self) -> anyhow::Result<()> {
-        match self.daemon.try_wait()? {
+        match self.process.try_wait()? {
             None => Ok(()),
-            Some(status) => bail!(self.with_log(&format!("wandb-credd ended by itself ({status})"))),
+            Some(status) => bail!(self.with_log(&format!("wandb-credd stopped unexpectedly ({status})"))),
         }
     }
 
-    /// `what`, and the end of the daemon's log.
+    /// `what`, followed by the last lines of the daemon's log.
     fn with_log(&self, what: &str) -> String {
         let log = std::fs::read_to_string(self.folder.path().join(LOG)).unwrap_or_default();
         let lines: Vec<_> = log.lines().collect();
         let last = lines[lines.len().saturating_sub(LOG_LINES)..].join("\n");
-        if last.is_empty() { what.to_owned() } else { format!("{what}; the end of its log:\n{last}") }
+        if last.is_empty() { what.to_owned() } else { format!("{what}; the last lines of its log:\n{last}") }
     }
 
-    /// Ends and reaps the daemon, and removes the folder.
-    fn clear(mut self) -> anyhow::Result<()> {
-        let ended = self.end_daemon();
+    /// Stops the daemon and removes its folder.
+    fn remove(mut self) -> anyhow::Result<()> {
+        let stopped = self.stop();
         let path = self.folder.path().to_owned();
-        self.folder.close().with_context(|| format!("{} cannot be removed", path.display()))?;
-        ended.map(drop)
+        self.folder.close().with_context(|| format!("cannot remove {}", path.display()))?;
+        stopped.map(drop)
     }
 
-    fn end_daemon(&mut self) -> anyhow::Result<ExitStatus> {
-        if let Some(status) = self.daemon.try_wait()? {
+    fn stop(&mut self) -> anyhow::Result<ExitStatus> {
+        if let Some(status) = self.process.try_wait()? {
             return Ok(status);
         }
-        let pid = rustix::process::Pid::from_child(&self.daemon);
+        let pid = rustix::process::Pid::from_child(&self.process);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
         let clock = Clock::system();
-        let deadline = clock.now().boot + PATIENCE;
+        let deadline = clock.now().boot + TIMEOUT;
         while clock.now().boot < deadline {
-            if let Some(status) = self.daemon.try_wait()? {
+            if let Some(status) = self.process.try_wait()? {
                 return Ok(status);
             }
             std::thread::sleep(Duration::from_millis(10));
         }
-        self.daemon.kill()?;
-        self.daemon.wait()?;
-        bail!("wandb-credd did not end within {} s and was killed", PATIENCE.as_secs())
+        self.process.kill()?;
+        self.process.wait()?;
+        bail!("wandb-credd did not stop within {} s and was killed", TIMEOUT.as_secs())
     }
 }
 
-/// The environment in which daemon and command meet here, whatever the user has set.
-fn at<'a>(command: &'a mut Command, config: &Path, socket: &Path) -> &'a mut Command {
+/// Signals, for code that blocks.
+struct Interrupt {
+    runtime: Runtime,
+    signals: Signals,
+}
+
+impl Interrupt {
+    fn install() -> anyhow::Result<Self> {
+        let handlers = signals::install()?;
+        let runtime = super::runtime()?;
+        let signals = runtime.block_on(async { handlers.listen() })?;
+        Ok(Self { runtime, signals })
+    }
+
+    /// Waits for a signal, at most for `timeout`. Returns whether one arrived.
+    fn within(&mut self, timeout: Duration) -> bool {
+        let next = async { tokio::time::timeout(timeout, self.signals.next()).await };
+        self.runtime.block_on(next).is_ok()
+    }
+}
+
+/// Sets what the daemon and the command need to find each other, whatever the user has set.
+fn with_env<'a>(command: &'a mut Command, config: &Path, socket: &Path) -> &'a mut Command {
     command.env("WANDB_CRED_CONFIG", config).env("WANDB_CRED_SOCKET", socket).env_remove("WANDB_CRED_PROFILE")
 }
 
 fn configuration(url: &str) -> anyhow::Result<String> {
-    let this = std::env::current_exe().context("this program's own path is not known")?;
-    let this = this.to_str().context("this program's own path is not Unicode")?;
+    let this = std::env::current_exe().context("cannot find the path of this program")?;
+    let this = this.to_str().context("the path of this program is not UTF-8")?;
     let argv: toml::Value = vec![this, "mint", "--url", url].into();
     Ok(format!(
         "[profile.sandbox]\nbase-url = \"{url}\"\naudience = \"sandbox\"\nkeep-warm = true\n\n\
@@ -242,33 +267,33 @@ fn configuration(url: &str) -> anyhow::Result<String> {
     ))
 }
 
-/// Another program of this build.
+/// Another program of this build, in the same folder as this one.
 fn sibling(name: &str) -> anyhow::Result<PathBuf> {
-    let this = std::env::current_exe().context("this program's own path is not known")?;
+    let this = std::env::current_exe().context("cannot find the path of this program")?;
     Ok(this.with_file_name(name))
 }
 
-/// As short as it can be typed in this folder; a bare name would be looked up in `PATH`.
-fn from_here(path: &Path) -> &Path {
-    let here = std::env::current_dir().unwrap_or_default();
-    path.strip_prefix(here).ok().filter(|short| short.components().count() > 1).unwrap_or(path)
+/// Relative to the current folder, to be short. Not a bare name, which a shell would look up in `PATH`.
+fn relative(path: &Path) -> &Path {
+    let current = std::env::current_dir().unwrap_or_default();
+    path.strip_prefix(current).ok().filter(|short| short.components().count() > 1).unwrap_or(path)
 }
 
-/// Enough of a token to tell one from the next.
+/// Enough of a token to tell it from the next.
 fn abbreviated(token: &str) -> String {
     let start: String = token.chars().take(14).collect();
     format!("{start}…  ({} characters)", token.chars().count())
 }
 
-/// `path` as a shell takes it.
+/// `path`, quoted for a shell if it needs that.
 fn quoted(path: &Path) -> String {
     let text = path.display().to_string();
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+".contains(c);
     if text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
 }
 
-/// For the daemon to answer, and to end.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// For the daemon to start, to answer and to stop.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 const LOG: &str = "daemon.log";
 const LOG_LINES: usize = 20;

@@ -1,6 +1,6 @@
-//! `POST /oidc/token`: what a W&B server checks in a JWT, and how it says no.
+//! `POST /oidc/token`: what a W&B server checks in a JWT, and how it refuses one.
 //!
-//! The order and the words follow Ory fosite, on which W&B's server is built.
+//! The order and the wording follow Ory fosite, which W&B's server is built on.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -15,12 +15,12 @@ use super::reply::{self, Reply};
 use super::server::State;
 use crate::token::Claims;
 
-/// JWTs that were exchanged, by issuer and `jti`, until their expiry (seconds since the epoch).
+/// When each exchanged JWT expires (seconds since the epoch), by issuer and `jti`.
 #[derive(Default)]
 pub(super) struct Replays(HashMap<(String, String), i64>);
 
 impl Replays {
-    /// Notes the use of a JWT; `false` if it was used before.
+    /// Records the use of a JWT. Returns `false` if it was used before.
     fn first_use(&mut self, issuer: &str, jti: &str, expiry: i64, now: i64) -> bool {
         if self.0.len() >= MAX_REPLAYS {
             self.0.retain(|_, expiry| *expiry > now);
@@ -32,7 +32,7 @@ impl Replays {
     }
 }
 
-/// Why there is no access token. The outcome is the key in the statistics.
+/// Why no access token was issued. The outcome is the key in the statistics.
 struct Refused {
     outcome: &'static str,
     error: &'static str,
@@ -53,7 +53,7 @@ impl Refused {
     }
 }
 
-/// Answers one exchange; the second part is its outcome for the statistics.
+/// Answers one exchange. Also returns its outcome for the statistics.
 pub(super) async fn exchange(state: &State, body: &[u8]) -> (Reply, &'static str) {
     let settings = state.settings();
     tokio::time::sleep(Duration::from_millis(settings.exchange_delay_ms)).await;
@@ -89,10 +89,10 @@ async fn check(state: &State, body: &[u8]) -> Result<(), Refused> {
     check_claims(state, &claims)
 }
 
-/// The claims, once issuer and signature are good.
+/// Checks issuer and signature, and returns the claims.
 async fn signed_claims(state: &State, jwt: &str) -> Result<Claims, Refused> {
     let malformed = |()| Refused::grant(MALFORMED, "invalid JWT format");
-    // The stricter reading of a trailing newline, which older clients send as they find it in the file.
+    // A trailing newline is refused, to be strict: older clients send one if the file has one.
     if !jwt.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)) {
         return Err(malformed(()));
     }
@@ -148,7 +148,7 @@ fn check_claims(state: &State, claims: &Claims) -> Result<(), Refused> {
     Ok(())
 }
 
-/// `sub`, then `email`, then any claim whose name contains "email": exactly, case and white space included.
+/// Looks for an exact match in `sub`, then `email`, then any claim whose name contains "email".
 fn subject_is_known(known: &[String], claims: &Claims) -> bool {
     let others = claims.other.iter().filter(|(name, _)| name.contains("email"));
     let mut candidates = [claims.sub.as_deref(), claims.email.as_deref()]
@@ -160,10 +160,10 @@ fn subject_is_known(known: &[String], claims: &Claims) -> bool {
 
 const GRANT_TYPE: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
 
-/// The outcome that is answered in plain text.
+/// The one outcome with a plain-text response.
 const MALFORMED: &str = "malformed";
 
-/// Signatures only: an `HS256` JWT "signed" with a public key must not pass.
+/// Asymmetric only: an `HS256` JWT "signed" with a public key must not pass.
 const ALGORITHMS: [Algorithm; 9] = [
     Algorithm::RS256,
     Algorithm::RS384,
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn the_second_use_of_a_jti_is_seen_and_another_issuers_is_not_it() {
+    fn a_jti_counts_as_used_only_for_its_own_issuer() {
         let mut replays = Replays::default();
         assert!(replays.first_use("a", "1", 60, 0));
         assert!(!replays.first_use("a", "1", 60, 0));

@@ -1,4 +1,4 @@
-//! What goes wrong on request: `POST /sandbox/faults` sets it, the server asks before and after each answer.
+//! Faults that tests ask for. `POST /sandbox/faults` sets them; the server applies them to its responses.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::reply::{self, Body, Reply};
 
-/// The fault of each half; absent means none.
+/// One fault for each kind of request, if any.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Faults {
@@ -19,11 +19,11 @@ pub(super) struct Faults {
     exchange: Option<Fault>,
     /// Discovery, JWKS and `/mint`.
     idp: Option<Fault>,
-    /// What needs an access token: GraphQL, `file_stream`, weave.
+    /// The routes that need an access token: GraphQL, `file_stream`, weave.
     api: Option<Fault>,
 }
 
-/// Which requests a fault is for.
+/// Which requests a fault applies to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Target {
     Exchange,
@@ -34,7 +34,7 @@ pub(super) enum Target {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(from = "Spelling")]
 pub(super) struct Fault {
-    /// What happens; with neither this nor `status`, only the delay.
+    /// With neither this nor `status`, there is only the delay.
     #[serde(skip_serializing_if = "Option::is_none")]
     fault: Option<Kind>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -42,7 +42,7 @@ pub(super) struct Fault {
     body: String,
     headers: BTreeMap<String, String>,
     delay_ms: u64,
-    /// How many requests it still applies to; absent means all.
+    /// How many more requests it applies to; absent means all.
     #[serde(skip_serializing_if = "Option::is_none")]
     count: Option<u64>,
 }
@@ -51,19 +51,19 @@ pub(super) struct Fault {
 #[serde(rename_all = "kebab-case")]
 enum Kind {
     None,
-    /// No answer at all, until the client leaves.
+    /// No response until the client disconnects.
     Hang,
-    /// `200` with bytes that are no JSON.
+    /// `200` with bytes that are not JSON.
     Garbage,
-    /// `200` with nothing in it.
+    /// `200` with an empty body.
     Empty,
-    /// Half of the right answer, then the connection ends.
+    /// Half of the right response, then the connection ends.
     Truncate,
-    /// The right answer inside a body of [`HUGE`] bytes.
+    /// The right response in a body of [`HUGE`] bytes.
     Huge,
-    /// `302` to where a token would be given: following it is counted.
+    /// `302` to a route that issues a token and counts the clients that follow.
     Redirect,
-    /// The right answer, a byte at each beat.
+    /// The right response, one byte at a time.
     SlowDrip,
     /// `expires_in` with a fraction.
     NonIntegerExpires,
@@ -73,7 +73,7 @@ enum Kind {
     PlainText,
 }
 
-/// A fault is spelt as its name alone, or in full.
+/// A fault is written as its name alone, or in full.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Spelling {
@@ -114,7 +114,7 @@ impl From<Spelling> for Fault {
 }
 
 impl Faults {
-    /// The fault for one request to `target`, which counts as one application.
+    /// The fault for one request to `target`. Each call counts as one request.
     pub(super) fn take(&mut self, target: Target) -> Option<Fault> {
         let slot = match target {
             Target::Exchange => &mut self.exchange,
@@ -136,12 +136,12 @@ impl Faults {
 }
 
 impl Fault {
-    /// Waits, then gives the answer that takes the place of the right one, if there is one.
-    pub(super) async fn instead(&self, base: &str) -> Option<Reply> {
+    /// Waits for the delay, then returns the response to send instead of the right one, if any.
+    pub(super) async fn replacement(&self, base: &str) -> Option<Reply> {
         tokio::time::sleep(Duration::from_millis(self.delay_ms)).await;
         let mut reply = match self.fault {
             Some(Kind::Hang) => {
-                tokio::time::sleep(LONGEST_HANG).await;
+                tokio::time::sleep(MAX_HANG).await;
                 reply::text(StatusCode::GATEWAY_TIMEOUT, "hung on request")
             }
             Some(Kind::Garbage) => {
@@ -169,8 +169,8 @@ impl Fault {
         Some(reply)
     }
 
-    /// Breaks the right answer.
-    pub(super) fn spoil(&self, reply: Reply) -> Reply {
+    /// Breaks the right response.
+    pub(super) fn corrupt(&self, reply: Reply) -> Reply {
         let (head, body) = reply.into_parts();
         let Body::Whole(bytes) = body else { return Response::from_parts(head, body) };
         let body = match self.fault {
@@ -189,7 +189,7 @@ impl Fault {
     }
 }
 
-/// Rewrites `expires_in`, where there is one.
+/// Rewrites `expires_in`, if there is one.
 fn edit(bytes: Bytes, rewrite: impl Fn(u64) -> Value) -> Body {
     let Ok(mut value) = serde_json::from_slice::<Value>(&bytes) else { return Body::Whole(bytes) };
     let Some(seconds) = value["expires_in"].as_u64() else { return Body::Whole(bytes) };
@@ -197,11 +197,11 @@ fn edit(bytes: Bytes, rewrite: impl Fn(u64) -> Value) -> Body {
     Body::Whole(value.to_string().into())
 }
 
-/// More than anybody reads of a token answer.
+/// More than any client reads of a token response.
 const HUGE: usize = 16 * 1024 * 1024;
 
 /// Longer than any client waits; bounded so that forgotten connections end.
-const LONGEST_HANG: Duration = Duration::from_secs(600);
+const MAX_HANG: Duration = Duration::from_secs(600);
 
 #[cfg(test)]
 mod tests {
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_counted_fault_applies_that_often_and_then_never() {
+    fn a_fault_with_a_count_applies_that_often() {
         let mut faults = faults(json!({ "exchange": { "status": 503, "count": 2 } }));
         assert!(faults.take(Target::Idp).is_none());
         assert!(faults.take(Target::Exchange).is_some());
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn none_is_no_fault_and_a_misspelt_one_is_refused() {
+    fn none_is_no_fault_and_an_unknown_one_is_refused() {
         assert!(faults(json!({ "exchange": "none" })).take(Target::Exchange).is_none());
         assert!(serde_json::from_value::<Faults>(json!({ "exchange": "hagn" })).is_err());
         assert!(serde_json::from_value::<Faults>(json!({ "exchange": { "stauts": 1 } })).is_err());
@@ -231,7 +231,7 @@ mod tests {
     fn expiry_is_rewritten_and_the_token_kept() {
         let fault = faults(json!({ "exchange": "non-integer-expires" })).take(Target::Exchange);
         let right = reply::ok(&json!({ "access_token": "t", "expires_in": 60 }));
-        let Body::Whole(bytes) = fault.expect("set").spoil(right).into_body() else { panic!("not whole") };
+        let Body::Whole(bytes) = fault.expect("set").corrupt(right).into_body() else { panic!("not whole") };
         let value: Value = serde_json::from_slice(&bytes).expect("json");
         assert_eq!(value, json!({ "access_token": "t", "expires_in": 60.5 }));
     }

@@ -1,4 +1,4 @@
-//! The identity provider half: one ES256 key made at start, discovery, JWKS, minting.
+//! The identity provider half: one ES256 key generated at startup, discovery, JWKS, minting.
 
 use std::collections::HashMap;
 
@@ -60,8 +60,8 @@ pub(super) fn jwks(state: &State) -> Reply {
     reply::ok(&serde_json::to_value(state.idp.keys()).expect("a key set is plain JSON"))
 }
 
-/// `GET /mint?audience=&subject=&life=`: a new JWT as bare text. Wrong audiences and subjects are minted
-/// too; refusing them is the other half's work.
+/// `GET /mint?audience=&subject=&life=`: a new JWT as plain text. Wrong audiences and subjects are minted
+/// too; the W&B half refuses them.
 pub(super) fn mint(state: &State, query: &HashMap<String, String>) -> Reply {
     let life = match query.get("life").map(|life| life.parse::<i64>()) {
         None => i64::try_from(state.settings().jwt_life).unwrap_or(i64::MAX),
@@ -91,7 +91,7 @@ pub(super) fn mint(state: &State, query: &HashMap<String, String>) -> Reply {
     }
 }
 
-/// `bytes` bytes of randomness as base64url.
+/// `bytes` random bytes as base64url.
 pub(super) fn random_text(bytes: usize) -> String {
     let mut raw = vec![0; bytes];
     OsRng.fill_bytes(&mut raw);

@@ -1,6 +1,6 @@
-//! The keys of the issuers whose JWTs are accepted, found by discovery as a W&B server does.
+//! The keys of the trusted issuers, found by discovery as a W&B server does.
 //!
-//! Our own issuer's are at hand; a foreign one's are fetched once and again when a key is unknown.
+//! The sandbox has its own keys at hand. Those of another issuer are fetched once, and again for an unknown key.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -35,7 +35,7 @@ impl Issuers {
         self.trusted.iter().any(|trusted| trusted == issuer)
     }
 
-    /// The key `kid` of a trusted foreign issuer; without `kid`, its only one.
+    /// The key `kid` of a trusted issuer; without `kid`, its only key.
     pub(super) async fn key(&self, issuer: &str, kid: Option<&str>) -> Result<Jwk, String> {
         let cached = self.cache.lock().unwrap_or_else(PoisonError::into_inner).get(issuer).cloned();
         if let Some(key) = cached.and_then(|keys| find(&keys, kid)) {
@@ -44,14 +44,14 @@ impl Issuers {
         let keys = Arc::new(self.fetch(issuer).await?);
         let key = find(&keys, kid);
         self.cache.lock().unwrap_or_else(PoisonError::into_inner).insert(issuer.to_owned(), keys);
-        key.ok_or_else(|| format!("{issuer} publishes no such key"))
+        key.ok_or_else(|| format!("{issuer} does not publish such a key"))
     }
 
     async fn fetch(&self, issuer: &str) -> Result<JwkSet, String> {
         let url = format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'));
         let found: Discovery = self.get(&url).await?;
         if found.issuer != issuer {
-            return Err(format!("{url} is about another issuer: {}", found.issuer));
+            return Err(format!("{url} names another issuer: {}", found.issuer));
         }
         self.get(&found.jwks_uri).await
     }
@@ -71,7 +71,7 @@ impl Issuers {
     }
 }
 
-/// The key named `kid`; without a name, the only one.
+/// The key named `kid`; without a name, the only key.
 pub(super) fn find(keys: &JwkSet, kid: Option<&str>) -> Option<Jwk> {
     match kid {
         Some(kid) => keys.find(kid).cloned(),

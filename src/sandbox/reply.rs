@@ -1,6 +1,6 @@
-//! Answers, broken ones included: a body that ends early, or comes a byte at a time.
+//! Responses, including broken ones: a body that ends early, or arrives one byte at a time.
 //!
-//! The routes make them, [`super::server`] sends them, [`super::faults`] breaks them.
+//! The routes build them, [`super::faults`] breaks them, [`super::server`] sends them.
 
 use std::io;
 use std::pin::Pin;
@@ -16,18 +16,18 @@ use tokio::time::Sleep;
 
 pub(super) type Reply = Response<Body>;
 
-/// How the bytes of an answer come.
+/// How the bytes of a response are sent.
 pub(super) enum Body {
     Whole(Bytes),
-    /// `0` is sent, but one byte more is announced, and then the connection ends.
+    /// These bytes are sent, but one more is announced, and then the connection ends.
     CutShort(Option<Bytes>),
-    /// One byte at each beat.
+    /// One byte each [`DRIP_INTERVAL`].
     Drip(Bytes, Pin<Box<Sleep>>),
 }
 
 impl Body {
     pub(super) fn drip(bytes: Bytes) -> Self {
-        Self::Drip(bytes, Box::pin(tokio::time::sleep(BEAT)))
+        Self::Drip(bytes, Box::pin(tokio::time::sleep(DRIP_INTERVAL)))
     }
 }
 
@@ -49,7 +49,7 @@ impl hyper::body::Body for Body {
             Self::Drip(bytes, _) if bytes.is_empty() => Poll::Ready(None),
             Self::Drip(bytes, pause) => {
                 std::task::ready!(pause.as_mut().poll(cx));
-                let next = pause.deadline() + BEAT;
+                let next = pause.deadline() + DRIP_INTERVAL;
                 pause.as_mut().reset(next);
                 Poll::Ready(Some(Ok(Frame::data(bytes.split_to(1)))))
             }
@@ -88,5 +88,5 @@ pub(super) fn bytes(status: StatusCode, kind: &'static str, bytes: Bytes) -> Rep
     reply
 }
 
-/// Between two bytes of a dripping answer: slow enough to outlast any deadline, never silent.
-const BEAT: Duration = Duration::from_millis(200);
+/// Slow enough for a response to outlast any timeout, but never silent for long.
+const DRIP_INTERVAL: Duration = Duration::from_millis(200);

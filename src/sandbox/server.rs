@@ -1,6 +1,6 @@
 //! The listener and the routing: what every request passes on its way to a route.
 //!
-//! [`Sandbox`] is also how tests written in Rust start one in their own process.
+//! Tests written in Rust use [`Sandbox`] to start one in their own process.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 use url::form_urlencoded;
 
 use super::exchange::{self, Replays};
@@ -31,6 +32,7 @@ use super::reply::{self, Reply};
 use super::stats::Stats;
 use super::tokens::Tokens;
 use super::{control, wandb, weave};
+use crate::accept::accept;
 use crate::clock::Clock;
 use crate::http::Http;
 
@@ -38,11 +40,11 @@ use crate::http::Http;
 pub struct Config {
     /// Port on 127.0.0.1; 0 takes a free one.
     pub port: u16,
-    /// Audiences accepted; the first is minted. Not empty.
+    /// The audiences to accept; the first is minted. Must not be empty.
     pub audiences: Vec<String>,
-    /// Subjects accepted; the first is minted. Not empty.
+    /// The subjects to accept; the first is minted. Must not be empty.
     pub subjects: Vec<String>,
-    /// Foreign issuers whose JWTs are accepted.
+    /// Other issuers to trust.
     pub trusted: Vec<String>,
     pub settings: Settings,
 }
@@ -59,7 +61,7 @@ impl Default for Config {
     }
 }
 
-/// What a test may change while the sandbox runs. Times in seconds, but for the delay.
+/// What a test may change while the sandbox runs. Times are in seconds, except for the delay.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Settings {
     pub token_life: u64,
@@ -74,7 +76,7 @@ impl Default for Settings {
     }
 }
 
-/// A sandbox whose port is open and that waits for [`Sandbox::run`].
+/// A sandbox that listens, but does not serve before [`Sandbox::run`].
 pub struct Sandbox {
     listener: TcpListener,
     state: Arc<State>,
@@ -84,7 +86,7 @@ impl Sandbox {
     pub async fn bind(config: Config, clock: Clock) -> anyhow::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, config.port))
             .await
-            .with_context(|| format!("127.0.0.1:{} cannot be opened", config.port))?;
+            .with_context(|| format!("cannot listen on 127.0.0.1:{}", config.port))?;
         let url = format!("http://{}", listener.local_addr()?);
         let state = State {
             url,
@@ -103,46 +105,38 @@ impl Sandbox {
         Ok(Self { listener, state: Arc::new(state) })
     }
 
-    /// Issuer and W&B base URL in one.
+    /// Both the issuer and the W&B base URL.
     pub fn url(&self) -> &str {
         &self.state.url
     }
 
-    /// Serves until `shutdown`; requests under way are dropped.
+    /// Serves until `shutdown` completes, then drops the requests in progress.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
-        let mut connections = tokio::task::JoinSet::new();
-        let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-        tokio::pin!(shutdown);
-        loop {
-            let accept = async {
-                let permit = Arc::clone(&room).acquire_owned().await.expect("the semaphore is never closed");
-                (self.listener.accept().await, permit)
-            };
-            tokio::select! {
-                () = &mut shutdown => return,
-                Some(_) = connections.join_next() => {}
-                (accepted, permit) = accept => match accepted {
-                    Ok((stream, _)) => {
-                        let state = Arc::clone(&self.state);
-                        connections.spawn(async move {
-                            connection(stream, state).await;
-                            drop(permit);
-                        });
-                    }
-                    // Out of descriptors: the next connection to end gives some back.
-                    Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
-                },
-            }
+        let mut connections = JoinSet::new();
+        let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let next = || async { Ok(self.listener.accept().await?.0) };
+        let serve = |stream, slot| {
+            let state = Arc::clone(&self.state);
+            connections.spawn(async move {
+                connection(stream, state).await;
+                drop(slot);
+            });
+            // Clear away the connections that have ended.
+            while connections.try_join_next().is_some() {}
+        };
+        tokio::select! {
+            () = accept(&slots, next, serve) => {}
+            () = shutdown => {}
         }
     }
 }
 
-/// Everything the routes share. The locks are held for single steps, never across an await.
+/// Everything the routes share. No lock is held across an await.
 pub(super) struct State {
     pub(super) url: String,
     pub(super) audiences: Vec<String>,
     pub(super) subjects: Vec<String>,
-    /// In every upload URL, in the place of a storage service's signature.
+    /// Part of every upload URL, where a storage service would have its signature.
     pub(super) upload_key: String,
     pub(super) idp: Idp,
     pub(super) issuers: Issuers,
@@ -190,11 +184,11 @@ async fn connection(stream: TcpStream, state: Arc<State>) {
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
         .serve_connection(TokioIo::new(stream), service);
-    // A client that leaves, or an answer broken on request, is nothing to report.
+    // A client that disconnects and a response that is broken on purpose are not worth reporting.
     let _ = served.await;
 }
 
-/// One request, with the fault that is set for its route.
+/// Answers one request, with the fault that is set for its route.
 async fn answer(state: &State, request: Request<Incoming>) -> Reply {
     let path = request.uri().path().to_owned();
     let target = match path.as_str() {
@@ -206,18 +200,18 @@ async fn answer(state: &State, request: Request<Incoming>) -> Reply {
     };
     let fault = target.and_then(|target| lock(&state.faults).take(target));
     if let Some(fault) = &fault {
-        // Counted before it is known how it ends: a client may leave a hanging exchange.
+        // Counted now: a client may disconnect from an exchange that hangs.
         if target == Some(Target::Exchange) {
             state.stats().exchange(header(&request, USER_AGENT), "fault");
         }
-        if let Some(reply) = fault.instead(&state.url).await {
+        if let Some(reply) = fault.replacement(&state.url).await {
             return reply;
         }
     }
     let counted = fault.is_some();
     let reply = route(state, request, &path, counted).await;
     match fault {
-        Some(fault) => fault.spoil(reply),
+        Some(fault) => fault.corrupt(reply),
         None => reply,
     }
 }
@@ -242,7 +236,7 @@ async fn route(state: &State, request: Request<Incoming>, path: &str, counted: b
         (&Method::GET, "/healthz" | "/ready") => reply::text(StatusCode::OK, "ok"),
         (&Method::PUT, _) if path.starts_with("/storage/") => wandb::upload(state, request, path).await,
         _ if path.starts_with("/sandbox/") => {
-            // Only pages in a browser send it, and none of them has business here.
+            // Only web pages send this header, and they have no business here.
             if request.headers().contains_key(ORIGIN) {
                 return reply::text(StatusCode::FORBIDDEN, "not for browsers");
             }
@@ -284,7 +278,7 @@ async fn read(request: Request<Incoming>, limit: usize) -> Result<Bytes, ()> {
 }
 
 fn too_large() -> Reply {
-    reply::text(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large, or did not come")
+    reply::text(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large or did not arrive")
 }
 
 fn header(request: &Request<Incoming>, name: HeaderName) -> &str {
@@ -296,4 +290,3 @@ const MAX_FORM: usize = 256 * 1024;
 const MAX_DATA: usize = 32 * 1024 * 1024;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);

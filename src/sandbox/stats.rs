@@ -1,4 +1,4 @@
-//! What the sandbox saw, for tests to compare. Every part is bounded; no token is in it.
+//! What the sandbox has seen, for tests to compare. Every part is bounded, and none holds a token.
 
 use std::collections::BTreeMap;
 
@@ -11,14 +11,14 @@ use super::tokens::Refusal;
 pub(super) struct Stats {
     pub(super) mints: u64,
     pub(super) exchanges: Exchanges,
-    /// Exchanges made by anybody but us: what the SDK did by itself.
+    /// Exchanges made by anyone but wandb-cred: by the SDK on its own.
     pub(super) sdk_exchanges: u64,
-    /// Redirects followed that should not have been.
+    /// Redirects that a client should not have followed.
     pub(super) redirects_followed: u64,
     pub(super) auth_failures: Counts,
     /// GraphQL requests by operation.
     pub(super) graphql: Counts,
-    /// GraphQL operations the sandbox has no answer for.
+    /// GraphQL operations that the sandbox does not know.
     pub(super) graphql_unknown: Counts,
     pub(super) runs: BTreeMap<String, Run>,
     pub(super) weave: Weave,
@@ -31,15 +31,15 @@ pub(super) struct Exchanges {
     by_outcome: Counts,
 }
 
-/// A counter for each name; the names that come too late share one.
+/// A counter for each name. After [`MAX_NAMES`] names, new ones share a counter.
 #[derive(Default, Serialize)]
 #[serde(transparent)]
 pub(super) struct Counts(BTreeMap<String, u64>);
 
 impl Counts {
     pub(super) fn add(&mut self, name: &str) {
-        let room = self.0.len() < MAX_NAMES;
-        let name = if room || self.0.contains_key(name) { clip(name) } else { "(others)" };
+        let name =
+            if self.0.len() < MAX_NAMES || self.0.contains_key(name) { clip(name) } else { "(others)" };
         *self.0.entry(name.to_owned()).or_default() += 1;
     }
 }
@@ -48,13 +48,13 @@ impl Counts {
 #[derive(Default, Serialize)]
 pub(super) struct Run {
     pub(super) history_rows: usize,
-    /// Whether a row below the highest is missing.
+    /// How many rows below the highest are missing.
     pub(super) history_gaps: usize,
     pub(super) complete: bool,
     pub(super) exit_code: Option<i64>,
     /// Bytes of each uploaded file.
     pub(super) files: BTreeMap<String, u64>,
-    /// Serial numbers of the access tokens that its `file_stream` requests showed, in order.
+    /// Serial numbers of the access tokens that its `file_stream` requests used, in order.
     pub(super) access_tokens: Vec<u64>,
     #[serde(skip)]
     pub(super) rows: Vec<Option<String>>,
@@ -73,7 +73,7 @@ impl Stats {
         self.exchanges.total += 1;
         self.exchanges.by_user_agent.add(user_agent);
         self.exchanges.by_outcome.add(outcome);
-        if !user_agent.starts_with(OURS) {
+        if !user_agent.starts_with(OUR_USER_AGENT) {
             self.sdk_exchanges += 1;
         }
     }
@@ -82,7 +82,7 @@ impl Stats {
         self.auth_failures.add(why.name());
     }
 
-    /// The run, made on first sight; `None` once there are too many.
+    /// The run, added if it is new; `None` if there are too many.
     pub(super) fn run(&mut self, name: &str) -> Option<&mut Run> {
         if !self.runs.contains_key(name) {
             if self.runs.len() >= MAX_RUNS || name.len() > MAX_NAME {
@@ -101,7 +101,7 @@ impl Stats {
 }
 
 impl Run {
-    /// Puts `rows` at `offset`. A resent row takes the place of the first sending.
+    /// Stores `rows` at `offset`. A row that is sent again replaces the first one.
     pub(super) fn history(&mut self, offset: usize, rows: impl Iterator<Item = String>) {
         for (index, row) in rows.enumerate() {
             let index = offset.saturating_add(index);
@@ -130,8 +130,8 @@ fn clip(name: &str) -> &str {
     &name[..end.unwrap_or(name.len())]
 }
 
-/// How our own exchanges name themselves.
-const OURS: &str = "wandb-cred/";
+/// What the user agent of wandb-cred begins with.
+const OUR_USER_AGENT: &str = "wandb-cred/";
 
 const MAX_NAMES: usize = 1_000;
 const MAX_NAME: usize = 300;
@@ -144,7 +144,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_exchange_by_anybody_else_counts_as_the_sdks() {
+    fn an_exchange_by_another_program_counts_as_the_sdks() {
         let mut stats = Stats::default();
         stats.exchange("wandb-cred/0.1.0", "ok");
         assert_eq!(stats.sdk_exchanges, 0);
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_resent_row_counts_once_and_a_missing_one_shows() {
+    fn a_row_sent_twice_counts_once_and_a_missing_row_is_a_gap() {
         let mut run = Run::default();
         let row = |text: &str| text.to_owned();
         run.history(0, [row("a"), row("b")].into_iter());

@@ -1,4 +1,4 @@
-//! The access tokens given out: issued by the exchange, shown as Bearer to the W&B half, revoked by tests.
+//! The access tokens: issued by the exchange, sent as Bearer to the W&B half, revoked by tests.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -17,20 +17,20 @@ pub(super) struct Tokens {
 }
 
 struct Token {
-    /// Counts from 1 in the order of issue: names the token in statistics without showing it.
+    /// Counts from 1 in the order of issue; identifies the token in the statistics without revealing it.
     serial: u64,
     expires: Timestamp,
     revoked: bool,
     used: bool,
 }
 
-/// Why a request is refused; the text is the key in the statistics.
+/// Why a request is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
     Missing,
     /// Basic authentication with an access token as password: real servers refuse it.
     AccessTokenAsBasic,
-    /// Basic authentication with an API key, of which the sandbox has none.
+    /// Basic authentication with an API key; the sandbox has none.
     ApiKey,
     Unknown,
     Expired,
@@ -38,6 +38,7 @@ pub(super) enum Refusal {
 }
 
 impl Refusal {
+    /// The key in the statistics.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Missing => "missing",
@@ -65,7 +66,7 @@ impl Tokens {
         text
     }
 
-    /// Judges an `Authorization` header; the answer is the token's serial number.
+    /// Checks an `Authorization` header. Returns the token's serial number.
     pub(super) fn check(&mut self, header: Option<&str>, now: Timestamp) -> Result<u64, Refusal> {
         let (scheme, value) = header.and_then(|header| header.split_once(' ')).ok_or(Refusal::Missing)?;
         if scheme.eq_ignore_ascii_case("basic") {
@@ -92,13 +93,13 @@ impl Tokens {
         Ok(token.serial)
     }
 
-    /// Revokes everything issued so far; the answer is how many were still good.
+    /// Revokes all tokens issued so far. Returns how many were still good.
     pub(super) fn revoke(&mut self, now: Timestamp) -> usize {
         let good = self.issued.values_mut().filter(|token| !token.revoked && token.expires > now);
         good.map(|token| token.revoked = true).count()
     }
 
-    /// How many were issued, and how many of them were ever shown.
+    /// How many were issued, and how many of these were ever used.
     pub(super) fn counts(&self) -> (u64, u64) {
         (self.last, self.used)
     }
@@ -137,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn revoking_ends_what_was_issued_before_and_nothing_else() {
+    fn revoking_affects_only_the_tokens_issued_so_far() {
         let mut tokens = Tokens::default();
         let old = format!("Bearer {}", tokens.issue(at(0), LIFE));
         assert_eq!(tokens.revoke(at(1)), 1);

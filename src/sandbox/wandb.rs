@@ -1,4 +1,4 @@
-//! The W&B half past the exchange: GraphQL, `file_stream` and uploads, as little as a real run needs.
+//! The W&B half after the exchange: GraphQL, `file_stream` and uploads, the minimum that a real run needs.
 
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::reply::{self, Reply};
 use super::server::State;
 
-/// `POST /graphql`. Operations are known by name: no client of ours sends any other query under one.
+/// `POST /graphql`. Operations are told apart by name: the clients we test never reuse one for another query.
 pub(super) fn graphql(state: &State, body: &[u8]) -> Reply {
     let Ok(request) = serde_json::from_slice::<Value>(body) else {
         return reply::text(StatusCode::BAD_REQUEST, "the request is not JSON");
@@ -66,7 +66,7 @@ pub(super) fn graphql(state: &State, body: &[u8]) -> Reply {
         "Project" => json!({ "project": { "name": text("name", "uncategorized") } }),
         _ => {
             state.stats().graphql_unknown.add(operation);
-            let message = format!("the sandbox has no answer to {operation:?}");
+            let message = format!("the sandbox does not know the operation {operation:?}");
             return reply::ok(&json!({ "data": null, "errors": [{ "message": message }] }));
         }
     };
@@ -90,7 +90,7 @@ fn viewer(state: &State) -> Value {
     })
 }
 
-/// The name that comes after the first `query` or `mutation`, where `operationName` says none.
+/// `operationName`, or else the name after the first `query` or `mutation`.
 fn operation(request: &Value) -> &str {
     if let Some(name) = request["operationName"].as_str().filter(|name| !name.is_empty()) {
         return name;
@@ -128,20 +128,20 @@ pub(super) fn file_stream(state: &State, path: &str, body: &[u8], serial: u64) -
     reply::ok(&json!({ "exitcode": null, "limits": {} }))
 }
 
-/// `PUT /storage/{key}/{entity}/{project}/{run}/{file}`: counted, not kept. The key stands for a signature.
+/// `PUT /storage/{key}/{entity}/{project}/{run}/{file}`: counted, not stored. The key stands for a signature.
 pub(super) async fn upload(state: &State, request: Request<Incoming>, path: &str) -> Reply {
     let parts: Vec<_> = path.trim_start_matches("/storage/").splitn(5, '/').collect();
     let [key, entity, project, run, file] = parts[..] else {
         return reply::text(StatusCode::NOT_FOUND, "404 page not found");
     };
     if key != state.upload_key {
-        return reply::text(StatusCode::FORBIDDEN, "the upload URL is not one of ours");
+        return reply::text(StatusCode::FORBIDDEN, "this server did not issue the upload URL");
     }
     let (run, file) = (format!("{entity}/{project}/{run}"), file.to_owned());
     let mut body = request.into_body();
     let mut bytes = 0_u64;
     while let Some(frame) = body.frame().await {
-        let Ok(frame) = frame else { return reply::text(StatusCode::BAD_REQUEST, "the upload broke off") };
+        let Ok(frame) = frame else { return reply::text(StatusCode::BAD_REQUEST, "the upload was cut off") };
         bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
         if bytes > MAX_UPLOAD {
             return reply::text(StatusCode::PAYLOAD_TOO_LARGE, "the upload is too large");
@@ -156,7 +156,7 @@ pub(super) async fn upload(state: &State, request: Request<Incoming>, path: &str
     reply::text(StatusCode::OK, "")
 }
 
-/// Whose runs they are when the client names nobody.
+/// The entity of a run if the client names none.
 const ENTITY: &str = "sandbox";
 
 const MAX_UPLOAD: u64 = 256 * 1024 * 1024;
@@ -167,7 +167,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_operation_is_known_by_its_name_or_by_its_text() {
+    fn an_operation_is_known_by_its_name_or_its_text() {
         assert_eq!(operation(&json!({ "operationName": "Viewer", "query": "query X { }" })), "Viewer");
         assert_eq!(
             operation(&json!({ "operationName": "", "query": "query GetViewer {viewer}" })),

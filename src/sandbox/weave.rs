@@ -1,4 +1,4 @@
-//! The trace server's endpoints that `weave.init` and a traced op need, under `/traces`.
+//! The endpoints of the trace server that `weave.init` and a traced op need, under `/traces`.
 
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -57,7 +57,7 @@ pub(super) fn route(state: &State, method: &Method, path: &str, body: &[u8]) -> 
     }
 }
 
-/// Counts a call that began; `null` is none.
+/// Counts a call that has started; `null` is not a call.
 fn started(state: &State, call: &Value) {
     if call.is_object() {
         let mut stats = state.stats();

@@ -1,5 +1,5 @@
-//! Tells when somebody touches a folder. On Linux the kernel says so; elsewhere each write of our own is the
-//! only occasion to look.
+//! Tells when another program may have changed a folder. On Linux inotify says so; elsewhere nothing does, and each
+//! renewal rewrites the files anyway.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use std::path::Path;
 pub(super) struct Watcher {
     /// Best effort: instances are a limited resource (`fs.inotify.max_user_instances`).
     events: Option<tokio::net::unix::pipe::Receiver>,
-    watches: bool,
+    watching: bool,
 }
 
 #[cfg(target_os = "linux")]
@@ -17,27 +17,27 @@ impl Watcher {
         let instance = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).ok();
         let events =
             instance.and_then(|fd| tokio::net::unix::pipe::Receiver::from_owned_fd_unchecked(fd).ok());
-        Self { events, watches: false }
+        Self { events, watching: false }
     }
 
-    /// Begins to watch `dir`, if that is possible and not so already.
+    /// Starts watching `dir`, unless it does so already or cannot.
     pub(super) fn watch(&mut self, dir: &Path) {
         use rustix::fs::inotify::{self, WatchFlags};
-        if let (Some(events), false) = (&self.events, self.watches) {
+        if let (Some(events), false) = (&self.events, self.watching) {
             let flags = WatchFlags::CLOSE_WRITE | WatchFlags::MOVED_TO | WatchFlags::DELETE;
-            self.watches = inotify::add_watch(events, dir, flags | WatchFlags::ONLYDIR).is_ok();
+            self.watching = inotify::add_watch(events, dir, flags | WatchFlags::ONLYDIR).is_ok();
         }
     }
 
-    /// Resolves after a change. What changed is for the caller to see; cancel-safe.
+    /// Waits for a change; the caller finds out what changed. Cancel-safe.
     pub(super) async fn changed(&mut self) {
         let Some(events) = &self.events else { return std::future::pending().await };
         loop {
             if events.readable().await.is_err() {
                 return std::future::pending().await;
             }
-            let mut drained = [0; 4096];
-            match events.try_read(&mut drained) {
+            let mut discarded = [0; 4096];
+            match events.try_read(&mut discarded) {
                 Ok(_) => return,
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
                 Err(_) => return std::future::pending().await,

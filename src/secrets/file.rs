@@ -1,10 +1,11 @@
-//! A sign-in in a 0600 file of a 0700 folder: by explicit choice, for machines without any keyring.
+//! Stores a sign-in in a 0600 file in a 0700 folder. For machines without a keyring; only used if configured.
 
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use super::{Error, Key};
+use crate::atomic_file;
 use crate::paths;
 use crate::token::Secret;
 
@@ -26,7 +27,7 @@ impl Folder {
         let uid = rustix::process::geteuid().as_raw();
         if meta.uid() != uid || meta.mode() & 0o077 != 0 {
             return Err(Error::Failed(format!(
-                "{} has mode {:04o} and owner {}, so its secret may be known to others; run: chmod 600 {}",
+                "{} has mode {:04o} and owner {}, so others may have read the secret in it; run: chmod 600 {}",
                 path.display(),
                 meta.mode() & 0o7777,
                 meta.uid(),
@@ -40,17 +41,8 @@ impl Folder {
 
     pub(super) fn save(&self, key: &Key, value: &Secret<String>) -> Result<(), Error> {
         paths::private_dir(&self.0).map_err(|error| Error::Failed(error.to_string()))?;
-        let path = self.path(key);
-        let write = || {
-            // tempfile opens with O_EXCL and mode 0600.
-            let mut file = tempfile::NamedTempFile::new_in(&self.0)?;
-            file.write_all(value.expose().as_bytes())?;
-            file.as_file().sync_all()?;
-            file.persist(&path).map_err(|error| error.error)?;
-            // The rename itself must outlive a power cut: the old token in the file is spent.
-            std::fs::File::open(&self.0)?.sync_all()
-        };
-        write().map_err(|error| failed("write", &path, &error))
+        atomic_file::replace(&self.path(key), value.expose().as_bytes())
+            .map_err(|error| Error::Failed(error.to_string()))
     }
 
     pub(super) fn delete(&self, key: &Key) -> Result<(), Error> {

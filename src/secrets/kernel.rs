@@ -1,7 +1,7 @@
-//! A sign-in in the Linux kernel's keyring of this user (keyrings(7), persistent-keyring(7)).
+//! Stores a sign-in in this user's persistent keyring in the Linux kernel (keyrings(7), persistent-keyring(7)).
 //!
-//! It never touches a disk, outlives logging out, and is gone after a reboot or three days without use.
-//! System calls only, so nothing here blocks.
+//! It is never written to disk, survives logging out, and is gone after a reboot or three days without use. These are
+//! plain system calls, so nothing here blocks.
 
 use linux_keyutils::{Key as KernelKey, KeyError, KeyRing, KeyRingIdentifier};
 
@@ -16,7 +16,7 @@ pub(super) fn load(key: &Key) -> Result<Option<Vec<u8>>, Error> {
 }
 
 pub(super) fn save(key: &Key, value: &Secret<String>) -> Result<(), Error> {
-    // Replaces the value of a key with the same description, atomically.
+    // If there is a key with this description, this replaces its value atomically.
     ring()?.add_key(&description(key), value.expose()).map(drop).map_err(failed)
 }
 
@@ -24,7 +24,7 @@ pub(super) fn delete(key: &Key) -> Result<(), Error> {
     let ring = ring()?;
     match find(ring, key)? {
         Some(found) => {
-            // Unlinking is at once; invalidation alone leaves a key that a look-up can still meet.
+            // Unlinking takes effect at once; after invalidation alone a search could still find the key.
             ring.unlink_key(found).map_err(failed)?;
             let _ = found.invalidate();
             Ok(())
@@ -33,13 +33,13 @@ pub(super) fn delete(key: &Key) -> Result<(), Error> {
     }
 }
 
-/// The persistent keyring, linked to this thread's process keyring: whoever holds the link "possesses" the
-/// keys and may read them, and the user's session keyring stays as it is. Asked for anew on every call,
-/// because that also puts off its expiry, and because another thread has other credentials.
+/// The persistent keyring, linked to the process keyring. The link makes this process "possess" the keys, so that it may
+/// read them, and leaves the user's session keyring alone. Every call gets it again, because that also postpones its
+/// expiry, and because each thread has credentials of its own.
 fn ring() -> Result<KeyRing, Error> {
     KeyRing::get_persistent(KeyRingIdentifier::Process).map_err(|error| {
         Error::Unavailable(format!(
-            "this kernel or container gives no persistent keyring ({error:?}); set token-store to \"keyring\" or \"file\""
+            "this kernel or container has no persistent keyring ({error:?}); set token-store to \"keyring\" or \"file\""
         ))
     })
 }
@@ -57,5 +57,5 @@ fn description(key: &Key) -> String {
 }
 
 fn failed(error: KeyError) -> Error {
-    Error::Failed(format!("the kernel keyring refuses: {error:?}"))
+    Error::Failed(format!("the kernel keyring failed: {error:?}"))
 }

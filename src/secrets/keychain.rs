@@ -1,4 +1,4 @@
-//! A sign-in in the macOS Keychain: one generic password per key.
+//! Stores a sign-in in the macOS Keychain: one generic password per key.
 
 use security_framework::passwords::{delete_generic_password, get_generic_password, set_generic_password};
 
@@ -40,18 +40,18 @@ impl Keyring {
     }
 }
 
-/// The Keychain's functions block, and may show a prompt: off the daemon's thread.
+/// The Keychain's functions block and may show a prompt, so they run off the daemon's thread.
 async fn call<T: Send + 'static>(
     call: impl FnOnce() -> Result<T, security_framework::base::Error> + Send + 'static,
 ) -> Result<T, Error> {
     let Ok(result) = tokio::task::spawn_blocking(call).await else {
-        return Err(Error::Failed("the call to the Keychain was cut short".to_owned()));
+        return Err(Error::Failed("the call to the Keychain was interrupted".to_owned()));
     };
     result.map_err(|error| match error.code() {
-        INTERACTION_NOT_ALLOWED | AUTH_FAILED | USER_CANCELED => Error::Locked(
-            "the Keychain is locked, or refused access; unlock it with: security unlock-keychain".to_owned(),
-        ),
-        code => Error::Failed(format!("the Keychain refuses: {error} ({code})")),
+        INTERACTION_NOT_ALLOWED | AUTH_FAILED | USER_CANCELED => {
+            Error::Locked("the Keychain is locked or denied access; run: security unlock-keychain".to_owned())
+        }
+        code => Error::Failed(format!("the Keychain failed: {error} ({code})")),
     })
 }
 

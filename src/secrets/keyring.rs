@@ -1,8 +1,8 @@
-//! A sign-in in the desktop's keyring: freedesktop.org's Secret Service, over D-Bus.
+//! Stores a sign-in in the desktop's keyring: freedesktop.org's Secret Service, over D-Bus.
 //!
-//! Connects for each call and hangs up after it, so that an idle daemon holds no bus connection. The secret
-//! goes over the bus in the "plain" form: the bus is a Unix socket between processes of one user, any of
-//! which may ask the keyring itself, so that encrypting it there would hide it from nobody.
+//! Connects for each call and disconnects after it, so that an idle daemon has no bus connection. The secret crosses the
+//! bus in the "plain" form. The bus is a Unix socket between processes of one user, and any of them can ask the keyring
+//! for the secret, so encrypting it there would hide it from nobody.
 
 use std::collections::HashMap;
 
@@ -52,7 +52,7 @@ impl Keyring {
         }
         for item in &found.unlocked {
             let reply = service.call(item, "Item", "Delete", &()).await?;
-            let prompt: OwnedObjectPath = reply.body().deserialize().map_err(odd)?;
+            let prompt: OwnedObjectPath = reply.body().deserialize().map_err(invalid)?;
             if prompt.as_str() != "/" {
                 return Err(locked());
             }
@@ -72,58 +72,59 @@ struct Found {
     locked: Vec<OwnedObjectPath>,
 }
 
-/// session, parameters, value, content type
-type Carried = (OwnedObjectPath, Vec<u8>, Vec<u8>, String);
+/// The specification's `Secret` struct: session, parameters, value, content type.
+type SecretStruct = (OwnedObjectPath, Vec<u8>, Vec<u8>, String);
 
 impl Service {
     async fn connect() -> Result<Self, Error> {
         let bus = Connection::session().await.map_err(|_| {
-            Error::Unavailable(format!("there is no D-Bus session bus, so no keyring; {ELSEWHERE}"))
+            Error::Unavailable(format!("there is no D-Bus session bus, so no keyring; {ALTERNATIVE}"))
         })?;
         let service = Self { bus, session: OwnedObjectPath::default() };
         let reply = service.call(&root(), "Service", "OpenSession", &("plain", Value::from(""))).await?;
-        let (_, session): (OwnedValue, OwnedObjectPath) = reply.body().deserialize().map_err(odd)?;
+        let (_, session): (OwnedValue, OwnedObjectPath) = reply.body().deserialize().map_err(invalid)?;
         Ok(Self { session, ..service })
     }
 
     async fn search(&self, key: &Key) -> Result<Found, Error> {
         let reply = self.call(&root(), "Service", "SearchItems", &(attributes(key),)).await?;
-        let (unlocked, locked) = reply.body().deserialize().map_err(odd)?;
+        let (unlocked, locked) = reply.body().deserialize().map_err(invalid)?;
         Ok(Found { unlocked, locked })
     }
 
-    async fn secret(&self, item: &OwnedObjectPath) -> Result<Carried, Error> {
+    async fn secret(&self, item: &OwnedObjectPath) -> Result<SecretStruct, Error> {
         let reply = self.call(item, "Item", "GetSecret", &(&self.session,)).await?;
-        reply.body().deserialize().map_err(odd)
+        reply.body().deserialize().map_err(invalid)
     }
 
     async fn default_collection(&self) -> Result<OwnedObjectPath, Error> {
         let reply = self.call(&root(), "Service", "ReadAlias", &("default",)).await?;
-        let path: OwnedObjectPath = reply.body().deserialize().map_err(odd)?;
+        let path: OwnedObjectPath = reply.body().deserialize().map_err(invalid)?;
         if path.as_str() == "/" {
             return Err(Error::Unavailable(format!(
-                "the keyring has no default collection; make one with your desktop's keyring tool, or {ELSEWHERE}"
+                "the keyring has no default collection; create one with your desktop's keyring tool, or {ALTERNATIVE}"
             )));
         }
         Ok(path)
     }
 
-    /// Opens a collection, waiting for the keyring's own prompt if it shows one.
+    /// Unlocks a collection, waiting for the keyring's own prompt if it shows one.
     async fn unlock(&self, collection: &OwnedObjectPath) -> Result<(), Error> {
         let reply = self.call(&root(), "Service", "Unlock", &(vec![collection],)).await?;
-        let (_, prompt): (Vec<OwnedObjectPath>, OwnedObjectPath) = reply.body().deserialize().map_err(odd)?;
+        let (_, prompt): (Vec<OwnedObjectPath>, OwnedObjectPath) =
+            reply.body().deserialize().map_err(invalid)?;
         if prompt.as_str() == "/" {
             return Ok(());
         }
         let proxy = zbus::Proxy::new(&self.bus, NAME, prompt, "org.freedesktop.Secret.Prompt");
-        let proxy = proxy.await.map_err(|error| refused(&error))?;
-        let mut completed = proxy.receive_signal("Completed").await.map_err(|error| refused(&error))?;
-        proxy.call_method("Prompt", &("",)).await.map_err(|error| refused(&error))?;
-        let answer = std::future::poll_fn(|cx| {
+        let proxy = proxy.await.map_err(|error| failed(&error))?;
+        let mut completed = proxy.receive_signal("Completed").await.map_err(|error| failed(&error))?;
+        proxy.call_method("Prompt", &("",)).await.map_err(|error| failed(&error))?;
+        let next = std::future::poll_fn(|cx| {
             zbus::export::futures_core::Stream::poll_next(std::pin::Pin::new(&mut completed), cx)
         });
-        let Some(message) = answer.await else { return Err(locked()) };
-        let (dismissed, _): (bool, OwnedValue) = message.body().deserialize().map_err(odd)?;
+        let Some(message) = next.await else { return Err(locked()) };
+        let (dismissed, _): (bool, OwnedValue) = message.body().deserialize().map_err(invalid)?;
         if dismissed { Err(locked()) } else { Ok(()) }
     }
 
@@ -141,8 +142,8 @@ impl Service {
         let secret = (&self.session, &[][..] as &[u8], value.expose().as_bytes(), "application/json");
         let replace = true;
         let reply = self.call(collection, "Collection", "CreateItem", &(properties, secret, replace)).await?;
-        let (item, _): (OwnedObjectPath, OwnedObjectPath) = reply.body().deserialize().map_err(odd)?;
-        // "/" here means that a prompt has to be answered first: nothing is stored yet.
+        let (item, _): (OwnedObjectPath, OwnedObjectPath) = reply.body().deserialize().map_err(invalid)?;
+        // "/" means that the user must answer a prompt first, so nothing is stored yet.
         if item.as_str() == "/" { Err(locked()) } else { Ok(()) }
     }
 
@@ -155,7 +156,7 @@ impl Service {
     ) -> Result<Message, Error> {
         let interface = format!("org.freedesktop.Secret.{interface}");
         let call = self.bus.call_method(Some(NAME), path, Some(interface.as_str()), method, body);
-        call.await.map_err(|error| refused(&error))
+        call.await.map_err(|error| failed(&error))
     }
 }
 
@@ -176,18 +177,18 @@ fn locked() -> Error {
     Error::Locked("the keyring is locked; unlock it with your desktop's keyring tool".to_owned())
 }
 
-fn odd(error: zbus::Error) -> Error {
-    Error::Failed(format!("the keyring's answer is not as the Secret Service says: {error}"))
+fn invalid(error: zbus::Error) -> Error {
+    Error::Failed(format!("the keyring's answer does not follow the Secret Service specification: {error}"))
 }
 
-fn refused(error: &zbus::Error) -> Error {
+fn failed(error: &zbus::Error) -> Error {
     if let zbus::Error::MethodError(name, ..) = error {
         return match name.as_str() {
             "org.freedesktop.Secret.Error.IsLocked" => locked(),
             "org.freedesktop.DBus.Error.ServiceUnknown" | "org.freedesktop.DBus.Error.NameHasNoOwner" => {
-                Error::Unavailable(format!("no Secret Service runs on the session bus; {ELSEWHERE}"))
+                Error::Unavailable(format!("no Secret Service runs on the session bus; {ALTERNATIVE}"))
             }
-            name => Error::Failed(format!("the keyring refuses: {name}")),
+            name => Error::Failed(format!("the keyring failed: {name}")),
         };
     }
     Error::Failed(format!("the connection to the keyring failed: {error}"))
@@ -195,5 +196,5 @@ fn refused(error: &zbus::Error) -> Error {
 
 const NAME: &str = "org.freedesktop.secrets";
 
-/// The choice that a machine without a desktop has.
-const ELSEWHERE: &str = "start one, or set token-store to \"kernel\" or \"file\" in the profile's provider";
+/// What to do on a machine without a desktop.
+const ALTERNATIVE: &str = "start one, or set token-store to \"kernel\" or \"file\" in the profile's provider";

@@ -1,5 +1,5 @@
-//! Getting the socket: from the service manager, or by binding it ourselves without ever taking one that is
-//! in use or is no socket.
+//! Gets the listening socket: from the service manager, or by binding it. Binding never takes over a socket that is
+//! in use, nor a file that is not a socket.
 
 use std::io;
 use std::os::unix::fs::FileTypeExt as _;
@@ -11,49 +11,50 @@ use rustix::process::Pid;
 
 use crate::{error, paths};
 
-/// The listening socket, and what must be done with its file when the daemon stops.
+/// The listening socket. Dropping this removes the socket's file, if we bound it.
 pub struct Bound {
     listener: Option<UnixListener>,
-    /// Removed at the end: we made it. A socket of the service manager's stays.
-    ours: Option<PathBuf>,
-    /// Keeps a second daemon from binding between our look and our bind.
+    /// The file to remove. The service manager's socket stays.
+    remove_on_drop: Option<PathBuf>,
+    /// Keeps a second daemon from binding between our check and our bind.
     _lock: Option<std::fs::File>,
 }
 
-/// Takes the socket that systemd or launchd passed, else binds `socket`.
+/// Takes the socket that systemd or launchd passed, or else binds `socket`.
 pub fn bind(socket: &Path) -> Result<Bound, Error> {
     if let Some(listener) = passed()? {
-        return Ok(Bound { listener: Some(listener), ours: None, _lock: None });
+        return Ok(Bound { listener: Some(listener), remove_on_drop: None, _lock: None });
     }
-    for _ in 0..LAST_BREATHS {
-        match bind_own(socket) {
-            // A daemon that was killed while it started a program: the program's copy of our descriptors goes
-            // with its exec, in a moment.
-            Err(Error::InUse { dead: true, .. }) => std::thread::sleep(BREATH),
-            outcome => return outcome,
+    for _ in 0..DEAD_HOLDER_RETRIES {
+        match bind_path(socket) {
+            // A daemon was killed while it started a program. The forked child still has a copy of the socket, until
+            // its exec closes it in a moment.
+            Err(Error::InUse { dead: true, .. }) => std::thread::sleep(DEAD_HOLDER_RETRY_DELAY),
+            result => return result,
         }
     }
-    bind_own(socket)
+    bind_path(socket)
 }
 
-fn bind_own(socket: &Path) -> Result<Bound, Error> {
+fn bind_path(socket: &Path) -> Result<Bound, Error> {
     let dir = socket.parent().unwrap_or(Path::new("/"));
     paths::private_dir(dir)?;
     let lock = lock(dir, socket)?;
-    clear(socket)?;
+    remove_stale(socket)?;
     let listener = UnixListener::bind(socket).map_err(|source| at(socket, source))?;
-    Ok(Bound { listener: Some(listener), ours: Some(socket.to_owned()), _lock: Some(lock) })
+    Ok(Bound { listener: Some(listener), remove_on_drop: Some(socket.to_owned()), _lock: Some(lock) })
 }
 
 impl Bound {
-    /// The listener, for the runtime. To be called once.
+    /// The listener, registered with the runtime. Must be called only once.
     pub fn take_listener(&mut self) -> Result<tokio::net::UnixListener, Error> {
         let listener = self.listener.take().expect("taken once");
-        let made = listener.set_nonblocking(true).and_then(|()| tokio::net::UnixListener::from_std(listener));
-        made.map_err(Error::Passed)
+        let registered =
+            listener.set_nonblocking(true).and_then(|()| tokio::net::UnixListener::from_std(listener));
+        registered.map_err(Error::Passed)
     }
 
-    /// The path that the service manager bound, if it did.
+    /// The path that the listener is bound to, as the kernel knows it.
     pub fn path(&self) -> Option<PathBuf> {
         self.listener.as_ref()?.local_addr().ok()?.as_pathname().map(Path::to_path_buf)
     }
@@ -61,13 +62,13 @@ impl Bound {
 
 impl Drop for Bound {
     fn drop(&mut self) {
-        if let Some(socket) = &self.ours {
+        if let Some(socket) = &self.remove_on_drop {
             let _ = std::fs::remove_file(socket);
         }
     }
 }
 
-/// systemd's way: descriptors named by `LISTEN_FDS` (sd_listen_fds(3)).
+/// systemd passes descriptors and counts them in `LISTEN_FDS` (sd_listen_fds(3)).
 #[cfg(not(target_os = "macos"))]
 fn passed() -> Result<Option<UnixListener>, Error> {
     let mut passed = listenfd::ListenFd::from_env();
@@ -78,25 +79,25 @@ fn passed() -> Result<Option<UnixListener>, Error> {
     }
 }
 
-/// launchd's way: descriptors asked for by the socket's name in the property list.
+/// launchd hands out descriptors by the socket's name in the property list.
 #[cfg(target_os = "macos")]
 fn passed() -> Result<Option<UnixListener>, Error> {
     match raunch::activate_socket(LAUNCHD_SOCKET) {
         Ok(passed) => match passed.as_slice() {
             [] => Ok(None),
-            // On macOS opening /dev/fd/N duplicates the descriptor, sockets too (fd(4)): so we get to own one
-            // without trusting a bare number.
+            // On macOS opening /dev/fd/N duplicates the descriptor, even a socket's (fd(4)). That gives us one that we
+            // own, with no unsafe code.
             [fd] => std::fs::File::open(format!("/dev/fd/{fd}"))
                 .map(|file| Some(UnixListener::from(std::os::fd::OwnedFd::from(file))))
                 .map_err(Error::Passed),
             several => Err(Error::Several(several.len())),
         },
-        // Started by hand, or by a property list without the socket.
+        // Not started by launchd, or the property list has no such socket.
         Err(_) => Ok(None),
     }
 }
 
-/// One daemon per socket: the lock lives as long as its holder, however that ends.
+/// Allows one daemon per socket. The kernel releases the lock however its holder ends.
 fn lock(dir: &Path, socket: &Path) -> Result<std::fs::File, Error> {
     use std::os::unix::fs::OpenOptionsExt as _;
     let path = dir.join(LOCK);
@@ -114,8 +115,8 @@ fn lock(dir: &Path, socket: &Path) -> Result<std::fs::File, Error> {
     }
 }
 
-/// Removes a socket that nobody listens on; refuses one in use and any file that is no socket.
-fn clear(socket: &Path) -> Result<(), Error> {
+/// Removes a socket that nobody listens on. Fails if it is in use, or not a socket.
+fn remove_stale(socket: &Path) -> Result<(), Error> {
     let meta = match socket.symlink_metadata() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(source) => return Err(at(socket, source)),
@@ -146,7 +147,7 @@ fn in_use(socket: &Path) -> Error {
     Error::InUse { socket: socket.to_owned(), holder, dead }
 }
 
-/// Who listens; the kernel knows.
+/// The process that listens, according to the kernel.
 #[cfg(target_os = "linux")]
 fn holder(socket: &Path) -> Option<Pid> {
     let stream = UnixStream::connect(socket).ok()?;
@@ -167,28 +168,28 @@ fn at(path: &Path, source: io::Error) -> Error {
 pub enum Error {
     #[error(transparent)]
     Place(#[from] error::Error),
-    /// A second daemon: the first goes on.
+    /// This is a second daemon; the first one goes on serving.
     #[error("{holder} already serves {}; stop it first, or set WANDB_CRED_SOCKET to another path", socket.display())]
     InUse {
         socket: PathBuf,
         holder: String,
-        /// The holder has ended; only a copy of its socket is left, in a child about to become another program.
+        /// The holder has ended, and only a forked child still has a copy of its socket.
         dead: bool,
     },
-    /// Never removed: it is somebody's file.
+    /// It may be somebody's file, so we never remove it.
     #[error("{} exists and is not a socket; move it away, or set WANDB_CRED_SOCKET to another path", path.display())]
     NotASocket { path: PathBuf },
     #[error("cannot listen on {}: {source}", path.display())]
     Io { path: PathBuf, source: io::Error },
-    #[error("the service manager passed something that is no listening Unix socket: {0}")]
+    #[error("the service manager passed something other than a listening Unix socket: {0}")]
     Passed(io::Error),
-    #[error("the service manager passed {0} sockets, one is expected")]
+    #[error("the service manager passed {0} sockets instead of one")]
     Several(usize),
 }
 
-/// For the last of a killed daemon to go: half a second.
-const LAST_BREATHS: u32 = 50;
-const BREATH: Duration = Duration::from_millis(10);
+/// Half a second, for a forked child of a killed daemon to close its copy of the socket.
+const DEAD_HOLDER_RETRIES: u32 = 50;
+const DEAD_HOLDER_RETRY_DELAY: Duration = Duration::from_millis(10);
 
 const LOCK: &str = ".lock";
 

@@ -7,45 +7,46 @@ use rustix::process::Pid;
 
 use crate::keeper::{Demand, JobGuard};
 
-/// Who is watched for which profile.
+/// The watched processes. The key is a process and the profile that it uses.
 #[derive(Default)]
 pub(super) struct Jobs(Arc<Mutex<HashMap<(u32, usize), JobGuard>>>);
 
 impl Jobs {
-    /// Holds `demand` until process `pid` has ended. Asking twice for the same changes nothing.
+    /// Keeps the profile of `demand` hot until process `pid` has ended. A second call for the same process changes
+    /// nothing.
     pub(super) fn watch(&self, pid: u32, demand: &Arc<Demand>) -> Result<(), String> {
-        let gone = || format!("there is no process {pid} to watch");
-        let process = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or_else(gone)?;
-        // The demand's address names the profile, also when a reload has replaced one of the same name.
+        let not_found = || format!("there is no process {pid}");
+        let process = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or_else(not_found)?;
+        // The demand's address identifies the profile: after a reload another one may have the same name.
         let key = (pid, Arc::as_ptr(demand) as usize);
         {
-            let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            if held.contains_key(&key) {
+            let mut jobs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            if jobs.contains_key(&key) {
                 return Ok(());
             }
-            if held.len() >= MAX_JOBS {
-                return Err(format!("{MAX_JOBS} jobs are watched already"));
+            if jobs.len() >= MAX_JOBS {
+                return Err(format!("the daemon already watches {MAX_JOBS} jobs"));
             }
-            held.insert(key, demand.hold());
+            jobs.insert(key, demand.hold());
         }
         let end = crate::process::end_of(process);
-        let held = Arc::clone(&self.0);
-        let let_go = move || drop(held.lock().unwrap_or_else(PoisonError::into_inner).remove(&key));
+        let jobs = Arc::clone(&self.0);
+        let remove = move || drop(jobs.lock().unwrap_or_else(PoisonError::into_inner).remove(&key));
         match end {
             Ok(end) => {
                 tokio::spawn(async move {
                     end.await;
-                    let_go();
+                    remove();
                 });
                 Ok(())
             }
             Err(_) => {
-                let_go();
-                Err(gone())
+                remove();
+                Err(not_found())
             }
         }
     }
 }
 
-/// More than any node runs; a bound all the same.
+/// More than any node runs.
 const MAX_JOBS: usize = 4096;

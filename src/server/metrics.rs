@@ -10,7 +10,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use super::answer::{self, Answer};
-use super::state::State;
+use super::directory::Directory;
 use crate::api;
 use crate::clock::Now;
 use crate::keeper::Keeper;
@@ -50,7 +50,7 @@ impl Metrics {
         Open(&self.connections)
     }
 
-    pub(super) fn render(&self, state: &State) -> Answer {
+    pub(super) fn render(&self, directory: &Directory, now: Now) -> Answer {
         let mut registry = Registry::with_prefix("wandb_cred");
         registry.register("requests", "Requests answered on the socket", self.requests.clone());
         let connections = Gauge::<i64>::default();
@@ -64,8 +64,7 @@ impl Metrics {
         let exchanges = Family::<ProfileLabels, Counter>::default();
         let jobs = Family::<ProfileLabels, Gauge>::default();
         let kept = Kept { usable, remaining, failures, attempts };
-        let now = state.clock.now();
-        for (name, member) in &state.directory().members {
+        for (name, member) in &directory.members {
             let profile = &member.profile;
             kept.read(name, "identity", &profile.identity, now);
             kept.read(name, "access", &profile.access, now);

@@ -3,29 +3,36 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use hyper::Request;
+use hyper::body::Incoming;
+
 use super::answer::{self, Answer};
+use super::request::{self, Query, no_query};
 use super::state::State;
 use crate::api::{self, Problem, ProblemKind};
 use crate::oidc::session::Session;
 use crate::profile::Profile;
 
-pub(super) async fn login(
-    state: &State,
-    profile: &Profile,
-    method: api::LoginMethod,
-) -> Result<Answer, Problem> {
+pub(super) async fn login(state: &State, request: Request<Incoming>) -> Result<Answer, Problem> {
+    no_query(request.uri().query())?;
+    let wanted: api::LoginRequest = request::body(request).await?;
+    let directory = state.directory();
+    let profile = &directory.find(wanted.profile.as_deref())?.profile;
     let session = session(profile)?;
-    let begun = state.logins.start(Arc::clone(session), method).await;
+    let begun = state.logins.start(Arc::clone(session), wanted.method).await;
     begun.map(|login| answer::json(&login)).map_err(|error| Problem::from_error(&profile.name, &error))
 }
 
 pub(super) fn progress(state: &State, id: &str) -> Result<Answer, Problem> {
     state.logins.get(id).map(|login| answer::json(&login)).ok_or_else(|| {
-        Problem::new(ProblemKind::NotFound, "there is no such sign-in, or another one has replaced it")
+        Problem::new(ProblemKind::NotFound, "unknown sign-in; it ended, or another one replaced it")
     })
 }
 
-pub(super) async fn logout(state: &State, profile: &Profile) -> Result<Answer, Problem> {
+pub(super) async fn logout(state: &State, query: Option<&str>) -> Result<Answer, Problem> {
+    let query = Query::parse(query, &["profile"])?;
+    let directory = state.directory();
+    let profile = &directory.find(query.profile.as_deref())?.profile;
     let ended = state
         .logins
         .stop(session(profile)?)

@@ -9,51 +9,86 @@ use crate::TOKEN;
 use crate::fake_daemon::{Answer, FakeDaemon, on, on_answer};
 
 #[test]
-fn broken_answers_are_told_apart_and_never_quoted() {
-    let good = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{TOKEN}", TOKEN.len());
-    for (bytes, exit, why) in [
-        ("".to_owned(), 75, "broke off after 0 bytes"),
-        ("HTTP/1.1 200 OK\r\ncontent-le".to_owned(), 75, "broke off after 27 bytes"),
-        (good[..good.len() - 9].to_owned(), 75, "broke off after"),
-        ("SSH-2.0-OpenSSH_9.2 wb_at_1\r\n".to_owned(), 69, "not HTTP"),
-        ("HTTP/1.1 200 OK\r\n\r\nwb_at_1".to_owned(), 69, "without Content-Length"),
-        (
-            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n".to_owned(),
-            69,
-            "without Content-Length",
-        ),
-        (
-            "HTTP/1.1 200 OK\r\ncontent-length: 9999999999\r\n\r\n".to_owned(),
-            69,
-            "an answer of 9999999999 bytes",
-        ),
-        ("x".repeat(3_000_000), 69, "not HTTP"),
-        (format!("HTTP/1.1 200 OK\r\n{}", "a: b\r\n".repeat(100_000)), 69, "not HTTP"),
-        (
-            "HTTP/1.1 200 OK\r\ncontent-length: 7\r\n\r\nwb_at_1".to_owned(),
-            69,
-            "unexpected JSON at line 1 column 1",
-        ),
-        (
-            "HTTP/1.1 200 OK\r\ncontent-length: 24\r\n\r\n{\"access_token\":\"wb_at_1".to_owned(),
-            69,
-            "unexpected JSON",
-        ),
-        (
-            "HTTP/1.1 500 Oops\r\ncontent-length: 7\r\n\r\nwb_at_1".to_owned(),
-            69,
-            "status 500 without a problem",
-        ),
-        ("HTTP/1.1 302 Go\r\ncontent-length: 0\r\n\r\n".to_owned(), 69, "status 302 without a problem"),
-    ] {
-        let daemon = FakeDaemon::start(vec![on_answer("GET", Answer::Bytes(bytes.clone().into_bytes()))]);
-        let ran = daemon.run(&["token"]);
-        let start: String = bytes.chars().take(60).collect();
-        assert_eq!((ran.code, ran.out.as_str()), (exit, ""), "{start}: {}", ran.err);
-        assert!(ran.err.contains(why), "{start}: {}", ran.err);
-        assert!(ran.err.contains("\n  next: "), "{}", ran.err);
-        assert!(!ran.err.contains("wb_at_1"), "a token in an error: {}", ran.err);
-    }
+fn an_empty_answer_broke_off() {
+    broken("", 75, "broke off after 0 bytes");
+}
+
+#[test]
+fn half_a_head_broke_off() {
+    broken("HTTP/1.1 200 OK\r\ncontent-le", 75, "broke off after 27 bytes");
+}
+
+#[test]
+fn half_a_body_broke_off() {
+    broken(&good()[..good().len() - 9], 75, "broke off after");
+}
+
+#[test]
+fn another_protocol_is_not_http() {
+    broken("SSH-2.0-OpenSSH_9.2 wb_at_1\r\n", 69, "not HTTP");
+}
+
+#[test]
+fn a_body_without_length_is_refused() {
+    broken("HTTP/1.1 200 OK\r\n\r\nwb_at_1", 69, "without Content-Length");
+}
+
+#[test]
+fn a_chunked_body_is_refused() {
+    broken(
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n",
+        69,
+        "without Content-Length",
+    );
+}
+
+#[test]
+fn a_huge_length_is_refused() {
+    broken("HTTP/1.1 200 OK\r\ncontent-length: 9999999999\r\n\r\n", 69, "an answer of 9999999999 bytes");
+}
+
+#[test]
+fn a_line_without_end_is_not_http() {
+    broken(&"x".repeat(3_000_000), 69, "not HTTP");
+}
+
+#[test]
+fn a_head_without_end_is_not_http() {
+    broken(&format!("HTTP/1.1 200 OK\r\n{}", "a: b\r\n".repeat(100_000)), 69, "not HTTP");
+}
+
+#[test]
+fn a_bare_token_is_not_json() {
+    broken("HTTP/1.1 200 OK\r\ncontent-length: 7\r\n\r\nwb_at_1", 69, "unexpected JSON at line 1 column 1");
+}
+
+#[test]
+fn cut_json_is_unexpected() {
+    broken("HTTP/1.1 200 OK\r\ncontent-length: 24\r\n\r\n{\"access_token\":\"wb_at_1", 69, "unexpected JSON");
+}
+
+#[test]
+fn a_status_500_without_a_problem_is_named() {
+    broken("HTTP/1.1 500 Oops\r\ncontent-length: 7\r\n\r\nwb_at_1", 69, "status 500 without a problem");
+}
+
+#[test]
+fn a_redirect_is_not_followed() {
+    broken("HTTP/1.1 302 Go\r\ncontent-length: 0\r\n\r\n", 69, "status 302 without a problem");
+}
+
+fn good() -> String {
+    format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{TOKEN}", TOKEN.len())
+}
+
+/// An answer that is none says why, with its own exit code, and is not quoted.
+fn broken(answer: &str, exit: i32, why: &str) {
+    let answer = Answer::Bytes(answer.as_bytes().to_vec());
+    let ran = FakeDaemon::start(vec![on_answer("GET", answer)]).run(&["token"]);
+    assert_eq!((ran.code, ran.out.as_str()), (exit, ""), "{}", ran.err);
+    assert!(ran.err.contains(why), "{}", ran.err);
+    assert!(ran.err.contains("\n  next: "), "{}", ran.err);
+    assert!(!ran.err.contains("wb_at_1"), "a token in an error: {}", ran.err);
 }
 
 #[test]
@@ -75,16 +110,23 @@ fn text_from_the_daemon_does_not_steer_the_terminal() {
 }
 
 #[test]
-fn a_daemon_that_hangs_or_drips_costs_a_bounded_time() {
-    for answer in [Answer::Hang, Answer::Drip] {
-        let daemon = FakeDaemon::start(vec![on_answer("GET", answer)]);
-        let start = Clock::system().now().boot;
-        let ran = daemon.run(&["token", "--wait", "0"]);
-        let took = Clock::system().now().boot - start;
-        assert_eq!((ran.code, ran.out.as_str()), (75, ""), "{}", ran.err);
-        assert!(ran.err.contains("did not answer within 5 s"), "{}", ran.err);
-        assert!(took < Duration::from_secs(8), "{took:?}");
-    }
+fn a_daemon_that_hangs_costs_a_bounded_time() {
+    costs_a_bounded_time(Answer::Hang);
+}
+
+#[test]
+fn a_daemon_that_drips_costs_a_bounded_time() {
+    costs_a_bounded_time(Answer::Drip);
+}
+
+fn costs_a_bounded_time(answer: Answer) {
+    let daemon = FakeDaemon::start(vec![on_answer("GET", answer)]);
+    let start = Clock::system().now().boot;
+    let ran = daemon.run(&["token", "--wait", "0"]);
+    let took = Clock::system().now().boot - start;
+    assert_eq!((ran.code, ran.out.as_str()), (75, ""), "{}", ran.err);
+    assert!(ran.err.contains("did not answer within 5 s"), "{}", ran.err);
+    assert!(took < Duration::from_secs(8), "{took:?}");
 }
 
 #[test]

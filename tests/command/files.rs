@@ -81,7 +81,7 @@ fn init_replaces_nothing_unless_told_to() {
     let refused = init(&home, &[]);
     assert_eq!((refused.code, refused.out.as_str()), (78, ""));
     assert!(
-        refused.err.contains("exists, and is left as it is\n  next: wandb-cred check"),
+        refused.err.contains("already exists, and was not changed\n  next: wandb-cred check"),
         "{}",
         refused.err
     );
@@ -150,5 +150,53 @@ fn the_committed_manual_pages_are_those_of_this_command_line() {
     for (name, page) in man::pages().expect("rendered") {
         let committed = std::fs::read_to_string(folder.join(&name)).unwrap_or_default();
         assert!(committed == page, "man/{name} is stale; run: cargo run --example man -- man");
+    }
+}
+
+/// A subcommand that the daemon's program runs, with standard output as given.
+fn daemon_program(home: &Home, arguments: &[&str], stdout: impl Into<std::process::Stdio>) -> Ran {
+    let jwt = home.folder.path().join("jwt");
+    std::fs::write(&jwt, "a.b.c").expect("written");
+    std::fs::create_dir_all(home.config().parent().expect("a folder")).expect("made");
+    let config = format!("[profile.p.provider.file]\npath = \"{}\"\n", jwt.display());
+    std::fs::write(home.config(), config).expect("written");
+    let child = bare(home.folder.path(), arguments)
+        .env("WANDB_CREDD", env!("CARGO_BIN_EXE_wandb-credd"))
+        .env("WANDB_CRED_CONFIG", home.config())
+        .env("WANDB_IDENTITY_TOKEN_FILE", jwt)
+        .stdout(stdout)
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .expect("starts");
+    crate::fake_daemon::of(child.wait_with_output().expect("ends"))
+}
+
+#[test]
+fn the_daemons_program_ends_quietly_when_its_reader_goes_away() {
+    let home = Home::with("exit 1");
+    // The profile that does not exist keeps the doctor off the network.
+    for (arguments, code) in
+        [(&["check"][..], 0), (&["init", "--dry-run"], 0), (&["doctor", "--profile", "nobody"], 78)]
+    {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let ran = daemon_program(&home, arguments, writer);
+        assert_eq!((ran.code, ran.err.as_str()), (code, ""), "{arguments:?}");
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn the_daemons_program_says_when_its_output_could_not_be_written() {
+    let home = Home::with("exit 1");
+    for arguments in [&["check"][..], &["init", "--dry-run"], &["doctor", "--profile", "nobody"]] {
+        let full = std::fs::File::options().write(true).open("/dev/full").expect("exists on Linux");
+        let ran = daemon_program(&home, arguments, full);
+        assert_eq!(ran.code, 74, "{arguments:?}: {}", ran.err);
+        assert!(
+            ran.err.starts_with("wandb-credd: cannot write to standard output: No space left"),
+            "{arguments:?}: {}",
+            ran.err
+        );
     }
 }

@@ -106,7 +106,8 @@ fn install_does_not_take_the_socket_from_a_daemon_that_runs() {
     let ran = ran(home.command(&["service", "install"]).env("WANDB_CRED_SOCKET", daemon.socket()));
     assert_eq!(ran.code, 75);
     assert!(
-        ran.err.contains("a daemon runs already at /s") && ran.err.contains("next: kill 7"),
+        ran.err.contains("a daemon that systemd did not start answers at /s")
+            && ran.err.contains("next: kill 7"),
         "{}",
         ran.err
     );

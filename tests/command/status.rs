@@ -104,3 +104,23 @@ fn watch_in_a_pipe_prints_changes_only_and_survives_the_daemon() {
     child.wait().expect("reaped");
     assert!(second.starts_with("no daemon answers at"), "the same state was printed twice: {second}");
 }
+
+#[test]
+fn watch_ends_when_its_reader_goes_away() {
+    let daemon = daemon("fresh");
+    let mut child =
+        daemon.command(&["status", "--watch", "--json"]).stdout(Stdio::piped()).spawn().expect("starts");
+    let mut output = BufReader::new(child.stdout.take().expect("piped"));
+    let mut line = String::new();
+    output.read_line(&mut line).expect("a line");
+    drop(output);
+    let id = child.id();
+    let (sender, ended) = std::sync::mpsc::channel();
+    std::thread::spawn(move || sender.send(child.wait().expect("reaped")));
+    let status = ended.recv_timeout(std::time::Duration::from_secs(20));
+    if status.is_err() {
+        let pid = rustix::process::Pid::from_raw(id.try_into().expect("a pid")).expect("not 0");
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("killed");
+    }
+    assert_eq!(status.expect("it goes on without a reader").code(), Some(0));
+}

@@ -1,6 +1,7 @@
 //! Every way in which the identity provider or W&B can fail, across the end of the token's life.
 //!
-//! All cases run at once, each with its own daemon and sandbox. Each read of theirs is paired with one at a
+//! All cases run at once and in one test, since each takes most of a minute of waiting, each with its own daemon and
+//! sandbox. Each read of theirs is paired with one at a
 //! neighbour to which nothing happens: what the machine does to latency, it does to both.
 
 use std::time::Duration;
@@ -69,8 +70,8 @@ fn cases() -> Vec<Case> {
 }
 
 /// Life of the access tokens. Renewal begins after 60 to 70 % of it.
-const LIFE: u64 = 16;
-const FAULT_AT: Duration = Duration::from_secs(3);
+const LIFE: u64 = 10;
+const FAULT_AT: Duration = Duration::from_secs(2);
 /// From here to the token's end it is served while its renewal fails.
 const FAILING_FROM: Duration = Duration::from_millis(LIFE * 700 + 300);
 const MENDED_AT: Duration = Duration::from_secs(LIFE + 2);

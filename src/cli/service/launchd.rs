@@ -3,15 +3,16 @@
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use super::{Failure, Step, tool, words};
-use crate::cli::failure::Exit;
+use super::step::{Step, tool, words};
+use crate::cli::command_error::CommandError;
 use crate::env::Env;
+use crate::error::Exit;
 use crate::paths;
 
 const PLIST: &str = include_str!("../../../launchd/io.github.wandb-cred.plist");
 const LABEL: &str = "io.github.wandb-cred";
 
-pub(super) fn install(env: &Env, daemon: &Path) -> Result<Vec<Step>, Failure> {
+pub(super) fn install(env: &Env, daemon: &Path) -> Result<Vec<Step>, CommandError> {
     let plist = plist(env)?;
     let socket = paths::socket(env)?;
     let text = fill(daemon, &socket, &log(env)?)?;
@@ -24,12 +25,12 @@ pub(super) fn install(env: &Env, daemon: &Path) -> Result<Vec<Step>, Failure> {
     ])
 }
 
-pub(super) fn uninstall(env: &Env) -> Result<Vec<Step>, Failure> {
+pub(super) fn uninstall(env: &Env) -> Result<Vec<Step>, CommandError> {
     let bootout = words(&format!("launchctl bootout {}/{LABEL}", domain()));
     Ok(vec![Step::Try(bootout), Step::Remove(plist(env)?)])
 }
 
-pub(super) fn status(env: &Env) -> Result<String, Failure> {
+pub(super) fn status(env: &Env) -> Result<String, CommandError> {
     let plist = plist(env)?;
     let installed = if plist.exists() { "installed" } else { "not installed" };
     let print = words(&format!("launchctl print {}/{LABEL}", domain()));
@@ -39,7 +40,7 @@ pub(super) fn status(env: &Env) -> Result<String, Failure> {
 }
 
 /// The shipped agent, with the paths of this user.
-fn fill(daemon: &Path, socket: &Path, log: &Path) -> Result<String, Failure> {
+fn fill(daemon: &Path, socket: &Path, log: &Path) -> Result<String, CommandError> {
     let mut text = PLIST.to_owned();
     for (placeholder, path) in [
         ("/usr/local/bin/wandb-credd", daemon),
@@ -47,7 +48,7 @@ fn fill(daemon: &Path, socket: &Path, log: &Path) -> Result<String, Failure> {
         ("/private/tmp/wandb-cred.log", log),
     ] {
         let path = path.to_str().ok_or_else(|| {
-            Failure::new(Exit::Configuration, format!("launchd cannot use the path {}", path.display()))
+            CommandError::new(Exit::Configuration, format!("launchd cannot use the path {}", path.display()))
         })?;
         let escaped = path.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
         text = text.replace(placeholder, &escaped);
@@ -59,21 +60,21 @@ fn domain() -> String {
     format!("gui/{}", rustix::process::geteuid().as_raw())
 }
 
-fn plist(env: &Env) -> Result<PathBuf, Failure> {
+fn plist(env: &Env) -> Result<PathBuf, CommandError> {
     Ok(library(env)?.join("LaunchAgents").join(format!("{LABEL}.plist")))
 }
 
-fn log(env: &Env) -> Result<PathBuf, Failure> {
+fn log(env: &Env) -> Result<PathBuf, CommandError> {
     Ok(library(env)?.join("Logs/wandb-cred.log"))
 }
 
-fn library(env: &Env) -> Result<PathBuf, Failure> {
+fn library(env: &Env) -> Result<PathBuf, CommandError> {
     let home = env.var("HOME").ok_or_else(paths::no_home)?;
     Ok(Path::new(&home).join("Library"))
 }
 
-pub(super) const AFTERWARDS: &str = "
-The daemon starts when it is first asked. Try:
+pub(super) const NEXT_STEPS: &str = "
+The daemon starts when a program first asks it for something. Try:
   wandb-cred status
 ";
 

@@ -1,35 +1,35 @@
-//! The service under `systemctl --user`: where its units go and which commands bring it up.
+//! The service under `systemctl --user`: its units, and the commands that start it.
 
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use super::{Failure, Step, tool, words};
-use crate::cli::failure::Exit;
+use super::step::{Step, tool, user_manager, words};
+use crate::cli::command_error::CommandError;
 use crate::env::Env;
+use crate::error::Exit;
 use crate::paths;
 
 const SOCKET: &str = include_str!("../../../systemd/wandb-cred.socket");
 const SERVICE: &str = include_str!("../../../systemd/wandb-cred.service");
 
-pub(super) fn install(env: &Env, daemon: &Path) -> Result<Vec<Step>, Failure> {
+pub(super) fn install(env: &Env, daemon: &Path) -> Result<Vec<Step>, CommandError> {
     let folder = folder(env)?;
     Ok(vec![
         Step::Write { path: folder.join("wandb-cred.socket"), text: SOCKET.to_owned() },
         Step::Write { path: folder.join("wandb-cred.service"), text: service(daemon)? },
         Step::Run(words("systemctl --user daemon-reload")),
         Step::Run(words("systemctl --user enable --now wandb-cred.socket")),
-        // A daemon that runs already may be of an older version; the socket stays open meanwhile.
+        // A daemon that already runs may be of an older version. The socket stays open meanwhile.
         Step::Run(words("systemctl --user try-restart wandb-cred.service")),
     ])
 }
 
-pub(super) fn uninstall(env: &Env) -> Result<Vec<Step>, Failure> {
+pub(super) fn uninstall(env: &Env) -> Result<Vec<Step>, CommandError> {
     let folder = folder(env)?;
     let mut steps =
         vec![Step::Remove(folder.join("wandb-cred.socket")), Step::Remove(folder.join("wandb-cred.service"))];
-    // Where no manager runs, nothing of ours runs under it either.
-    if manager(env).is_some() {
+    // If no manager runs, nothing of ours runs under it either.
+    if user_manager(env).is_some() {
         steps.insert(0, Step::Try(words("systemctl --user disable --now wandb-cred.socket")));
         steps.insert(1, Step::Try(words("systemctl --user stop wandb-cred.service")));
         steps.push(Step::Run(words("systemctl --user daemon-reload")));
@@ -37,11 +37,11 @@ pub(super) fn uninstall(env: &Env) -> Result<Vec<Step>, Failure> {
     Ok(steps)
 }
 
-pub(super) fn status(env: &Env) -> Result<String, Failure> {
+pub(super) fn status(env: &Env) -> Result<String, CommandError> {
     let units = folder(env)?;
     let installed = if is_installed(env) { "installed in" } else { "not installed in" };
     let mut text = format!("units    {installed} {}\n", units.display());
-    if manager(env).is_none() {
+    if user_manager(env).is_none() {
         return Ok(text + "systemd  no systemd --user runs for this user\n");
     }
     for unit in ["socket", "service"] {
@@ -55,23 +55,14 @@ pub(super) fn status(env: &Env) -> Result<String, Failure> {
     Ok(text)
 }
 
-/// Whether a service manager runs for this user, and what to do where none does.
-pub(super) fn check(env: &Env) -> Result<(), Failure> {
-    if manager(env).is_some() {
+/// Fails if no service manager runs for this user, and says what to do instead.
+pub(super) fn check(env: &Env) -> Result<(), CommandError> {
+    if user_manager(env).is_some() {
         return Ok(());
     }
-    let what = "no systemd --user runs for this user, as is usual in containers and batch jobs";
-    Err(Failure::new(Exit::Unavailable, what)
-        .next("wandb-cred exec -- CMD (brings its own daemon), or: wandb-credd &"))
-}
-
-/// The runtime folder in which the user's manager listens.
-pub(super) fn manager(env: &Env) -> Option<PathBuf> {
-    let uid = rustix::process::geteuid().as_raw();
-    let runtime =
-        env.var("XDG_RUNTIME_DIR").map_or_else(|| PathBuf::from(format!("/run/user/{uid}")), PathBuf::from);
-    let private = runtime.join("systemd/private").metadata().ok()?;
-    (private.uid() == uid).then_some(runtime)
+    let message = "no systemd --user runs for this user, which is usual in containers and batch jobs";
+    Err(CommandError::new(Exit::Unavailable, message)
+        .hint("wandb-cred exec -- CMD (starts its own daemon), or: wandb-credd &"))
 }
 
 pub(super) fn is_installed(env: &Env) -> bool {
@@ -83,8 +74,8 @@ pub(super) fn is_active(unit: &str, env: &Env) -> bool {
     first_line(&format!("systemctl --user is-active {unit}"), env) == "active"
 }
 
-/// Where a user's own units are.
-fn folder(env: &Env) -> Result<PathBuf, Failure> {
+/// The folder of a user's own units.
+fn folder(env: &Env) -> Result<PathBuf, CommandError> {
     let config = match (env.var("XDG_CONFIG_HOME"), env.var("HOME")) {
         (Some(config), _) => PathBuf::from(config),
         (None, Some(home)) => Path::new(&home).join(".config"),
@@ -94,9 +85,9 @@ fn folder(env: &Env) -> Result<PathBuf, Failure> {
 }
 
 /// The shipped unit, with the path of this installation's daemon.
-fn service(daemon: &Path) -> Result<String, Failure> {
+fn service(daemon: &Path) -> Result<String, CommandError> {
     let path = daemon.to_str().filter(|path| !path.contains('\n')).ok_or_else(|| {
-        Failure::new(Exit::Configuration, format!("systemd cannot run {}", daemon.display()))
+        CommandError::new(Exit::Configuration, format!("systemd cannot run {}", daemon.display()))
     })?;
     let escaped = path.replace('\\', r"\\").replace('"', r#"\""#).replace('%', "%%").replace('$', "$$");
     let quoted =
@@ -110,14 +101,14 @@ fn first_line(command: &str, env: &Env) -> String {
     text.lines().next().unwrap_or("unknown").to_owned()
 }
 
-/// Where packages put units.
+/// The folders of units from packages.
 const PACKAGED: &[&str] = &["/usr/lib/systemd/user", "/usr/local/lib/systemd/user", "/etc/systemd/user"];
 
-pub(super) const AFTERWARDS: &str = "
-The daemon starts when it is first asked. Try:
+pub(super) const NEXT_STEPS: &str = "
+The daemon starts when a program first asks it for something. Try:
   wandb-cred status
 
-On a machine where you are not logged in all the time, keep your services running without you:
+To keep your services running while you are not logged in:
   loginctl enable-linger
 ";
 

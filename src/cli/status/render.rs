@@ -1,16 +1,26 @@
-//! The two faces of a status: a table for a terminal, lines of `key: value` for a pipe.
+//! The two forms of a status: a table for a terminal, lines of `key: value` for a pipe.
 
 use jiff::Timestamp;
 
-use super::overall;
 use crate::api::{Kept, Profile, State, Status};
-use crate::cli::output::Paint;
-use crate::cli::span;
+use crate::duration;
+use crate::error::next_command_in;
+use crate::output::Style;
+
+/// A profile is as good as its access token, until a person must act.
+pub(super) fn overall(profile: &Profile) -> State {
+    match (profile.access.state, profile.identity.state) {
+        (State::Fresh, _) => State::Fresh,
+        (access, State::NeedsLogin) if access != State::Stale => State::NeedsLogin,
+        (State::Starting, State::Failed) => State::Failed,
+        (access, _) => access,
+    }
+}
 
 /// A row per profile, then remarks on what is unusual.
-pub(super) fn table(status: &Status, now: Timestamp, paint: Paint) -> String {
+pub(super) fn table(status: &Status, now: Timestamp, style: Style) -> String {
     let head = format!("wandb-credd {} (pid {}) at {}", status.version, status.pid, status.socket.display());
-    let mut text = paint.faint(&clean(&head)) + "\n\n";
+    let mut text = style.faint(&clean(&head)) + "\n\n";
     if status.profiles.is_empty() {
         return text + "no profiles; next: wandb-cred init\n";
     }
@@ -26,8 +36,8 @@ pub(super) fn table(status: &Status, now: Timestamp, paint: Paint) -> String {
             let padded =
                 if column + 1 < row.len() { format!("{cell:<0$}", widths[column] + 2) } else { cell.clone() };
             line += &match (index, column) {
-                (0, _) => paint.bold(&padded),
-                (_, 1) => colour(overall(&status.profiles[index - 1]), &padded, paint),
+                (0, _) => style.bold(&padded),
+                (_, 1) => colour(overall(&status.profiles[index - 1]), &padded, style),
                 _ => padded,
             };
         }
@@ -40,9 +50,9 @@ pub(super) fn table(status: &Status, now: Timestamp, paint: Paint) -> String {
             let value = clean(&value);
             let line = format!("\n{name}: {key}: {value}");
             text += &if key == "next" {
-                format!("\n{name}: next: {}", paint.bold(&value))
+                format!("\n{name}: next: {}", style.bold(&value))
             } else {
-                paint.warn(&line)
+                style.yellow(&line)
             };
         }
         if !text.ends_with('\n') {
@@ -55,7 +65,7 @@ pub(super) fn table(status: &Status, now: Timestamp, paint: Paint) -> String {
 fn row(profile: &Profile, now: Timestamp) -> [String; 7] {
     let star = if profile.default { "*" } else { "" };
     let renewal = match profile.access.next_renewal {
-        Some(at) => format!("in {}", span::text(seconds_until(at, now))),
+        Some(at) => format!("in {}", duration::text(seconds_until(at, now))),
         None if !profile.hot && profile.access.expires_at.is_some() => "on next use".to_owned(),
         None => "-".to_owned(),
     };
@@ -88,7 +98,7 @@ fn remarks(profile: &Profile, now: Timestamp) -> Vec<(&'static str, String)> {
         remarks.push(("SDK files", error.clone()));
     }
     if let Some(outlook) = &profile.outlook {
-        let left = span::text(seconds_until(outlook.until, now));
+        let left = duration::text(seconds_until(outlook.until, now));
         remarks.push(("outlook", format!("until {} (in {left}): {}", outlook.until, outlook.reason)));
     }
     if let Some(next) = next(profile) {
@@ -97,18 +107,12 @@ fn remarks(profile: &Profile, now: Timestamp) -> Vec<(&'static str, String)> {
     remarks
 }
 
-/// The command to type, where one is needed.
+/// The command to type, if one is needed.
 fn next(profile: &Profile) -> Option<String> {
-    if profile.identity.state == State::NeedsLogin || profile.access.state == State::NeedsLogin {
-        // What others sign in with, only they know.
-        let how =
-            if profile.provider == "oidc" { "wandb-cred login" } else { "sign in, then: wandb-cred refresh" };
-        return Some(format!("{how} --profile {}", profile.name));
-    }
-    match overall(profile) {
-        State::Failed => Some(format!("wandb-cred refresh --profile {}", profile.name)),
-        _ => None,
-    }
+    // Whether tokens are there or not: without a sign-in there will be none.
+    let state =
+        if profile.identity.state == State::NeedsLogin { State::NeedsLogin } else { overall(profile) };
+    next_command_in(state, &profile.provider, &profile.name)
 }
 
 /// A block of `key: value` lines per profile, without colour or padding.
@@ -145,7 +149,7 @@ pub(super) fn blocks(status: &Status, now: Timestamp) -> String {
             }
         }
         if let Some(at) = profile.access.next_renewal {
-            line("next renewal", &format!("{at}, in {}", span::text(seconds_until(at, now))));
+            line("next renewal", &format!("{at}, in {}", duration::text(seconds_until(at, now))));
         }
         line("jobs", &profile.jobs.to_string());
         for (key, value) in remarks(profile, now) {
@@ -156,7 +160,7 @@ pub(super) fn blocks(status: &Status, now: Timestamp) -> String {
 }
 
 fn left(kept: &Kept) -> String {
-    kept.expires_in.map_or("-".to_owned(), span::text)
+    kept.expires_in.map_or("-".to_owned(), duration::text)
 }
 
 fn seconds_until(at: Timestamp, now: Timestamp) -> u64 {
@@ -173,16 +177,16 @@ fn state(state: State) -> &'static str {
     }
 }
 
-fn colour(state: State, text: &str, paint: Paint) -> String {
+fn colour(state: State, text: &str, style: Style) -> String {
     match state {
-        State::Fresh => paint.good(text),
+        State::Fresh => style.green(text),
         State::Starting => text.to_owned(),
-        State::Stale => paint.warn(text),
-        State::NeedsLogin | State::Failed => paint.bad(text),
+        State::Stale => style.yellow(text),
+        State::NeedsLogin | State::Failed => style.red(text),
     }
 }
 
-/// Subjects and error texts come from elsewhere and must not steer the terminal.
+/// Subjects and error texts are foreign, and must neither control the terminal nor break a line.
 fn clean(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
@@ -237,7 +241,7 @@ pub(super) mod tests {
 
     #[test]
     fn a_good_profile_is_one_row() {
-        let text = table(&status(vec![profile()]), at(0), Paint::none());
+        let text = table(&status(vec![profile()]), at(0), Style::plain());
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines[2], "PROFILE  STATE  TOKEN LEFT  RENEWAL    IDENTITY LEFT  JOBS  SUBJECT");
         assert_eq!(lines[3], "work*    fresh  1 h         in 40 min  10 min         1     ada@example.com");
@@ -251,12 +255,12 @@ pub(super) mod tests {
         bad.access.last_error = Some("api.wandb.ai did not answer within 10s\x1b[2J".into());
         bad.access.failures = 4;
         bad.outlook = Some(Outlook { until: at(7200), reason: "the job's token ends then".into() });
-        let text = table(&status(vec![bad.clone()]), at(0), Paint::none());
+        let text = table(&status(vec![bad.clone()]), at(0), Style::plain());
         assert!(text.contains("work: exchange: api.wandb.ai did not answer within 10s"), "{text}");
         assert!(text.contains("(4 times in a row)"), "{text}");
         assert!(text.contains("(in 2 h): the job's token ends then"), "{text}");
         assert!(text.contains("next: wandb-cred refresh --profile work"), "{text}");
-        assert!(!text.contains('\x1b'), "text from elsewhere steers the terminal: {text:?}");
+        assert!(!text.contains('\x1b'), "foreign text controls the terminal: {text:?}");
         let plain = blocks(&status(vec![bad]), at(0));
         assert!(plain.contains("state: failed\n"), "{plain}");
         assert!(plain.contains("next: wandb-cred refresh --profile work\n"), "{plain}");

@@ -1,0 +1,127 @@
+//! The profiles that run: started, replaced and stopped as the configuration says.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sha2::{Digest as _, Sha256};
+use tokio::task::JoinSet;
+use tracing::{error, info, warn};
+
+use crate::config::Config;
+use crate::env::Env;
+use crate::paths::Places;
+use crate::profile::{self, Parts};
+use crate::sdk_files::Files;
+use crate::server::{Directory, Member, State};
+use crate::{login, provider};
+
+/// The running profiles, and what new ones are built with.
+pub(super) struct ProfileSet {
+    places: Places,
+    parts: Parts,
+    running: BTreeMap<String, Running>,
+}
+
+struct Running {
+    member: Arc<Member>,
+    fingerprint: String,
+    /// Aborts the profile's tasks when dropped.
+    _tasks: JoinSet<()>,
+}
+
+impl ProfileSet {
+    pub(super) fn new(places: Places, parts: Parts) -> Self {
+        Self { places, parts, running: BTreeMap::new() }
+    }
+
+    /// Brings the running profiles in line with `config`: those that did not change keep their tokens.
+    pub(super) fn apply(&mut self, config: &Config) -> Directory {
+        let mut before = std::mem::take(&mut self.running);
+        for (name, profile) in &config.profiles {
+            let fingerprint = fingerprint(name, profile);
+            let running = match before.remove(name) {
+                Some(running) if running.fingerprint == fingerprint => running,
+                _ => self.start(name, profile.clone(), fingerprint),
+            };
+            self.running.insert(name.clone(), running);
+        }
+        for (name, mistake) in &config.broken {
+            let path = config.path.as_deref().unwrap_or(&self.places.config).display().to_string();
+            let explained = format!("{path}{mistake}");
+            error!(profile = name, error = explained, "this profile is misconfigured; the others go on");
+            let profile = profile::Config::new(provider::Config::Invalid(explained.clone()));
+            let running = self.start(name, profile, explained);
+            self.running.insert(name.clone(), running);
+        }
+        Directory {
+            config: config.server.clone(),
+            config_path: config.path.clone(),
+            default: config.default_profile().map(str::to_owned),
+            members: self.running.iter().map(|(name, r)| (name.clone(), Arc::clone(&r.member))).collect(),
+        }
+    }
+
+    fn start(&self, name: &str, config: profile::Config, fingerprint: String) -> Running {
+        let files = config.sdk_files.then(|| {
+            Arc::new(Files::new(self.places.profile(name), config.base_url.clone(), fingerprint.clone()))
+        });
+        let now = self.parts.clock.now();
+        let restored = files.as_ref().and_then(|files| files.restore(now));
+        if restored.is_some() {
+            info!(profile = name, "took over the access token of an earlier daemon");
+        }
+        let (profile, loops) = config.build(name, &self.parts, restored);
+        let profile = Arc::new(profile);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(loops.run(Arc::clone(&profile)));
+        if let Some(files) = &files {
+            tasks.spawn(Arc::clone(files).run(Arc::clone(&profile), self.parts.clock.clone()));
+        }
+        if let Some(session) = &profile.session {
+            let clock = self.parts.clock.clone();
+            tasks.spawn(login::follow::follow(Arc::clone(&profile), Arc::clone(session), clock));
+        }
+        let member = Arc::new(Member::new(profile, files));
+        Running { member, fingerprint, _tasks: tasks }
+    }
+
+    /// Waits for refreshes under way: a refresh token that was redeemed must reach its store.
+    pub(super) async fn drain(&self) {
+        let all = async {
+            for running in self.running.values() {
+                if let Some(session) = &running.member.profile.session {
+                    session.drain().await;
+                }
+            }
+        };
+        let _ = tokio::time::timeout(DRAIN_TIMEOUT, all).await;
+    }
+
+    /// SIGHUP. Validated whole before anything is swapped; profiles that failed try again at once.
+    pub(super) fn reload(&mut self, env: &Env, state: &State) {
+        match Config::load(&self.places.config, env).and_then(Config::strict) {
+            Ok(config) => {
+                let directory = self.apply(&config);
+                let profiles = directory.members.len();
+                state.swap(directory);
+                for running in self.running.values() {
+                    running.member.profile.retry_failed();
+                }
+                info!(profiles, "configuration reloaded");
+            }
+            Err(error) => warn!(%error, "the new configuration is wrong, the old one stays in force"),
+        }
+    }
+}
+
+/// Names a profile's configuration without showing it.
+fn fingerprint(name: &str, profile: &profile::Config) -> String {
+    // `Debug` redacts a secret, and a changed one must count as a change.
+    let secret = profile.provider.secret().map_or("", |secret| secret.expose());
+    let digest = Sha256::new_with_prefix(format!("{name} {profile:?}")).chain_update(secret).finalize();
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// For a refresh under way at the end: one request, and one write to a keyring.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);

@@ -1,0 +1,127 @@
+//! The routes that hand out tokens, or lead to one.
+
+use std::time::Duration;
+
+use hyper::Request;
+use hyper::body::Incoming;
+
+use super::Peer;
+use super::answer::{self, Answer, whole_seconds};
+use super::request::{self, DEFAULT_TIMEOUT, Query, no_query};
+use super::state::State;
+use super::status::describe;
+use crate::api::{self, Problem, ProblemKind};
+use crate::error::Kind;
+use crate::keeper::Need;
+use crate::token::{Expires as _, TokenHash};
+
+type Outcome = Result<Answer, Problem>;
+
+pub(super) async fn token(state: &State, query: Option<&str>) -> Outcome {
+    let query = Query::parse(query, &TOKEN_QUERY)?;
+    let directory = state.directory();
+    let member = directory.find(query.profile.as_deref())?;
+    let profile = &member.profile;
+    profile.demand.touch(state.clock.now());
+    let token = profile.access.get(query.need()).await;
+    let token = token.map_err(|error| Problem::from_error(&profile.name, &error))?;
+    let left = token.expiry().remaining(state.clock.now());
+    Ok(member.token_answer.render(profile, &token, left))
+}
+
+pub(super) async fn identity_token(state: &State, query: Option<&str>) -> Outcome {
+    let query = Query::parse(query, &TOKEN_QUERY)?;
+    let directory = state.directory();
+    let profile = &directory.find(query.profile.as_deref())?.profile;
+    if !profile.serve_identity_token {
+        let detail = format!(
+            "the identity token itself is not handed out; set `serve-identity-token = true` in [profile.{}] if it must be",
+            profile.name
+        );
+        return Err(Problem::new(ProblemKind::Forbidden, detail));
+    }
+    profile.demand.touch(state.clock.now());
+    let token = profile.identity.get(query.need()).await;
+    let token = token.map_err(|error| Problem::from_error(&profile.name, &error))?;
+    let now = state.clock.now();
+    Ok(answer::json(&api::IdentityToken {
+        identity_token: token.jwt().expose().clone(),
+        expires_at: whole_seconds(token.expiry().wall()),
+        expires_in: token.expiry().remaining(now).as_secs(),
+        profile: profile.name.to_string(),
+    }))
+}
+
+pub(super) async fn refresh(state: &State, query: Option<&str>) -> Outcome {
+    let query = Query::parse(query, &["profile", "wait"])?;
+    let directory = state.directory();
+    let member = directory.find(query.profile.as_deref())?;
+    let profile = &member.profile;
+    profile.demand.touch(state.clock.now());
+    match profile.access.refresh(query.need().timeout).await {
+        Ok(_) => {}
+        // Renewed within the last seconds: that is what was asked for.
+        Err(error) if error.kind == Kind::TooSoon && profile.access.peek(Duration::ZERO).is_some() => {}
+        Err(error) => return Err(Problem::from_error(&profile.name, &error)),
+    }
+    let is_default = directory.default.as_deref() == Some(&*profile.name);
+    Ok(answer::json(&describe(member, is_default, state.clock.now())))
+}
+
+pub(super) async fn rejected(state: &State, request: Request<Incoming>) -> Outcome {
+    no_query(request.uri().query())?;
+    let report: api::Rejected = request::body(request).await?;
+    let directory = state.directory();
+    let member = directory.find(report.profile.as_deref())?;
+    let hash = TokenHash::parse(&report.token_sha256).ok_or_else(|| {
+        Problem::new(ProblemKind::BadRequest, "token_sha256 must be the 64 hexadecimal digits of a SHA-256")
+    })?;
+    Ok(answer::json(&api::RejectedAnswer { renewed: member.profile.access.rejected(hash) }))
+}
+
+pub(super) async fn jobs(state: &State, peer: Peer, request: Request<Incoming>) -> Outcome {
+    no_query(request.uri().query())?;
+    let wanted: api::JobRequest = request::body(request).await?;
+    let directory = state.directory();
+    let member = directory.find(wanted.profile.as_deref())?;
+    let profile = &member.profile;
+    let Some(files) = &member.files else {
+        let detail =
+            format!("profile `{0}` has `sdk-files = false`; set it to true in [profile.{0}]", profile.name);
+        return Err(Problem::new(ProblemKind::Misconfigured, detail));
+    };
+    let pid = wanted.pid.or(peer.pid).ok_or_else(|| {
+        Problem::new(
+            ProblemKind::BadRequest,
+            "name the process to watch in `pid`: this system does not report the caller's",
+        )
+    })?;
+    profile.demand.touch(state.clock.now());
+    state.jobs.watch(pid, &profile.demand).map_err(|why| Problem::new(ProblemKind::BadRequest, why))?;
+    let enough = Need { min_ttl: SDK_MARGIN, timeout: DEFAULT_TIMEOUT };
+    let token = match profile.access.get(enough).await {
+        Ok(token) => Ok(token),
+        // Some servers give less: the SDK then exchanges by itself, which still works.
+        Err(error) if error.kind == Kind::TooShort => {
+            profile.access.get(Need { min_ttl: Duration::ZERO, ..enough }).await
+        }
+        Err(error) => profile.access.peek(Duration::ZERO).ok_or(error),
+    };
+    let token = token.map_err(|error| Problem::from_error(&profile.name, &error))?;
+    files
+        .wait_until_written(token.hash())
+        .await
+        .map_err(|why| Problem::of(ProblemKind::SdkFilesUnwritable, &profile.name, why))?;
+    Ok(answer::json(&api::Job {
+        profile: profile.name.to_string(),
+        base_url: profile.base_url.to_string(),
+        identity_token_file: files.identity_token.clone(),
+        credentials_file: files.credentials.clone(),
+    }))
+}
+
+/// The parameters of routes that answer with a token.
+const TOKEN_QUERY: [&str; 3] = ["profile", "min_ttl", "wait"];
+
+/// The SDK exchanges by itself at 300 s or less (wandb 0.19.11 to 0.31.0).
+const SDK_MARGIN: Duration = Duration::from_secs(301);

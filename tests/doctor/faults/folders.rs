@@ -1,0 +1,38 @@
+//! The runtime folder and what is in it.
+
+use super::fails;
+
+#[test]
+fn reports_an_open_runtime_folder() {
+    fails(|world| world.folder("run/wandb-cred", 0o755), &["folders"], 78, &["mode 0755", "chmod 700"]);
+}
+
+#[test]
+fn reports_a_profile_folder_that_is_a_symlink() {
+    fails(
+        |world| {
+            world.folder("run/wandb-cred/profiles", 0o700);
+            std::os::unix::fs::symlink("/tmp", world.path("run/wandb-cred/profiles/work")).expect("linked");
+        },
+        &["folders"],
+        78,
+        &["is not a folder", "remove it"],
+    );
+}
+
+#[test]
+fn reports_a_socket_path_that_is_too_long() {
+    fails(
+        |world| {
+            drop(
+                world.env.insert(
+                    "XDG_RUNTIME_DIR",
+                    format!("{}/{}", world.home.path().display(), "x".repeat(100)),
+                ),
+            );
+        },
+        &["folders"],
+        78,
+        &["over the limit", "WANDB_CRED_SOCKET"],
+    );
+}

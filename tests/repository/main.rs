@@ -1,0 +1,7 @@
+//! What the repository says of itself, held against itself: the level table of ARCHITECTURE.md against the imports, and
+//! every command that a message or a page names against our own parsers.
+
+mod commands;
+mod mentions;
+mod source;
+mod structure;
