@@ -1,4 +1,4 @@
-//! Where identity tokens come from: one file per source under `provider/`, behind one verb.
+//! Where identity tokens come from: one file per source under `provider/`, in a folder per family, behind one verb.
 //!
 //! The identity keeper calls [`Provider::fetch`] and nobody else does.
 
@@ -17,26 +17,11 @@ use crate::token::{IdentityToken, Secret};
 
 mod answer;
 pub mod auto;
-pub mod aws;
-mod aws_credentials;
-mod aws_files;
-mod aws_metadata;
-mod aws_sts;
-pub mod azure;
-mod azure_platform;
-pub mod buildkite;
-pub mod circleci;
-pub mod client_credentials;
-pub mod command;
-pub mod env_var;
-pub mod file;
-pub mod gcp;
-pub mod github_actions;
-pub mod gitlab;
-pub mod kubernetes;
-pub mod oidc;
-pub mod spiffe;
-pub mod wandb_sso;
+pub mod ci;
+pub mod cloud;
+pub mod cluster;
+pub mod local;
+pub mod oauth;
 
 /// A source of identity tokens.
 ///
@@ -107,12 +92,12 @@ impl Context {
 
 /// Declares the kinds: each has a module with a `Config` that builds its provider.
 macro_rules! kinds {
-    ($($kind:ident($module:ident) = $name:literal,)*) => {
+    ($($kind:ident($($module:ident)::+) = $name:literal,)*) => {
         /// `[profile.NAME.provider.KIND]`: the kind is the table's name, so that a typo is reported at its
         /// own line.
         #[derive(Clone, Debug, Deserialize)]
         pub enum Config {
-            $(#[serde(rename = $name)] $kind($module::Config),)*
+            $(#[serde(rename = $name)] $kind($($module)::+::Config),)*
             /// Not written by anybody: a profile whose table is wrong, and why.
             #[serde(skip)]
             Invalid(String),
@@ -140,21 +125,21 @@ macro_rules! kinds {
 
 kinds! {
     Auto(auto) = "auto",
-    Aws(aws) = "aws",
-    Azure(azure) = "azure",
-    Buildkite(buildkite) = "buildkite",
-    Circleci(circleci) = "circleci",
-    ClientCredentials(client_credentials) = "client-credentials",
-    Command(command) = "command",
-    Env(env_var) = "env",
-    File(file) = "file",
-    Gcp(gcp) = "gcp",
-    GithubActions(github_actions) = "github-actions",
-    Gitlab(gitlab) = "gitlab",
-    Kubernetes(kubernetes) = "kubernetes",
-    Oidc(oidc) = "oidc",
-    Spiffe(spiffe) = "spiffe",
-    WandbSso(wandb_sso) = "wandb-sso",
+    Aws(cloud::aws) = "aws",
+    Azure(cloud::azure) = "azure",
+    Buildkite(ci::buildkite) = "buildkite",
+    Circleci(ci::circleci) = "circleci",
+    ClientCredentials(oauth::client_credentials) = "client-credentials",
+    Command(local::command) = "command",
+    Env(local::env) = "env",
+    File(local::file) = "file",
+    Gcp(cloud::gcp) = "gcp",
+    GithubActions(ci::github_actions) = "github-actions",
+    Gitlab(ci::gitlab) = "gitlab",
+    Kubernetes(cluster::kubernetes) = "kubernetes",
+    Oidc(oauth::oidc) = "oidc",
+    Spiffe(cluster::spiffe) = "spiffe",
+    WandbSso(local::wandb_sso) = "wandb-sso",
 }
 
 impl Config {

@@ -12,7 +12,8 @@ use wandb_cred::clock::Clock;
 use wandb_cred::env::Env;
 use wandb_cred::error::{Error, Kind};
 use wandb_cred::http::Http;
-use wandb_cred::provider::{Config, Context, aws, azure, gcp};
+use wandb_cred::provider::cloud::{aws, azure, gcp};
+use wandb_cred::provider::{Config, Context};
 use wandb_cred::token::{Expires as _, IdentityToken};
 
 #[tokio::test]

@@ -20,10 +20,11 @@ use serde::Deserialize;
 use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
 
-use super::{
-    Context, Provider, aws, azure, buildkite, circleci, file, gcp, github_actions, gitlab, kubernetes,
-    spiffe, wandb_sso,
-};
+use super::ci::{buildkite, circleci, github_actions, gitlab};
+use super::cloud::{aws, azure, gcp};
+use super::cluster::{kubernetes, spiffe};
+use super::local::{file, wandb_sso};
+use super::{Context, Provider};
 use crate::env::Env;
 use crate::error::Error;
 use crate::paths;

@@ -7,8 +7,8 @@ use serde::Deserialize;
 use url::Url;
 use zeroize::Zeroizing;
 
-use super::Error;
 use crate::env::Env;
+use crate::error::Error;
 use crate::http::{Reach, check_url, is_loopback};
 use crate::token::Secret;
 

@@ -27,9 +27,10 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use serde::Deserialize;
 
-use super::{Context, Provider, answer, env_var};
 use crate::env::Env;
 use crate::error::Error;
+use crate::provider::local::env;
+use crate::provider::{Context, Provider, answer};
 use crate::token::{Expires as _, IdentityToken, Outlook, Renewal};
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -72,7 +73,7 @@ impl Provider for Gitlab {
     }
 
     async fn fetch(&self) -> Result<IdentityToken, Error> {
-        let token = env_var::once(&self.cx, &self.variable)?;
+        let token = env::once(&self.cx, &self.variable)?;
         let (source, fix) =
             (format!("the variable {}", self.variable), "set `aud` under the job's `id_tokens`");
         answer::check_audience(&self.cx, &token, &source, fix)?;

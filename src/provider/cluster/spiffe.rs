@@ -22,10 +22,10 @@ use spiffe::transport::{Endpoint, GrpcStatusCode, TransportError};
 use spiffe::{SpiffeId, WorkloadApiClient, WorkloadApiError};
 use zeroize::Zeroizing;
 
-use super::{Context, Provider, answer};
 use crate::config_types::Seconds;
 use crate::env::Env;
 use crate::error::Error;
+use crate::provider::{Context, Provider, answer};
 use crate::redact::redact;
 use crate::token::IdentityToken;
 

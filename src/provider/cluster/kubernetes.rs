@@ -35,11 +35,12 @@ use serde_json::{Value, json};
 use url::Url;
 use zeroize::Zeroizing;
 
-use super::{Context, Provider, answer, file};
 use crate::config_types::Seconds;
 use crate::env::Env;
 use crate::error::{Error, Kind};
 use crate::http::Reach;
+use crate::provider::local::file;
+use crate::provider::{Context, Provider, answer};
 use crate::token::{Claims, IdentityToken};
 
 #[derive(Clone, Debug, Default, Deserialize)]

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
-use super::Error;
 use crate::env::Env;
+use crate::error::Error;
 use crate::token::Secret;
 
 /// The settings of one profile.

@@ -29,9 +29,11 @@ use serde::Deserialize;
 use url::Url;
 use zeroize::Zeroizing;
 
-pub use super::azure_platform::Platform;
-use super::azure_platform::{ARC_TOKENS, By, HIMDS, POD_HOST, detect, reach, read_key, vm_base};
-use super::{Context, Provider, answer};
+use crate::provider::{Context, Provider, answer};
+pub use platform::Platform;
+use platform::{ARC_TOKENS, By, HIMDS, POD_HOST, detect, reach, read_key, vm_base};
+mod platform;
+
 use crate::config_types::Seconds;
 use crate::env::Env;
 use crate::error::{Error, Kind, foreign};
@@ -316,7 +318,7 @@ impl Refused {
 }
 
 /// Variables by which a platform of Azure names its identity endpoint.
-pub(super) const NAMED: [&str; 3] = ["IDENTITY_ENDPOINT", "MSI_ENDPOINT", POD_HOST];
+pub(crate) const NAMED: [&str; 3] = ["IDENTITY_ENDPOINT", "MSI_ENDPOINT", POD_HOST];
 const KIND: &str = "azure";
 const METADATA: &str = "Metadata";
 const DMI_TAG: &str = "/sys/class/dmi/id/chassis_asset_tag";

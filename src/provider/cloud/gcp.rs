@@ -21,11 +21,11 @@ use reqwest::Method;
 use serde::Deserialize;
 use url::Url;
 
-use super::{Context, Provider, answer};
 use crate::config_types::Seconds;
 use crate::env::Env;
 use crate::error::{Error, Kind};
 use crate::http::{Answer, Http, Reach, check_url};
+use crate::provider::{Context, Provider, answer};
 use crate::token::IdentityToken;
 
 #[derive(Clone, Debug, Default, Deserialize)]

@@ -21,9 +21,10 @@ use serde::Deserialize;
 use url::Url;
 use zeroize::Zeroizing;
 
-use super::{Context, Provider, file};
+use super::file;
 use crate::env::Env;
 use crate::error::{Error, Malformed};
+use crate::provider::{Context, Provider};
 use crate::token::IdentityToken;
 
 #[derive(Clone, Debug, Default, Deserialize)]

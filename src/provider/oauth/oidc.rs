@@ -11,11 +11,11 @@ use async_trait::async_trait;
 use openidconnect::IssuerUrl;
 use serde::{Deserialize, Deserializer};
 
-use super::{Context, Provider};
 use crate::error::Error;
 use crate::http::{Reach, check_url};
 use crate::oidc::session::Session;
 use crate::oidc::{Flow, Preset, RelyingParty, SecretSource, Settings};
+use crate::provider::{Context, Provider};
 use crate::secrets::{self, Store};
 use crate::token::{IdentityToken, Secret};
 

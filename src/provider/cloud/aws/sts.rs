@@ -1,5 +1,5 @@
 //! Calls to AWS STS: the regional address, the SigV4 signature, and what the XML answer says. `aws` and
-//! `aws_credentials` call.
+//! `credentials` call.
 
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ use serde::de::DeserializeOwned;
 use url::Url;
 use zeroize::Zeroizing;
 
-use super::aws_credentials::Credentials;
-use super::{Context, answer};
+use super::credentials::Credentials;
 use crate::error::Error;
 use crate::http::{Answer, Reach, check_url};
+use crate::provider::{Context, answer};
 
 pub(super) struct Sts<'a> {
     url: Url,

@@ -25,11 +25,11 @@ use serde::Deserialize;
 use url::Url;
 use zeroize::Zeroizing;
 
-use super::{Context, Provider, answer};
 use crate::config_types::Seconds;
 use crate::env::Env;
 use crate::error::{Error, Malformed};
 use crate::http::{Reach, check_url};
+use crate::provider::{Context, Provider, answer};
 use crate::token::{Expires as _, IdentityToken, Outlook, Renewal, Secret};
 
 /// The runner's variables and the profile's audience say all that is needed.
@@ -132,7 +132,7 @@ struct Minted {
     value: Zeroizing<String>,
 }
 
-pub(super) fn absent(env: &Env) -> String {
+pub(crate) fn absent(env: &Env) -> String {
     match env.var("GITHUB_ACTIONS").or_else(|| env.var("FORGEJO_ACTIONS")) {
         Some(_) => format!(
             "{URL} and {TOKEN} are not set, so the job may not ask for ID tokens; add `permissions: id-token: write` \

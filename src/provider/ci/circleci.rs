@@ -21,9 +21,10 @@ use async_trait::async_trait;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{Context, Provider, answer, command, env_var};
 use crate::env::Env;
 use crate::error::Error;
+use crate::provider::local::{command, env};
+use crate::provider::{Context, Provider, answer};
 use crate::token::{Expires as _, IdentityToken, Outlook, Renewal};
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -97,7 +98,7 @@ impl Provider for Circleci {
 
 impl Circleci {
     fn read(&self, variable: &str) -> Result<IdentityToken, Error> {
-        let token = env_var::once(&self.cx, variable)?;
+        let token = env::once(&self.cx, variable)?;
         let fix = "take `source = \"variable\"` out, so that `circleci run oidc get` mints one for it";
         answer::check_audience(&self.cx, &token, &format!("the variable {variable}"), fix)?;
         let reason = format!("CircleCI sets {variable} once for the job and does not renew it");

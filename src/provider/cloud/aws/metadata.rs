@@ -1,5 +1,5 @@
 //! The endpoints that give a machine or container the credentials of its role: the EC2 instance metadata service
-//! (version 2 only) and the ECS or EKS Pod Identity agent. `aws_credentials` asks.
+//! (version 2 only) and the ECS or EKS Pod Identity agent. `credentials` asks.
 //!
 //! IMDSv1 is not spoken: a service that gives credentials to a bare GET gives them to anybody who can make a
 //! program of this machine fetch a URL.
@@ -13,11 +13,11 @@ use serde::Deserialize;
 use url::{Host, Url};
 use zeroize::Zeroizing;
 
-use super::aws_credentials::{Credentials, timestamp};
-use super::{Context, answer};
+use super::credentials::{Credentials, timestamp};
 use crate::env::Env;
 use crate::error::{Error, Kind};
 use crate::http::{Answer, Reach, check_url, is_loopback};
+use crate::provider::{Context, answer};
 use crate::token::Secret;
 
 pub(super) struct Imds {

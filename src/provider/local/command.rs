@@ -14,9 +14,9 @@ use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::{Child, Command as Process};
 use zeroize::Zeroizing;
 
-use super::{Context, Provider};
 use crate::config_types::Seconds;
 use crate::error::Error;
+use crate::provider::{Context, Provider};
 use crate::redact::redact;
 use crate::token::IdentityToken;
 

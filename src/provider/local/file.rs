@@ -12,8 +12,8 @@ use async_trait::async_trait;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use super::{Context, Provider};
 use crate::error::{Error, Kind};
+use crate::provider::{Context, Provider};
 use crate::token::IdentityToken;
 
 #[derive(Clone, Debug, Deserialize)]
@@ -75,7 +75,7 @@ impl File {
     }
 }
 
-pub(super) fn read(path: &Path) -> Result<Zeroizing<String>, Error> {
+pub(crate) fn read(path: &Path) -> Result<Zeroizing<String>, Error> {
     let at = |error: io::Error| {
         let message = format!("cannot read the identity token file {}: {error}", path.display());
         match error.kind() {
@@ -104,7 +104,7 @@ pub(super) fn read(path: &Path) -> Result<Zeroizing<String>, Error> {
 }
 
 /// Reads a file with a secret, which only its owner (us, or root) may be able to touch.
-pub(super) fn read_private(path: &Path) -> Result<Zeroizing<String>, Error> {
+pub(crate) fn read_private(path: &Path) -> Result<Zeroizing<String>, Error> {
     let at = path.display();
     let meta = std::fs::metadata(path)
         .map_err(|error| Error::misconfigured(format!("cannot read {at}: {error}")))?;

@@ -27,11 +27,11 @@ use serde_json::json;
 use url::Url;
 use zeroize::Zeroizing;
 
-use super::{Context, Provider, answer};
 use crate::config_types::Seconds;
 use crate::env::Env;
 use crate::error::{Error, Kind};
 use crate::http::{Reach, check_url};
+use crate::provider::{Context, Provider, answer};
 use crate::token::{IdentityToken, Outlook, Renewal, Secret};
 
 #[derive(Clone, Debug, Default, Deserialize)]

@@ -6,8 +6,8 @@
 use async_trait::async_trait;
 use serde::Deserialize;
 
-use super::{Context, Provider};
 use crate::error::{Error, Kind, Reason};
+use crate::provider::{Context, Provider};
 use crate::token::{Expires as _, IdentityToken, Outlook, Renewal};
 
 #[derive(Clone, Debug, Deserialize)]

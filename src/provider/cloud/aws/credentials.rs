@@ -17,12 +17,13 @@ use serde::Deserialize;
 use tokio::sync::Mutex;
 use zeroize::Zeroizing;
 
-use super::aws_files::Profile;
-use super::aws_metadata::{self, Imds, container_url};
-use super::aws_sts::{Sts, VERSION};
-use super::{Context, command};
+use super::files::Profile;
+use super::metadata::{self, Imds, container_url};
+use super::sts::{Sts, VERSION};
 use crate::clock::Now;
 use crate::error::{Error, Kind};
+use crate::provider::Context;
+use crate::provider::local::command;
 use crate::token::Secret;
 
 #[derive(Clone)]
@@ -141,7 +142,7 @@ impl Chain {
             return Ok(credentials);
         }
         if let Some(url) = container_url(env)? {
-            return aws_metadata::container(&self.cx, url, self.imds.timeout).await;
+            return metadata::container(&self.cx, url, self.imds.timeout).await;
         }
         self.imds.credentials().await.map_err(|why| {
             let message = format!(

@@ -35,10 +35,11 @@ use url::Url;
 use url::form_urlencoded::byte_serialize;
 use zeroize::Zeroizing;
 
-use super::{Context, Provider, answer, file};
 use crate::config_types::Seconds;
 use crate::error::{Error, Kind};
 use crate::http::{Answer, Reach, check_url};
+use crate::provider::local::file;
+use crate::provider::{Context, Provider, answer};
 use crate::token::IdentityToken;
 
 #[derive(Clone, Deserialize)]

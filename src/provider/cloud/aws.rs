@@ -3,7 +3,7 @@
 //!
 //! `iss` is `https://ID.tokens.sts.global.api.aws`, one per account (aws iam get-outbound-web-identity-federation-info),
 //! `sub` the ARN of the role. Needed once: `aws iam enable-outbound-web-identity-federation`, and
-//! `sts:GetWebIdentityToken` allowed to the role. Credentials come from the standard chain (`aws_credentials`).
+//! `sts:GetWebIdentityToken` allowed to the role. Credentials come from the standard chain (`aws::credentials`).
 //!
 //! ```toml
 //! [profile.work]
@@ -20,14 +20,19 @@ use serde::Deserialize;
 use tokio::sync::OnceCell;
 use zeroize::Zeroizing;
 
-use super::aws_credentials::{Chain, Credentials};
-use super::aws_metadata::Imds;
-use super::aws_sts::{Refusal, Sts};
-use super::{Context, Provider, answer};
+mod credentials;
+mod files;
+mod metadata;
+mod sts;
+
 use crate::config_types::Seconds;
 use crate::env::Env;
 use crate::error::Error;
+use crate::provider::{Context, Provider, answer};
 use crate::token::IdentityToken;
+use credentials::{Chain, Credentials};
+use metadata::Imds;
+use sts::{Refusal, Sts};
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -110,7 +115,7 @@ pub fn present(env: &Env) -> Option<String> {
     if let Some(name) = NAMED.iter().find(|name| env.var(name).is_some()) {
         return Some(format!("{name} is set"));
     }
-    if super::aws_metadata::disabled(env) {
+    if metadata::disabled(env) {
         return None;
     }
     let vendor = std::fs::read_to_string(DMI_VENDOR).ok()?;
@@ -173,7 +178,7 @@ impl Aws {
         }
         let mut form: Vec<(String, String)> = vec![
             ("Action".into(), "GetWebIdentityToken".into()),
-            ("Version".into(), super::aws_sts::VERSION.into()),
+            ("Version".into(), sts::VERSION.into()),
             ("Audience.member.1".into(), self.audience.clone()),
             ("DurationSeconds".into(), duration.as_secs().to_string()),
             ("SigningAlgorithm".into(), self.algorithm.into()),
@@ -228,7 +233,7 @@ struct GivenToken {
 }
 
 /// Variables by which a platform of AWS names its credentials.
-pub(super) const NAMED: [&str; 4] = [
+pub(crate) const NAMED: [&str; 4] = [
     "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
     "AWS_CONTAINER_CREDENTIALS_FULL_URI",
     "AWS_WEB_IDENTITY_TOKEN_FILE",
