@@ -15,7 +15,7 @@ use crate::clock::Clock;
 use crate::env::Env;
 use crate::http::Http;
 use crate::paths::{self, Places};
-use crate::provider::{self, auto};
+use crate::provider;
 
 #[derive(clap::Args)]
 pub(super) struct Args {
@@ -67,8 +67,8 @@ fn detect(env: &Env) -> anyhow::Result<String> {
         env: env.clone(),
         clock,
     };
-    let findings = super::runtime()?.block_on(auto::survey(&cx));
-    let (found, passed): (Vec<_>, Vec<_>) = findings.iter().partition(|finding| finding.found);
+    let detections = super::runtime()?.block_on(provider::survey(&cx));
+    let (found, passed): (Vec<_>, Vec<_>) = detections.iter().partition(|detection| detection.found);
     let Some(best) = found.first() else {
         let passed: Vec<_> = passed.iter().map(|other| format!("  {}: {}", other.kind, other.why)).collect();
         return Err(Error::NothingFound { looked: passed.join("\n") }.into());
@@ -86,8 +86,8 @@ fn detect(env: &Env) -> anyhow::Result<String> {
         None => text += "# audience = \"the name of your W&B organization\"\n",
     }
     write!(text, "\n[profile.default.provider.{}]\n", best.kind)?;
-    if let provider::Config::File(file) = &best.config {
-        writeln!(text, "path = {}", quote(&file.path.display().to_string()))?;
+    for (key, value) in &best.settings {
+        writeln!(text, "{key} = {}", quote(value))?;
     }
     Ok(text)
 }

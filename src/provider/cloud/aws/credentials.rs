@@ -1,29 +1,11 @@
-//! AWS credentials from the standard chain, in botocore's order: environment, web identity (IRSA), the shared
-//! files with `credential_process`, the container endpoint (ECS, EKS Pod Identity), the instance role.
-//!
-//! Not supported, with an error that says so: SSO, `aws login`, and roles assumed from another profile. For each
-//! of them the AWS CLI is the `credential_process`.
-//!
-//! The credentials of a role are kept in memory while they outlast the token asked for, and beyond that when their
-//! source fails for the moment: the SDKs call it static stability, and it is what carries a machine over an outage
-//! of its metadata service. Keys from the environment or a file are never kept.
+//! AWS credentials, wherever they come from.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use serde::Deserialize;
-use tokio::sync::Mutex;
-use zeroize::Zeroizing;
 
-use super::files::Profile;
-use super::metadata::{self, Imds, container_url};
-use super::sts::{Sts, VERSION};
 use crate::clock::Now;
-use crate::error::{Error, Kind};
-use crate::provider::Context;
-use crate::provider::local::command;
+use crate::error::{Error, Reason};
 use crate::token::Secret;
 
 #[derive(Clone)]
@@ -32,304 +14,25 @@ pub(super) struct Credentials {
     pub(super) secret: Secret<String>,
     pub(super) session: Option<Secret<String>>,
     pub(super) expires: Option<Timestamp>,
-    /// Where they are from, in words.
+    /// Where they come from, in words.
     pub(super) source: &'static str,
-    /// Whether asking the source again gives others.
+    /// Whether the source gives others when it is asked again.
     pub(super) renewable: bool,
 }
 
 impl Credentials {
-    /// `None` where they do not end, or do not say when.
+    /// `None` if they do not end, or do not say when.
     pub(super) fn remaining(&self, now: Now) -> Option<Duration> {
         Some(Duration::try_from(self.expires?.duration_since(now.wall)).unwrap_or_default())
     }
 }
 
-pub(super) struct Chain {
-    cx: Context,
-    /// A profile that the configuration names: the environment's keys are then passed over, as in the SDKs.
-    profile: Option<String>,
-    endpoint: Option<String>,
-    imds: Imds,
-    timeout: Duration,
-    kept: Mutex<Option<Credentials>>,
-}
-
-impl Chain {
-    pub(super) fn new(
-        cx: Context,
-        profile: Option<String>,
-        endpoint: Option<String>,
-        imds: Imds,
-        timeout: Duration,
-    ) -> Result<Self, Error> {
-        // So that a wrong address is told at once, not at the first attempt.
-        container_url(&cx.env)?;
-        Ok(Self { cx, profile, endpoint, imds, timeout, kept: Mutex::default() })
-    }
-
-    /// Credentials that live for `lasting` if their source has such.
-    pub(super) async fn credentials(&self, region: &str, lasting: Duration) -> Result<Credentials, Error> {
-        let mut kept = self.kept.lock().await;
-        let now = self.cx.clock.now();
-        if let Some(credentials) = &*kept
-            && credentials.remaining(now).is_some_and(|left| left > lasting + SLACK)
-        {
-            return Ok(credentials.clone());
-        }
-        match (self.load(region).await, &*kept) {
-            (Ok(fresh), _) => {
-                *kept = (fresh.renewable && fresh.expires.is_some()).then(|| fresh.clone());
-                Ok(fresh)
-            }
-            (Err(error), Some(last))
-                if error.is_transient() && last.remaining(now).is_some_and(|left| !left.is_zero()) =>
-            {
-                Ok(last.clone())
-            }
-            (Err(error), _) => Err(error),
-        }
-    }
-
-    /// Drops what is kept: STS would not have it.
-    pub(super) async fn forget(&self) {
-        *self.kept.lock().await = None;
-    }
-
-    /// The region that the AWS profile or the instance says.
-    pub(super) async fn region(&self) -> Result<String, Error> {
-        let profile = Profile::read(&self.cx.env, self.profile.as_deref()).await?;
-        if let Some(region) = profile.setting("region") {
-            return Ok(region.to_owned());
-        }
-        self.imds.region().await.map_err(|why| {
-            let message = format!(
-                "the AWS region is not known: set `region` or AWS_REGION; the instance was asked: {why}"
-            );
-            let kind = if why.is_transient() { Kind::Transient } else { Kind::Misconfigured };
-            Error { kind, message, ..why }
-        })
-    }
-
-    async fn load(&self, region: &str) -> Result<Credentials, Error> {
-        let env = &self.cx.env;
-        if self.profile.is_none() && env.var("AWS_ACCESS_KEY_ID").is_some() {
-            return self.in_environment();
-        }
-        let profile = Profile::read(env, self.profile.as_deref()).await?;
-        let role = profile.setting("role_arn").is_some();
-        if role
-            && (profile.setting("source_profile").is_some() || profile.setting("credential_source").is_some())
-        {
-            return Err(unsupported(&profile.name, "assumes a role from other credentials"));
-        }
-        if let Some(assume) = self.web_identity(&profile)? {
-            return self.assume(region, assume).await;
-        }
-        if profile.setting("sso_session").or_else(|| profile.setting("sso_start_url")).is_some() {
-            return Err(unsupported(&profile.name, "signs in by SSO"));
-        }
-        if let Some(credentials) = keys(&profile, Profile::in_credentials)? {
-            return Ok(credentials);
-        }
-        if profile.setting("login_session").is_some() {
-            return Err(unsupported(&profile.name, "signs in by `aws login`"));
-        }
-        if let Some(line) = profile.setting("credential_process") {
-            return process(line).await;
-        }
-        if let Some(credentials) = keys(&profile, Profile::in_config)? {
-            return Ok(credentials);
-        }
-        if let Some(url) = container_url(env)? {
-            return metadata::container(&self.cx, url, self.imds.timeout).await;
-        }
-        self.imds.credentials().await.map_err(|why| {
-            let message = format!(
-                "no AWS credentials in the environment, the shared files (profile {}) or a container endpoint; {why}",
-                profile.name
-            );
-            let kind = if why.is_transient() { Kind::Transient } else { Kind::Misconfigured };
-            Error { kind, message, ..why }
-        })
-    }
-
-    fn in_environment(&self) -> Result<Credentials, Error> {
-        let env = &self.cx.env;
-        let (Some(id), Some(secret)) = (env.var("AWS_ACCESS_KEY_ID"), env.var("AWS_SECRET_ACCESS_KEY"))
-        else {
-            return Err(Error::misconfigured("AWS_ACCESS_KEY_ID is set, but AWS_SECRET_ACCESS_KEY is not"));
-        };
-        let source = "from the environment";
-        Ok(Credentials {
-            id,
-            secret: Secret::new(secret),
-            session: env.var("AWS_SECURITY_TOKEN").or_else(|| env.var("AWS_SESSION_TOKEN")).map(Secret::new),
-            expires: env.var("AWS_CREDENTIAL_EXPIRATION").map(|at| timestamp(&at, source)).transpose()?,
-            source,
-            renewable: false,
-        })
-    }
-
-    /// The environment's variable wins over the profile's setting, each for itself, as in botocore.
-    fn web_identity(&self, profile: &Profile) -> Result<Option<Assume>, Error> {
-        let one = |name: &str, key: &str| {
-            let from_env = if self.profile.is_none() { self.cx.env.var(name) } else { None };
-            from_env.or_else(|| profile.setting(key).map(str::to_owned))
-        };
-        let Some(file) = one("AWS_WEB_IDENTITY_TOKEN_FILE", "web_identity_token_file") else {
-            return Ok(None);
-        };
-        let Some(role) = one("AWS_ROLE_ARN", "role_arn") else {
-            return Err(Error::misconfigured(
-                "AWS_WEB_IDENTITY_TOKEN_FILE is set, but no role: set AWS_ROLE_ARN, or role_arn in the AWS profile",
-            ));
-        };
-        let session = one("AWS_ROLE_SESSION_NAME", "role_session_name");
-        Ok(Some(Assume { file: file.into(), role, session }))
-    }
-
-    async fn assume(&self, region: &str, assume: Assume) -> Result<Credentials, Error> {
-        let shown = assume.file.display().to_string();
-        let read = tokio::task::spawn_blocking(move || std::fs::read_to_string(assume.file)).await;
-        let read = read.map_err(|_| Error::transient(format!("reading {shown} was cut short")))?;
-        let token = read
-            .map_err(|why| Error::transient(format!("cannot read the web identity token {shown}: {why}")))?;
-        let session =
-            assume.session.unwrap_or_else(|| format!("wandb-cred-{}", self.cx.clock.now().wall.as_second()));
-        let form = [
-            ("Action", "AssumeRoleWithWebIdentity"),
-            ("Version", VERSION),
-            ("RoleArn", &assume.role),
-            ("RoleSessionName", &session),
-            ("WebIdentityToken", &token),
-        ]
-        .map(|(name, value)| (name.to_owned(), value.to_owned()));
-        let sts = Sts::new(&self.cx, self.endpoint.as_deref(), region, self.timeout)?;
-        let assumed = sts.call::<Assumed>(&form, None).await;
-        // The copies of the token in the form and in `token`.
-        drop((form.map(|(_, value)| Zeroizing::new(value)), Zeroizing::new(token)));
-        let given =
-            assumed.map_err(|refusal| assume_refused(refusal.error, &assume.role))?.result.credentials;
-        let source = "of the role assumed by web identity";
-        Ok(Credentials {
-            id: given.access_key_id,
-            secret: Secret::new(given.secret_access_key),
-            session: Some(Secret::new(given.session_token)),
-            expires: Some(timestamp(&given.expiration, source)?),
-            source,
-            renewable: true,
-        })
-    }
-}
-
-/// A role to take by a token in a file.
-struct Assume {
-    file: PathBuf,
-    role: String,
-    session: Option<String>,
-}
-
-fn assume_refused(error: Error, role: &str) -> Error {
-    match error.kind {
-        Kind::Rejected | Kind::Misconfigured => error.kind(Kind::Rejected).hint(format_args!(
-            "the trust policy of {role} must allow sts:AssumeRoleWithWebIdentity to this token's issuer and subject"
-        )),
-        _ => error,
-    }
-}
-
-type InFile = for<'a> fn(&'a Profile, &str) -> Option<&'a str>;
-
-fn keys(profile: &Profile, of: InFile) -> Result<Option<Credentials>, Error> {
-    let Some(id) = of(profile, "aws_access_key_id") else { return Ok(None) };
-    let Some(secret) = of(profile, "aws_secret_access_key") else {
-        return Err(Error::misconfigured(format!(
-            "the AWS profile {} has aws_access_key_id but no aws_secret_access_key",
-            profile.name
-        )));
-    };
-    let session = of(profile, "aws_security_token").or_else(|| of(profile, "aws_session_token"));
-    Ok(Some(Credentials {
-        id: id.to_owned(),
-        secret: Secret::new(secret.to_owned()),
-        session: session.map(|session| Secret::new(session.to_owned())),
-        expires: None,
-        source: "from the shared AWS files",
-        renewable: false,
-    }))
-}
-
-/// Runs the program without a shell, as botocore does.
-async fn process(line: &str) -> Result<Credentials, Error> {
-    let argv = shlex::split(line).filter(|argv| !argv.is_empty());
-    let argv =
-        argv.ok_or_else(|| Error::misconfigured("credential_process has unbalanced quotes or is empty"))?;
-    let printed = command::run(&argv, &BTreeMap::new(), PROCESS_TIMEOUT).await?;
-    let program = &argv[0];
-    let source = "from credential_process";
-    let said: Printed = serde_json::from_slice(&printed).map_err(|_| {
-        Error::rejected(format!("credential_process {program} did not print the JSON expected"))
-    })?;
-    if said.version != 1 {
-        return Err(Error::rejected(format!(
-            "credential_process {program} speaks version {}, not 1",
-            said.version
-        )));
-    }
-    Ok(Credentials {
-        id: said.access_key_id,
-        secret: Secret::new(said.secret_access_key),
-        session: said.session_token.map(Secret::new),
-        expires: said.expiration.map(|at| timestamp(&at, source)).transpose()?,
-        source,
-        renewable: true,
+/// The expiry of credentials that come from `source`.
+pub(super) fn timestamp(text: &str, source: &str) -> Result<Timestamp, Error> {
+    text.parse().map_err(|_| {
+        let reason =
+            Reason::UnreadableAnswer { host: source.to_owned(), field: Some("Expiration".to_owned()) };
+        Error::rejected(format!("the AWS credentials {source} have an expiry that is not a time"))
+            .because(reason)
     })
 }
-
-pub(super) fn timestamp(text: &str, source: &str) -> Result<Timestamp, Error> {
-    text.parse()
-        .map_err(|_| Error::rejected(format!("the AWS credentials {source} have an expiry that is no time")))
-}
-
-fn unsupported(profile: &str, what: &str) -> Error {
-    Error::misconfigured(format!(
-        "the AWS profile {profile} {what}, which is left to the AWS CLI: make another profile with \
-         credential_process = aws configure export-credentials --profile {profile} --format process, and name it"
-    ))
-}
-
-#[derive(Deserialize)]
-struct Assumed {
-    #[serde(rename = "AssumeRoleWithWebIdentityResult")]
-    result: AssumedResult,
-}
-
-#[derive(Deserialize)]
-struct AssumedResult {
-    #[serde(rename = "Credentials")]
-    credentials: AssumedCredentials,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct AssumedCredentials {
-    access_key_id: String,
-    secret_access_key: String,
-    session_token: String,
-    expiration: String,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Printed {
-    version: u32,
-    access_key_id: String,
-    secret_access_key: String,
-    session_token: Option<String>,
-    expiration: Option<String>,
-}
-
-const PROCESS_TIMEOUT: Duration = Duration::from_secs(60);
-/// Kept credentials must outlast the token by this.
-const SLACK: Duration = Duration::from_secs(60);
