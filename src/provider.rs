@@ -96,7 +96,7 @@ macro_rules! kinds {
 }
 
 kinds! {
-    // Where the evidence for several is equally good (see `auto`), `auto` takes the first in this order.
+    // If the evidence for several is equally strong (see `auto`), `auto` takes the first of them.
     detected {
         WandbSso(local::wandb_sso) = "wandb-sso",
         File(local::file) = "file",

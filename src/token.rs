@@ -148,7 +148,7 @@ impl IdentityToken {
         let found = &self.claims.aud;
         match wanted {
             Some(wanted) if !found.iter().any(|one| one == wanted) => {
-                // Not redacted: an audience can look like a secret, and is none.
+                // Not redacted: an audience can look like a secret, but is not one.
                 let listed: String = found.join("`, `").escape_debug().take(MAX_SHOWN).collect();
                 let shown =
                     if found.is_empty() { "no audience".to_owned() } else { format!("audience `{listed}`") };

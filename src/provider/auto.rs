@@ -89,7 +89,7 @@ pub(super) async fn survey(cx: &Context, detectors: &'static [Detector], probe: 
         }
     }
     let mut ranked: Vec<_> = detectors.iter().zip(results).collect();
-    // Stable: where the evidence is equal, the order of the table decides.
+    // Stable: if the evidence is equal, the order of the table decides.
     ranked.sort_by_key(|(_, (evidence, _))| *evidence);
     ranked
         .into_iter()
@@ -104,9 +104,9 @@ pub(super) async fn survey(cx: &Context, detectors: &'static [Detector], probe: 
 }
 
 fn look(detector: &Detector, env: &Env) -> (Evidence, String) {
-    match ((detector.in_environment)(env), detector.on_machine) {
-        (Ok(why), _) => (Evidence::Environment, why),
-        (Err(missing), on_machine) => match on_machine(env) {
+    match (detector.in_environment)(env) {
+        Ok(why) => (Evidence::Environment, why),
+        Err(missing) => match (detector.on_machine)(env) {
             Some(why) => (Evidence::Machine, why),
             None => (Evidence::None, missing),
         },

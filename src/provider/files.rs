@@ -8,8 +8,7 @@ use zeroize::Zeroizing;
 
 use crate::error::{Error, FileFault, Kind, Reason, Stage};
 
-/// Runs `read`, which reads `path`, off the daemon's one thread: open(2) blocks where the file is on a dead network
-/// mount.
+/// Runs `read`, which reads `path`, off the daemon's one thread: open(2) blocks if the file is on a dead network mount.
 pub(crate) async fn off_thread<T: Send + 'static>(
     path: &Path,
     read: impl FnOnce() -> Result<T, Error> + Send + 'static,
@@ -29,8 +28,7 @@ pub(crate) async fn read_off_thread(path: &Path) -> Result<Zeroizing<String>, Er
 /// A token that others may read, but not write.
 pub(crate) fn read(path: &Path) -> Result<Zeroizing<String>, Error> {
     let shown = path.display();
-    let failed =
-        |error: io::Error| failed(path, format!("cannot read the identity token file {shown}"), &error);
+    let failed = |error: io::Error| failed(path, format!("cannot read {shown}"), &error);
     let file = std::fs::File::open(path).map_err(failed)?;
     let meta = file.metadata().map_err(failed)?;
     if !meta.is_file() {
@@ -84,7 +82,7 @@ pub(crate) fn unusable(path: &Path, fault: FileFault, message: String) -> Error 
     Error::file(Stage::Identity, path, fault, message)
 }
 
-/// More than any JWT; a larger file is cut here and then refused as no JWT.
+/// More than any JWT; a larger file is cut here and then refused, since it does not hold a JWT.
 const MAX_FILE: u64 = 128 * 1024;
 
 #[cfg(test)]

@@ -58,7 +58,7 @@ impl Context {
         })
     }
 
-    /// Whether the JWT that came from `source` is for the profile's audience, where it names one. `fix` says how the
+    /// Whether the JWT that came from `source` is for the profile's audience, if it names one. `fix` says how the
     /// user makes the two agree.
     pub fn check_audience(&self, token: &IdentityToken, source: &str, fix: &str) -> Result<(), Error> {
         let checked = token.check_audience(&self.profile, self.audience.as_deref());

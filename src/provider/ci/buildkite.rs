@@ -45,7 +45,7 @@ pub struct Config {
     /// Optional claims to ask for, such as `organization_id`.
     #[serde(default)]
     pub claims: Vec<String>,
-    /// How long the token shall live; Buildkite's own default is 5 minutes.
+    /// Life of the token; Buildkite's own default is 5 minutes.
     #[serde(default)]
     pub lifetime: Option<Seconds>,
     /// For one request; 15 s by default.
@@ -124,7 +124,7 @@ impl Provider for Buildkite {
             let error = answer::refusal(SERVICE, &answer, said.as_deref());
             return Err(match error.kind {
                 Kind::Rejected => error.hint(format_args!(
-                    "the agent's token is good only while the job that {JOB} names is running"
+                    "the agent's token is valid only while the job that {JOB} names is running"
                 )),
                 _ => error,
             });
@@ -136,7 +136,7 @@ impl Provider for Buildkite {
 }
 
 impl Buildkite {
-    /// The job's timeout, where it has one.
+    /// The job's timeout, if it has one.
     fn outlook(&self) -> Option<Outlook> {
         let minutes: u32 =
             self.cx.env.var("BUILDKITE_TIMEOUT")?.parse().ok().filter(|minutes| *minutes > 0)?;

@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_job_without_a_context_is_told_of_it() {
+    fn a_job_without_a_context_learns_that_it_needs_one() {
         let error = Config::default().build(context(&[("CIRCLECI", "true")])).err().expect("no variable");
         assert!(error.to_string().contains("context"), "{error}");
     }

@@ -111,17 +111,16 @@ impl Provider for GithubActions {
 }
 
 impl GithubActions {
-    /// When the request token ends: by its own `exp` where it is a JWT, as GitHub's are, else by estimate.
+    /// When the request token ends: by its own `exp` if it is a JWT, as GitHub's are, else by estimate.
     fn outlook(&self) -> Result<Outlook, Error> {
         let until = match IdentityToken::parse_insecure(self.token.expose(), self.cx.clock.now()) {
             Ok(token) => {
-                let reason =
-                    "the job's request token says that it ends then, and nothing renews it within the job";
+                let reason = "the job's request token expires then, and nothing renews it within the job";
                 return Ok(Outlook { until: token.expiry().wall(), reason: Arc::from(reason) });
             }
             Err(Malformed::Expired { at }) => {
                 let message = format!(
-                    "the job's request token ({TOKEN}) ended at {at}, and nothing renews it within the job; \
+                    "the job's request token ({TOKEN}) expired at {at}, and nothing renews it within the job; \
                      split the work into jobs of under 6 h"
                 );
                 return Err(Error::rejected(message).because(Reason::Variable { name: TOKEN.to_owned() }));
@@ -187,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_job_without_the_permission_is_told_which_one() {
+    fn a_job_without_the_permission_learns_which_one() {
         let error =
             Config::default().build(context(&[("GITHUB_ACTIONS", "true")])).err().expect("no permission");
         assert!(error.to_string().contains("id-token: write"), "{error}");
@@ -212,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ended_request_token_is_refused_without_asking() {
+    fn an_expired_request_token_is_refused_without_a_request() {
         let provider = build("https://x/t", &jwt(-5, "")).expect("built");
         assert!(matches!(provider.outlook(), Err(Error { kind: Kind::Rejected, .. })));
     }

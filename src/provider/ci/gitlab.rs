@@ -1,7 +1,7 @@
 //! `gitlab`: the ID token that a GitLab CI job gets in a variable.
 //!
-//! GitLab mints the token when the job starts, for the life of the job's timeout (5 minutes where there is
-//! none), and never again: the outlook is the token's own end.
+//! GitLab mints the token once, when the job starts. It lives as long as the job's timeout (5 minutes if there is none),
+//! so the outlook is the token's own expiry.
 //!
 //! `iss` is the URL of the GitLab instance, `sub` is `project_path:GROUP/PROJECT:ref_type:branch:ref:BRANCH`
 //! (it changes with the branch), `aud` is what the job's `id_tokens` says.

@@ -9,7 +9,7 @@
 //! [profile.work]
 //! audience = "acme"
 //! [profile.work.provider.aws]
-//! region = "eu-central-1"     # where neither the environment, the AWS profile nor the instance says it
+//! region = "eu-central-1"     # if neither the environment, the AWS profile nor the instance names one
 //! ```
 
 use std::collections::BTreeMap;

@@ -4,7 +4,7 @@
 //! `iss` is `https://sts.windows.net/TENANT/`, `sub` the object ID of the identity, and `aud` must be the
 //! Application ID URI (or the client ID) of an application registered in the tenant: Entra ID gives no token for
 //! an audience it does not know. Tokens live for about a day and are cached by the platform, so asking early
-//! gives the old one: the keeper is told to wait for half of the life, as MSAL does.
+//! gives the old one: the keeper waits until half of the life is over, as MSAL does.
 //!
 //! ```toml
 //! [profile.work]
@@ -13,7 +13,7 @@
 //! client-id = "..."      # only for a user-assigned identity
 //! ```
 //!
-//! Honoured: `AZURE_POD_IDENTITY_AUTHORITY_HOST`, `IDENTITY_ENDPOINT`, `IDENTITY_HEADER`, `IMDS_ENDPOINT`,
+//! Read from the environment: `AZURE_POD_IDENTITY_AUTHORITY_HOST`, `IDENTITY_ENDPOINT`, `IDENTITY_HEADER`, `IMDS_ENDPOINT`,
 //! `MSI_ENDPOINT`, `MSI_SECRET`, and `AZURE_CLIENT_ID` as DefaultAzureCredential does. Service Fabric
 //! (`IDENTITY_SERVER_THUMBPRINT`) is refused: it needs TLS that trusts a SHA-1 thumbprint and nothing else, which
 //! this program does not have. AKS workload identity is not a managed identity: mount a second projected token and
@@ -59,7 +59,7 @@ pub struct Config {
     /// The system-assigned identity, whatever `AZURE_CLIENT_ID` says.
     #[serde(default)]
     pub system_assigned: bool,
-    /// Where this runs; found out by default.
+    /// Where this runs; detected by default.
     #[serde(default)]
     pub platform: Option<Platform>,
     /// For one request; 10 s by default.
@@ -79,8 +79,8 @@ impl Config {
         {
             let mut query = url.query_pairs_mut();
             query.append_pair("api-version", version).append_pair("resource", &resource);
-            if let Some((by, id)) = &identity {
-                query.append_pair(platform.parameter(*by), id);
+            if let Some((kind, id)) = &identity {
+                query.append_pair(platform.parameter(*kind), id);
             }
         }
         let timeout = self.timeout.map_or(TIMEOUT, |timeout| timeout.0);
@@ -94,7 +94,7 @@ impl Config {
             (NameKind::Resource, &self.resource_id),
         ]
         .into_iter()
-        .filter_map(|(by, id)| Some((by, id.clone()?)))
+        .filter_map(|(kind, id)| Some((kind, id.clone()?)))
         .collect();
         match (named.as_slice(), self.system_assigned) {
             ([], true) => Ok(None),
@@ -132,7 +132,7 @@ impl Detect for Config {
     }
 }
 
-/// Asks the metadata address whether it is Azure's, in half a second at most.
+/// Asks the metadata address whether it is Azure's; half a second at most.
 pub async fn probe(cx: &Context) -> Result<String, String> {
     if is_github_runner(&cx.env) {
         return Err("a GitHub runner's machine has no identity for the job".into());
@@ -225,19 +225,14 @@ impl Azure {
 
     /// An old Arc agent ignores which identity is asked for and answers with the machine's own.
     fn check_identity(&self, given: &Given) -> Result<(), Error> {
-        let Some((by, id)) = self.identity.as_ref().filter(|_| self.platform == Platform::Arc) else {
+        let Some((kind, id)) = self.identity.as_ref().filter(|_| self.platform == Platform::Arc) else {
             return Ok(());
         };
-        let got = match by {
+        let got = match kind {
             NameKind::Client => &given.client_id,
             NameKind::Object => &given.object_id,
-            NameKind::Resource => {
-                if given.msi_res_id.is_some() {
-                    &given.msi_res_id
-                } else {
-                    &given.mi_res_id
-                }
-            }
+            NameKind::Resource if given.msi_res_id.is_some() => &given.msi_res_id,
+            NameKind::Resource => &given.mi_res_id,
         };
         if got.as_ref().is_some_and(|got| got.eq_ignore_ascii_case(id)) {
             return Ok(());

@@ -10,7 +10,7 @@
 //! [profile.work.provider.gcp]
 //! ```
 //!
-//! Honoured: `GCE_METADATA_HOST` (or the older `GCE_METADATA_ROOT`), `GCE_METADATA_IP` and `NO_GCE_CHECK` (both
+//! Read from the environment: `GCE_METADATA_HOST` (or the older `GCE_METADATA_ROOT`), `GCE_METADATA_IP` and `NO_GCE_CHECK` (both
 //! for detection, as in google-auth), `GCE_METADATA_TIMEOUT`, `GCE_METADATA_MTLS_MODE`.
 
 use std::path::{Path, PathBuf};
@@ -68,7 +68,7 @@ pub enum Format {
 pub enum Mtls {
     /// Plain http.
     None,
-    /// mTLS where the guest agent has put certificates, and plain http should that fail.
+    /// mTLS if the guest agent has put certificates there, and plain http if that fails.
     Default,
     /// mTLS or nothing.
     Strict,
@@ -143,7 +143,7 @@ impl Detect for Config {
     }
 }
 
-/// Asks the metadata address whether it is Google's, in half a second at most.
+/// Asks the metadata address whether it is Google's; half a second at most.
 pub async fn probe(cx: &Context) -> Result<String, String> {
     if no_check(&cx.env) {
         return Err("NO_GCE_CHECK is true".into());

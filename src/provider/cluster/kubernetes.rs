@@ -1,9 +1,8 @@
 //! `kubernetes`: a token of the pod's service account, projected into a file or asked of the API server.
 //!
-//! A projected token needs no rights: the kubelet mints it for the audience that the pod says and swaps it at
-//! 80 % of its life. Without one, the pod's own account asks the API server for a token (TokenRequest), which
-//! needs a role; the refusal names the commands that give it. The API server is trusted by the cluster's own
-//! certificate and by nothing else.
+//! A projected token needs no rights: the kubelet mints it for the audience that the pod's manifest names and replaces
+//! it at 80 % of its life. Without one, the pod's own account asks the API server for a token (TokenRequest), which
+//! needs a role; the refusal names the commands that grant it. Only the cluster's own certificate is trusted.
 //!
 //! `iss` is the cluster's issuer, which W&B must be able to reach (EKS, GKE and AKS publish theirs), `sub` is
 //! `system:serviceaccount:NAMESPACE:NAME`, `aud` is what the projection or the request says.
@@ -36,7 +35,6 @@ use url::Url;
 use zeroize::Zeroizing;
 
 use self::account::{Account, own_account, own_pod};
-
 use crate::config_types::Seconds;
 use crate::env::Env;
 use crate::error::{Error, FileFault, Kind, Reason};
@@ -65,7 +63,7 @@ pub struct Config {
     /// Its namespace; the pod's own by default.
     #[serde(default)]
     pub namespace: Option<String>,
-    /// How long the token asked for shall live: 1 h by default, 10 min at least.
+    /// Life of the token asked for: 1 h by default, 10 min at least.
     #[serde(default)]
     pub lifetime: Option<Seconds>,
     /// Bind the token asked for to this pod, so that it ends with it. On by default for the pod's own account.
@@ -148,7 +146,7 @@ impl Kubernetes {
         let raw = read_off_thread(path).await?;
         let source = path.display().to_string();
         let token = self.cx.parse(&raw, &source).map_err(|error| match error.kind {
-            // The kubelet never leaves a broken token behind: this is a copy, half written.
+            // The kubelet replaces tokens atomically: this must be a half-written copy.
             Kind::Rejected => error.kind(Kind::Transient),
             _ => error,
         })?;

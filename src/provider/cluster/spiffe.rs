@@ -1,8 +1,8 @@
 //! `spiffe`: a JWT-SVID from the SPIFFE Workload API, as SPIRE's agent serves it.
 //!
-//! One unary call on a connection of its own: nothing is cached, and no task outlives the call.
+//! One unary call on its own connection: nothing is cached, and no task outlives the call.
 //!
-//! `iss` is the trust domain's issuer where an OIDC discovery provider is deployed (SPIRE: `jwt_issuer`, without
+//! `iss` is the trust domain's issuer if an OIDC discovery provider is deployed (SPIRE: `jwt_issuer`, without
 //! which W&B cannot check the token), `sub` is `spiffe://TRUST-DOMAIN/PATH`, `aud` is what is asked for.
 //!
 //! ```toml
@@ -10,7 +10,7 @@
 //! audience = "acme"
 //! [profile.mesh.provider.spiffe]
 //! socket = "unix:///run/spire/agent-sockets/api.sock"   # else SPIFFE_ENDPOINT_SOCKET
-//! spiffe-id = "spiffe://example.org/trainer"            # where the workload has several
+//! spiffe-id = "spiffe://example.org/trainer"            # if the workload has several
 //! ```
 
 use std::path::Path;

@@ -10,7 +10,7 @@
 //! ```toml
 //! [profile.me.provider.wandb-sso]
 //! path = "/home/me/.config/wandb/identity.json"   # else WANDB_IDENTITY_TOKEN_FILE
-//! org = "acme"                                    # where the file has several accounts of one server
+//! org = "acme"                                    # if the file has several accounts of one server
 //! ```
 
 use std::collections::BTreeMap;
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn organizations_of_one_server_are_told_apart() {
+    async fn organizations_of_one_server_are_distinguished() {
         let file = accounts("none", &[("api.wandb.ai#acme", 60), ("api.wandb.ai#other", 60)]);
         let token = fetch(&file, CLOUD, Some("other")).await.expect("found");
         assert_eq!(token.claims().sub.as_deref(), Some("api.wandb.ai#other"));

@@ -2,8 +2,8 @@
 //! client-credentials grant (RFC 6749, section 4.4), for external service accounts of W&B.
 //!
 //! The issuer's discovery document names the token endpoint. The client proves itself with a secret or with a
-//! JWT signed by its private key (RFC 7523, section 2.2). Which answer is the JWT differs between providers:
-//! the access token where it is a JWT, else the ID token, else there is none and the error says so.
+//! JWT signed by its private key (RFC 7523, section 2.2). Providers differ in which token is the JWT: the
+//! access token is used if it is one, else the ID token; if there is neither, the error says so.
 //!
 //! What Okta, Entra ID, Cognito, Auth0 and Keycloak need, and what W&B then sees, is in `docs/platforms.md`.
 //!
@@ -34,7 +34,6 @@ use zeroize::Zeroizing;
 
 pub use self::proof::Auth;
 use self::proof::{Client, Proof};
-
 use crate::config_types::Seconds;
 use crate::error::{Error, Kind, Reason};
 use crate::http::{Answer, Reach};
@@ -98,7 +97,7 @@ pub enum Wanted {
 
 impl std::fmt::Debug for Config {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // `parameters` may hold what a provider thinks secret.
+        // `parameters` may hold secrets.
         f.debug_struct("Config")
             .field("issuer", &self.issuer)
             .field("client_id", &self.client_id)

@@ -14,7 +14,7 @@ pub(super) struct Credentials {
     pub(super) secret: Secret<String>,
     pub(super) session: Option<Secret<String>>,
     pub(super) expires: Option<Timestamp>,
-    /// Where they come from, in words.
+    /// Where they come from, for people.
     pub(super) source: &'static str,
     /// Whether the source gives others when it is asked again.
     pub(super) renewable: bool,

@@ -1,8 +1,8 @@
 //! The endpoints that give a machine or container the credentials of its role: the EC2 instance metadata service
 //! (version 2 only) and the ECS or EKS Pod Identity agent. `chain` asks.
 //!
-//! IMDSv1 is not spoken: a service that gives credentials to a bare GET gives them to anybody who can make a
-//! program of this machine fetch a URL.
+//! IMDSv1 is not supported: a service that gives credentials to a bare GET gives them to anybody who can make a
+//! program on this machine fetch a URL.
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -29,7 +29,7 @@ pub(super) struct Sts<'a> {
 
 /// STS said no, or nothing.
 pub(super) struct Refusal {
-    /// STS's own code; empty where there is none.
+    /// STS's own code; empty if there is none.
     pub(super) code: String,
     pub(super) error: Error,
 }
@@ -76,7 +76,7 @@ impl<'a> Sts<'a> {
         form: &[(String, String)],
         credentials: Option<&Credentials>,
     ) -> Result<T, Refusal> {
-        // Holds a token where the call is AssumeRoleWithWebIdentity.
+        // Holds a token if the call is AssumeRoleWithWebIdentity.
         let body =
             Zeroizing::new(url::form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish());
         let http = &self.cx.http;

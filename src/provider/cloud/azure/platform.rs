@@ -1,5 +1,5 @@
-//! Where an Azure managed identity is asked for: the platforms, how each is recognised, its address, its secret
-//! and its spelling. `azure` asks; MSAL is the model for every value here.
+//! The platforms that give an Azure managed identity: how each is recognised, its address, its secret and its names for
+//! parameters. Every value here is MSAL's.
 
 use std::path::Path;
 
@@ -64,8 +64,8 @@ impl Platform {
     }
 
     /// How this platform spells the name of a user-assigned identity; MSAL's table.
-    pub(super) fn parameter(self, by: NameKind) -> &'static str {
-        match (by, self) {
+    pub(super) fn parameter(self, kind: NameKind) -> &'static str {
+        match (kind, self) {
             (NameKind::Client, Self::MachineLearning) => "clientid",
             (NameKind::Client, _) => "client_id",
             (NameKind::Object, _) => "object_id",
@@ -115,7 +115,7 @@ fn secret(env: &Env, name: &str) -> Result<Secret<String>, Error> {
     variable(env, name).map(Secret::new)
 }
 
-/// https proves the host by itself and may need the proxy; plain http stays on the platform.
+/// https proves who the host is and may need the proxy; plain http stays on the platform.
 pub(super) fn reach(url: &Url) -> Reach {
     if url.scheme() == "https" { Reach::Network } else { Reach::Platform }
 }
