@@ -299,6 +299,16 @@ impl Error {
         }
     }
 
+    /// From an identity source: a key of the configuration that is missing or cannot be used.
+    pub fn setting(key: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::misconfigured(message).because(Reason::Setting { key: key.into() })
+    }
+
+    /// From an identity source: an environment variable that is missing or cannot be used.
+    pub fn variable(name: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::misconfigured(message).because(Reason::Variable { name: name.into() })
+    }
+
     pub fn because(mut self, reason: Reason) -> Self {
         self.reason = reason;
         self

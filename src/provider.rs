@@ -1,119 +1,59 @@
-//! Where identity tokens come from: one file per source under `provider/`, behind one verb.
+//! Where identity tokens come from: one file per source under `provider/`, in a folder per family, behind one trait.
 //!
 //! The identity keeper calls [`Provider::fetch`] and nobody else does.
-
-use std::fmt;
-use std::sync::Arc;
+//!
+//! To add a source, write its file (a `Config` that builds a [`Provider`], and a [`detect::Detect`] if `auto` should
+//! find it), declare it in its family, and add its line to the table of kinds below.
 
 use async_trait::async_trait;
 use serde::Deserialize;
 
-use crate::clock::Clock;
-use crate::env::Env;
-use crate::error::{Error, Malformed, Reason};
-use crate::http::Http;
-use crate::oidc::session::Session;
+use self::detect::{Detect, Detector};
+use crate::error::Error;
 use crate::token::{IdentityToken, Secret};
 
 mod answer;
 pub mod auto;
-pub mod aws;
-mod aws_credentials;
-mod aws_files;
-mod aws_metadata;
-mod aws_sts;
-pub mod azure;
-mod azure_platform;
-pub mod buildkite;
-pub mod circleci;
-pub mod client_credentials;
-pub mod command;
-pub mod env_var;
-pub mod file;
-pub mod gcp;
-pub mod github_actions;
-pub mod gitlab;
-pub mod kubernetes;
-pub mod oidc;
-pub mod spiffe;
-pub mod wandb_sso;
+pub mod ci;
+pub mod cloud;
+pub mod cluster;
+pub mod detect;
+mod files;
+pub mod local;
+pub mod oauth;
+mod program;
+mod settings;
+mod source;
+mod variable;
 
-/// A source of identity tokens.
-///
-/// An implementer tries **once** per call. It never retries (the keeper does, with backoff), never caches
-/// (the keeper keeps), never logs a token, and never changes or deletes what it reads.
-#[async_trait]
-pub trait Provider: Send + Sync {
-    /// The kind, as the configuration spells it.
-    fn name(&self) -> &'static str;
-
-    /// One attempt at a fresh identity token. May be cancelled at any await.
-    async fn fetch(&self) -> Result<IdentityToken, Error>;
-
-    /// Where a person can sign in for it, if that is how it gets its tokens.
-    fn session(&self) -> Option<Arc<Session>> {
-        None
-    }
-}
+pub use auto::Detection;
+pub use source::{Context, Provider};
 
 /// One attempt, whose error names the provider.
 pub async fn fetch(provider: &dyn Provider) -> Result<IdentityToken, Error> {
     provider.fetch().await.map_err(|error| match provider.name() {
-        // Says where the mistake is already.
+        // It already says where the mistake is.
         INVALID => error,
         name => error.context(format!("provider {name}")),
     })
 }
 
-/// What every provider may need, handed to [`Config::build`].
-#[derive(Clone)]
-pub struct Context {
-    pub profile: String,
-    /// The audience the organization expects, from the profile.
-    pub audience: Option<String>,
-    /// The W&B server of the profile, where the source holds accounts of several.
-    pub base_url: Option<url::Url>,
-    pub env: Env,
-    pub clock: Clock,
-    pub http: Http,
-}
-
-impl Context {
-    /// Reads a JWT that `source` gave (`source` is named in the error).
-    pub fn parse(&self, raw: &str, source: impl fmt::Display) -> Result<IdentityToken, Error> {
-        IdentityToken::parse_insecure(raw, self.clock.now()).map_err(|why| match why {
-            // Not yet rotated: the next look may find a good one.
-            Malformed::Expired { at } => {
-                Error::transient(format!("{source}: {why}")).because(Reason::TokenExpired { at })
-            }
-            // Half-written.
-            Malformed::Empty => Error::transient(format!("{source}: {why}"))
-                .because(Reason::MalformedToken { how: Malformed::Empty }),
-            how => Error::rejected(format!("{source}: {how}")).because(Reason::MalformedToken { how }),
-        })
-    }
-
-    /// The audience, or an error that says which key is missing.
-    pub fn require_audience(&self, kind: &str) -> Result<&str, Error> {
-        self.audience.as_deref().ok_or_else(|| {
-            let profile = &self.profile;
-            let message = format!(
-                "provider {kind} needs to know the audience: set `audience` in [profile.{profile}] to the name of your W&B organization"
-            );
-            Error::misconfigured(message).because(Reason::Setting { key: "audience".to_owned() })
-        })
-    }
-}
-
-/// Declares the kinds: each has a module with a `Config` that builds its provider.
+/// Declares the kinds: each has a module with a `Config` that builds its provider. Those that `auto` looks for bring a
+/// detector.
 macro_rules! kinds {
-    ($($kind:ident($module:ident) = $name:literal,)*) => {
+    (
+        detected { $($found:ident($($place:ident)::+) = $found_name:literal,)* }
+        only_configured { $($kind:ident($($module:ident)::+) = $name:literal,)* }
+    ) => {
         /// `[profile.NAME.provider.KIND]`: the kind is the table's name, so that a typo is reported at its
         /// own line.
         #[derive(Clone, Debug, Deserialize)]
         pub enum Config {
-            $(#[serde(rename = $name)] $kind($module::Config),)*
-            /// Not written by anybody: a profile whose table is wrong, and why.
+            #[serde(rename = "auto")]
+            Auto(auto::Config),
+            $(#[serde(rename = $found_name)] $found($($place)::+::Config),)*
+            $(#[serde(rename = $name)] $kind($($module)::+::Config),)*
+            /// A profile whose table is wrong, and why.
             #[serde(skip)]
             Invalid(String),
         }
@@ -122,6 +62,8 @@ macro_rules! kinds {
             /// Checks what can be checked without asking the source, and builds the provider.
             pub fn build(self, cx: Context) -> Result<Box<dyn Provider>, Error> {
                 Ok(match self {
+                    Self::Auto(config) => Box::new(config.build(cx, DETECTORS)?),
+                    $(Self::$found(config) => Box::new(config.build(cx)?),)*
                     $(Self::$kind(config) => Box::new(config.build(cx)?),)*
                     Self::Invalid(why) => return Err(Error::misconfigured(why)),
                 })
@@ -130,35 +72,60 @@ macro_rules! kinds {
             /// As the configuration spells it.
             pub fn kind(&self) -> &'static str {
                 match self {
+                    Self::Auto(_) => "auto",
+                    $(Self::$found(_) => $found_name,)*
                     $(Self::$kind(_) => $name,)*
                     Self::Invalid(_) => INVALID,
                 }
             }
         }
+
+        /// What `auto` looks for.
+        const DETECTORS: &[Detector] = &[$(Detector {
+            kind: $found_name,
+            in_environment: <$($place)::+::Config as Detect>::in_environment,
+            on_machine: <$($place)::+::Config as Detect>::on_machine,
+            probe: <$($place)::+::Config as Detect>::probe,
+            settings: |env| <$($place)::+::Config as Detect>::detected(env).settings(),
+            build: |cx| {
+                let provider = <$($place)::+::Config as Detect>::detected(&cx.env).build(cx)?;
+                Ok(Box::new(provider))
+            },
+        },)*];
     };
 }
 
 kinds! {
-    Auto(auto) = "auto",
-    Aws(aws) = "aws",
-    Azure(azure) = "azure",
-    Buildkite(buildkite) = "buildkite",
-    Circleci(circleci) = "circleci",
-    ClientCredentials(client_credentials) = "client-credentials",
-    Command(command) = "command",
-    Env(env_var) = "env",
-    File(file) = "file",
-    Gcp(gcp) = "gcp",
-    GithubActions(github_actions) = "github-actions",
-    Gitlab(gitlab) = "gitlab",
-    Kubernetes(kubernetes) = "kubernetes",
-    Oidc(oidc) = "oidc",
-    Spiffe(spiffe) = "spiffe",
-    WandbSso(wandb_sso) = "wandb-sso",
+    // If the evidence for several is equally strong (see `auto`), `auto` takes the first of them.
+    detected {
+        WandbSso(local::wandb_sso) = "wandb-sso",
+        File(local::file) = "file",
+        GithubActions(ci::github_actions) = "github-actions",
+        Gitlab(ci::gitlab) = "gitlab",
+        Buildkite(ci::buildkite) = "buildkite",
+        Circleci(ci::circleci) = "circleci",
+        Spiffe(cluster::spiffe) = "spiffe",
+        Aws(cloud::aws) = "aws",
+        Azure(cloud::azure) = "azure",
+        Gcp(cloud::gcp) = "gcp",
+        // After the clouds: a pod's account may ask for tokens only where somebody gave it the role.
+        Kubernetes(cluster::kubernetes) = "kubernetes",
+    }
+    only_configured {
+        ClientCredentials(oauth::client_credentials) = "client-credentials",
+        Command(local::command) = "command",
+        Env(local::env) = "env",
+        Oidc(oauth::oidc) = "oidc",
+    }
+}
+
+/// Looks for every kind of source that `auto` can find; what was found comes first, the best at the top.
+pub async fn survey(cx: &Context) -> Vec<Detection> {
+    auto::survey(cx, DETECTORS, true).await
 }
 
 impl Config {
-    /// The secret that the configuration itself holds, if it does: the file must be closed to others then.
+    /// The secret that the configuration itself holds, if it does: then nobody else may be able to read the file.
     pub fn secret(&self) -> Option<&Secret<String>> {
         match self {
             Self::Oidc(config) => config.secret(),
@@ -166,7 +133,7 @@ impl Config {
         }
     }
 
-    /// The same; what cannot be built becomes a provider that says why at each attempt.
+    /// Like [`Config::build`]; what cannot be built becomes a provider that says why at each attempt.
     pub fn build_or_explain(self, cx: Context) -> Box<dyn Provider> {
         let kind = self.kind();
         self.build(cx).unwrap_or_else(|error| Box::new(Unusable { kind, error }))

@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::clock::Now;
-use crate::error::Malformed;
+use crate::error::{Error, Malformed, Reason};
 
 /// A value that must not be seen: no `Display`, a redacted `Debug`, zeroed when dropped.
 #[derive(Clone)]
@@ -140,6 +140,24 @@ impl IdentityToken {
     pub fn with_renewal(mut self, renewal: Renewal) -> Self {
         self.renewal = renewal;
         self
+    }
+
+    /// Whether it is for `wanted`, the audience in `profile`'s configuration, if that names one. W&B would refuse it
+    /// otherwise, and say less.
+    pub fn check_audience(&self, profile: &str, wanted: Option<&str>) -> Result<(), Error> {
+        let found = &self.claims.aud;
+        match wanted {
+            Some(wanted) if !found.iter().any(|one| one == wanted) => {
+                // Not redacted: an audience can look like a secret, but is not one.
+                let listed: String = found.join("`, `").escape_debug().take(MAX_SHOWN).collect();
+                let shown =
+                    if found.is_empty() { "no audience".to_owned() } else { format!("audience `{listed}`") };
+                let message = format!("the JWT has {shown}, but [profile.{profile}] expects `{wanted}`");
+                let (found, wanted) = (found.clone(), wanted.to_owned());
+                Err(Error::misconfigured(message).because(Reason::AudienceMismatch { found, wanted }))
+            }
+            _ => Ok(()),
+        }
     }
 
     pub fn jwt(&self) -> &Secret<String> {
@@ -313,6 +331,9 @@ fn one_or_many<'de, D: serde::Deserializer<'de>>(input: D) -> Result<Vec<String>
 
 /// Longest identity token accepted. Real ones are 1 to 4 KiB; Entra ID with many groups reaches 10.
 const MAX_JWT: usize = 64 * 1024;
+
+/// Longest foreign text in a message, in characters.
+const MAX_SHOWN: usize = 300;
 
 /// No token is believed for longer, whatever it says: keeps every sum in range.
 const MAX_LIFE: Duration = Duration::from_secs(366 * 24 * 3600);

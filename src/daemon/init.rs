@@ -17,7 +17,7 @@ use crate::error::{self, Exit, Stage};
 use crate::http::Http;
 use crate::output;
 use crate::paths::{self, Places};
-use crate::provider::{self, auto};
+use crate::provider;
 use crate::setup_args::InitArgs;
 
 #[derive(clap::Args)]
@@ -62,8 +62,8 @@ fn detect(env: &Env) -> anyhow::Result<String> {
         env: env.clone(),
         clock,
     };
-    let findings = super::runtime()?.block_on(auto::survey(&cx));
-    let (found, missing): (Vec<_>, Vec<_>) = findings.iter().partition(|finding| finding.found);
+    let detections = super::runtime()?.block_on(provider::survey(&cx));
+    let (found, missing): (Vec<_>, Vec<_>) = detections.iter().partition(|detection| detection.found);
     let Some(best) = found.first() else {
         let missing: Vec<_> =
             missing.iter().map(|other| format!("  {}: {}", other.kind, other.why)).collect();
@@ -82,8 +82,8 @@ fn detect(env: &Env) -> anyhow::Result<String> {
         None => text += "# audience = \"the name of your W&B organization\"\n",
     }
     write!(text, "\n[profile.default.provider.{}]\n", best.kind)?;
-    if let provider::Config::File(file) = &best.config {
-        writeln!(text, "path = {}", quote(&file.path.display().to_string()))?;
+    for (key, value) in &best.settings {
+        writeln!(text, "{key} = {}", quote(value))?;
     }
     Ok(text)
 }

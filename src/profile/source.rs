@@ -36,20 +36,12 @@ impl Source for IdentitySource {
             }
             fetched => fetched?,
         };
-        let (found, profile) = (&token.claims().aud, &self.profile);
-        match &self.audience {
-            Some(wanted) if !found.contains(wanted) => {
-                let (name, listed) = (self.provider.name(), found.join("`, `"));
-                let shown =
-                    if found.is_empty() { "no audience".to_owned() } else { format!("audience `{listed}`") };
-                let message = format!(
-                    "provider {name}: the JWT has {shown}, but [profile.{profile}] expects `{wanted}`; ask the source for that audience, or fix `audience`"
-                );
-                let reason = Reason::AudienceMismatch { found: found.clone(), wanted: wanted.clone() };
-                Err(Error::misconfigured(message).because(reason))
-            }
-            _ => Ok(token),
-        }
+        let checked = token.check_audience(&self.profile, self.audience.as_deref());
+        checked.map_err(|error| {
+            let error = error.context(format_args!("provider {}", provider.name()));
+            error.hint("ask the source for that audience, or fix `audience`")
+        })?;
+        Ok(token)
     }
 }
 

@@ -1,25 +1,23 @@
 //! What a token service answered, read the same way for all of them: which error a status means, JSON that
 //! may not be JSON, and foreign words made safe to show.
 //!
-//! Providers with more to say about a status (which permission is missing, which command gives it) say it
-//! first and leave the rest to [`refusal`].
+//! A provider that knows more about a status (which permission is missing, which command gives it) adds that as a hint
+//! to [`refusal`].
 
 use std::fmt::Write as _;
 
 use reqwest::header::{CONTENT_TYPE, LOCATION};
 use serde::de::DeserializeOwned;
 
-use super::Context;
 use crate::error::{Error, Reason};
 use crate::http::Answer;
 use crate::redact::redact;
-use crate::token::IdentityToken;
 
 /// The error for an answer that is not a success. `said` is the service's own message, if one was found.
 pub(crate) fn refusal(who: &str, answer: &Answer, said: Option<&str>) -> Error {
     let status = answer.status;
     let mut message = format!("{who} answered {status}");
-    if let Some(said) = said.map(|said| redact(said, MAX_SAID)).filter(|said| !said.is_empty()) {
+    if let Some(said) = said.map(|said| redact(said, MAX_SHOWN)).filter(|said| !said.is_empty()) {
         let _ = write!(message, ": {said}");
     }
     let reason = Reason::Status { host: who.to_owned(), status };
@@ -38,48 +36,32 @@ pub(crate) fn refusal(who: &str, answer: &Answer, said: Option<&str>) -> Error {
     }
 }
 
-/// Reads a JSON body. What does not parse is a half answer or somebody else's (a proxy's error page), so the
-/// next attempt may go better.
+/// The error for an answer that is not what the service promises. It may be half an answer or somebody else's (a proxy's
+/// error page), so the next attempt may go better.
+pub(crate) fn unreadable(who: &str, field: Option<&str>, message: String) -> Error {
+    let field = field.map(str::to_owned);
+    Error::transient(message).because(Reason::UnreadableAnswer { host: who.to_owned(), field })
+}
+
+/// Reads a JSON body.
 pub(crate) fn json<T: DeserializeOwned>(who: &str, answer: &Answer) -> Result<T, Error> {
     serde_json::from_slice(&answer.body).map_err(|error| {
         let kind = answer.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("none");
-        // serde's own text quotes values, which can be tokens: only the place is told.
+        // serde's own text quotes values, which can be tokens: only the place is shown.
         let place = format!("line {}, column {}", error.line(), error.column());
-        Error::transient(format!(
-            "{who} answered {} with something else than the JSON expected ({place}, content type {})",
+        let message = format!(
+            "{who} answered {} with something other than the JSON expected ({place}, content type {})",
             answer.status,
             redact(kind, 60)
-        ))
-        .because(Reason::UnreadableAnswer { host: who.to_owned(), field: None })
+        );
+        unreadable(who, missing_field(&error).as_deref(), message)
     })
 }
 
-/// Parses the JWT that `source` gave and holds its `aud` against the profile's audience. `fix` says how the
-/// user makes them agree.
-pub(crate) fn identity(cx: &Context, raw: &str, source: &str, fix: &str) -> Result<IdentityToken, Error> {
-    let token = cx.parse(raw, source)?;
-    check_audience(cx, &token, source, fix)?;
-    Ok(token)
-}
-
-/// Whether the JWT is for the profile's audience. W&B would refuse it otherwise, and say less.
-pub(crate) fn check_audience(
-    cx: &Context,
-    token: &IdentityToken,
-    source: &str,
-    fix: &str,
-) -> Result<(), Error> {
-    match &cx.audience {
-        Some(wanted) if !token.claims().aud.contains(wanted) => {
-            let given = redact(&token.claims().aud.join(", "), MAX_SAID);
-            let message = format!(
-                "{source} gave a JWT for the audience {given:?}, where the profile says {wanted:?}; {fix}"
-            );
-            let (found, wanted) = (token.claims().aud.clone(), wanted.clone());
-            Err(Error::misconfigured(message).because(Reason::AudienceMismatch { found, wanted }))
-        }
-        _ => Ok(()),
-    }
+/// The field that the answer lacks, if that is what is wrong. Its name comes from our own types.
+fn missing_field(error: &serde_json::Error) -> Option<String> {
+    let text = error.is_data().then(|| error.to_string())?;
+    Some(text.strip_prefix("missing field `")?.split_once('`')?.0.to_owned())
 }
 
 fn redirected_to(answer: &Answer) -> Option<String> {
@@ -87,46 +69,8 @@ fn redirected_to(answer: &Answer) -> Option<String> {
     Some(url::Url::parse(location).ok()?.host_str()?.to_owned())
 }
 
-/// The `fix` where the service was asked for the audience and has no setting of its own.
-pub(crate) const IGNORED: &str = "the service ignored the audience that it was asked for; please report this";
-
-/// Longest foreign text shown.
-const MAX_SAID: usize = 300;
-
-#[cfg(test)]
-pub(crate) mod test {
-    //! What the tests of every provider need.
-
-    use base64::Engine as _;
-    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-
-    use crate::clock::Clock;
-    use crate::env::Env;
-    use crate::http::Http;
-    use crate::provider::Context;
-
-    /// A context for the audience "acme" with exactly these variables.
-    pub(crate) fn context(vars: &[(&str, &str)]) -> Context {
-        let clock = Clock::system();
-        Context {
-            profile: "work".into(),
-            audience: Some("acme".into()),
-            base_url: None,
-            env: Env::fixed(vars.iter().copied()),
-            http: Http::new(clock.clone()),
-            clock,
-        }
-    }
-
-    /// A JWT for "acme" that lives for `life` more seconds, with `claims` (JSON members) besides.
-    pub(crate) fn jwt(life: i64, claims: &str) -> String {
-        let exp = Clock::system().now().wall.as_second() + life;
-        let claims = if claims.is_empty() { r#""aud":"acme","sub":"someone""# } else { claims };
-        let payload = format!(r#"{{"exp":{exp},{claims}}}"#);
-        let header = r#"{"alg":"RS256","typ":"JWT"}"#;
-        format!("{}.{}.c2ln", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(payload))
-    }
-}
+/// Longest foreign text in a message, in characters.
+const MAX_SHOWN: usize = 300;
 
 #[cfg(test)]
 mod tests {
@@ -151,8 +95,8 @@ mod tests {
     }
 
     #[test]
-    fn each_status_has_its_class() {
-        for (status, class) in [
+    fn each_status_has_its_kind() {
+        for (status, kind) in [
             (302, Kind::Misconfigured),
             (400, Kind::Misconfigured),
             (401, Kind::Rejected),
@@ -163,8 +107,8 @@ mod tests {
             (503, Kind::Transient),
         ] {
             let error = refusal("x", &answer(status, ""), None);
-            assert_eq!(error.kind, class, "{status}");
-            let wait = (class == Kind::Transient).then_some(Duration::from_secs(7));
+            assert_eq!(error.kind, kind, "{status}");
+            let wait = (kind == Kind::Transient).then_some(Duration::from_secs(7));
             assert_eq!(error.retry_after, wait, "{status}");
         }
     }
@@ -174,18 +118,20 @@ mod tests {
         let error = json::<Vec<u8>>("x", &answer(200, "{\"value\": \"planted")).expect_err("broken");
         assert_eq!(error.kind, Kind::Transient);
         assert!(!error.to_string().contains("planted"), "{error}");
+        assert!(matches!(error.reason, Reason::UnreadableAnswer { field: None, .. }));
     }
 
     #[test]
-    fn a_jwt_for_another_audience_is_named_as_such() {
-        let cx = test::context(&[]);
-        let error = identity(&cx, &test::jwt(60, r#""aud":["sts","x"]"#), "source", "do this");
-        let error = error.expect_err("wrong audience").to_string();
-        assert!(
-            error.contains("\"sts, x\"") && error.contains("\"acme\"") && error.contains("do this"),
-            "{error}"
+    fn a_missing_field_is_named() {
+        #[derive(Debug, serde::Deserialize)]
+        struct Minted {
+            #[serde(rename = "token")]
+            _token: String,
+        }
+        let error = json::<Minted>("x", &answer(200, "{}")).expect_err("nothing in it");
+        assert_eq!(
+            error.reason,
+            Reason::UnreadableAnswer { host: "x".to_owned(), field: Some("token".to_owned()) }
         );
-        identity(&cx, &test::jwt(60, r#""aud":["x","acme"]"#), "source", "")
-            .expect("one of several is enough");
     }
 }

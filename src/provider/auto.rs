@@ -1,9 +1,10 @@
-//! `auto`: the first identity source that is here, found without a configuration.
+//! `auto`: the first identity source that is found, without a configuration.
 //!
-//! What the environment names explicitly wins over what the machine is (firmware and files), and that over what
-//! the network answers. Metadata addresses are asked only when nothing else was found, all at once, for half
-//! a second: where they are a black hole, that is all it costs. [`survey`] tells what was looked for and why each
-//! source was passed over; `wandb-cred init` and the start without a configuration read it too.
+//! What the environment names explicitly comes before what the machine is (firmware and files), and that before what
+//! the network answers: [`Evidence`] decides this. Within each of the three, the order of the table of kinds decides.
+//! Metadata addresses are asked only when nothing else was found, all at once, for half a second: where nobody answers
+//! there, that is all it costs. [`survey`] says what was looked for and why each source was passed over; `wandb-cred
+//! init` and the start without a configuration read it too.
 //!
 //! ```toml
 //! [profile.anywhere]
@@ -11,8 +12,6 @@
 //! [profile.anywhere.provider.auto]
 //! ```
 
-use std::path::{Path, PathBuf};
-use std::pin::Pin;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -20,16 +19,13 @@ use serde::Deserialize;
 use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
 
-use super::{
-    Context, Provider, aws, azure, buildkite, circleci, file, gcp, github_actions, gitlab, kubernetes,
-    spiffe, wandb_sso,
-};
+use super::detect::{Detector, Probe};
+use super::source::{Context, Provider};
 use crate::env::Env;
-use crate::error::Error;
-use crate::paths;
+use crate::error::{Error, Reason};
 use crate::token::IdentityToken;
 
-/// Whoever wants to choose names the kind instead.
+/// To choose a source, name its kind instead.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Config {
@@ -44,67 +40,82 @@ impl Default for Config {
 }
 
 impl Config {
-    pub fn build(self, cx: Context) -> Result<Auto, Error> {
-        Ok(Auto { probe: self.probe, chosen: OnceCell::new(), cx })
+    pub(super) fn build(self, cx: Context, detectors: &'static [Detector]) -> Result<Auto, Error> {
+        Ok(Auto { probe: self.probe, detectors, chosen: OnceCell::new(), cx })
     }
 }
 
 /// What was learnt of one kind of source.
-#[derive(Clone, Debug)]
-pub struct Finding {
+#[derive(Clone)]
+pub struct Detection {
     /// As the configuration spells it.
     pub kind: &'static str,
     pub found: bool,
-    /// What speaks for it, or what was looked for and is not here.
+    /// The evidence, or what was looked for and is missing.
     pub why: String,
-    /// The provider's table, ready for a profile.
-    pub config: super::Config,
+    /// The keys of the provider's table, ready for a profile.
+    pub settings: Vec<(&'static str, String)>,
+    build: fn(Context) -> Result<Box<dyn Provider>, Error>,
+}
+
+/// What speaks for a source, the strongest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Evidence {
+    Environment,
+    Machine,
+    Metadata,
+    None,
 }
 
 /// Looks for every kind; what was found comes first, the best at the top.
-pub async fn survey(cx: &Context) -> Vec<Finding> {
-    look(cx, true).await
-}
-
-async fn look(cx: &Context, probe: bool) -> Vec<Finding> {
+pub(super) async fn survey(cx: &Context, detectors: &'static [Detector], probe: bool) -> Vec<Detection> {
     let env = cx.env.clone();
     // A file on a dead network mount must not stop this.
-    let looking =
-        tokio::task::spawn_blocking(move || ROWS.iter().map(|row| row.look(&env)).collect::<Vec<_>>());
-    let mut looks = match tokio::time::timeout(PATIENCE, looking).await {
-        Ok(Ok(looks)) => looks,
-        _ => ROWS.iter().map(|_| Look::Passed("its files could not be looked at in time".into())).collect(),
+    let looking = tokio::task::spawn_blocking(move || {
+        detectors.iter().map(|detector| look(detector, &env)).collect::<Vec<_>>()
+    });
+    let mut results = match tokio::time::timeout(LOOK_TIMEOUT, looking).await {
+        Ok(Ok(results)) => results,
+        _ => vec![(Evidence::None, "its files could not be looked at in time".to_owned()); detectors.len()],
     };
-    if probe && !looks.iter().any(|look| matches!(look, Look::Named(_) | Look::Local(_))) {
-        let probes = ROWS.iter().map(|row| row.probe.map(|probe| probe(cx.clone()))).collect();
-        for (look, answer) in looks.iter_mut().zip(ask(probes, PATIENCE).await) {
-            match (answer, &*look) {
-                (Some(Ok(why)), _) => *look = Look::Answered(why),
-                (Some(Err(why)), Look::Passed(before)) => *look = Look::Passed(format!("{before}; {why}")),
-                _ => {}
+    if probe && results.iter().all(|(evidence, _)| *evidence == Evidence::None) {
+        let probes = detectors.iter().map(|detector| (detector.probe)(cx.clone())).collect();
+        for ((evidence, why), answer) in results.iter_mut().zip(ask(probes, PROBE_TIMEOUT).await) {
+            match answer {
+                Some(Ok(found)) => (*evidence, *why) = (Evidence::Metadata, found),
+                Some(Err(missing)) => *why = format!("{why}; {missing}"),
+                None => {}
             }
         }
     }
-    let mut findings: Vec<(u8, Finding)> = ROWS
-        .iter()
-        .zip(looks)
-        .map(|(row, look)| {
-            let (rank, why) = match look {
-                Look::Named(why) => (0, why),
-                Look::Local(why) => (1, why),
-                Look::Answered(why) => (2, why),
-                Look::Passed(why) => (3, why),
-            };
-            (rank, Finding { kind: row.kind, found: rank < 3, why, config: (row.config)(&cx.env) })
+    let mut ranked: Vec<_> = detectors.iter().zip(results).collect();
+    // Stable: if the evidence is equal, the order of the table decides.
+    ranked.sort_by_key(|(_, (evidence, _))| *evidence);
+    ranked
+        .into_iter()
+        .map(|(detector, (evidence, why))| Detection {
+            kind: detector.kind,
+            found: evidence != Evidence::None,
+            why,
+            settings: (detector.settings)(&cx.env),
+            build: detector.build,
         })
-        .collect();
-    // Stable: within a rank, the table's order decides.
-    findings.sort_by_key(|(rank, _)| *rank);
-    findings.into_iter().map(|(_, finding)| finding).collect()
+        .collect()
+}
+
+fn look(detector: &Detector, env: &Env) -> (Evidence, String) {
+    match (detector.in_environment)(env) {
+        Ok(why) => (Evidence::Environment, why),
+        Err(missing) => match (detector.on_machine)(env) {
+            Some(why) => (Evidence::Machine, why),
+            None => (Evidence::None, missing),
+        },
+    }
 }
 
 pub struct Auto {
     probe: bool,
+    detectors: &'static [Detector],
     /// The choice, not a token: a machine does not change its platform while we run.
     chosen: OnceCell<Box<dyn Provider>>,
     cx: Context,
@@ -123,57 +134,28 @@ impl Provider for Auto {
 
 impl Auto {
     async fn choose(&self) -> Result<Box<dyn Provider>, Error> {
-        let findings = look(&self.cx, self.probe).await;
-        let Some(best) = findings.first().filter(|finding| finding.found) else {
-            return Err(nothing(&self.cx.profile, &findings));
+        let detections = survey(&self.cx, self.detectors, self.probe).await;
+        let Some(best) = detections.first().filter(|detection| detection.found) else {
+            return Err(nothing_found(&self.cx.profile, &detections));
         };
         tracing::info!(profile = %self.cx.profile, kind = best.kind, why = %best.why, "identity source found");
-        best.config.clone().build(self.cx.clone())
+        (best.build)(self.cx.clone())
     }
 }
 
-fn nothing(profile: &str, findings: &[Finding]) -> Error {
+fn nothing_found(profile: &str, detections: &[Detection]) -> Error {
     let passed: Vec<_> =
-        findings.iter().map(|finding| format!("{} ({})", finding.kind, finding.why)).collect();
+        detections.iter().map(|detection| format!("{} ({})", detection.kind, detection.why)).collect();
     Error::misconfigured(format!(
         "found no identity source here; name one in [profile.{profile}.provider.KIND]. Looked for: {}",
         passed.join(", ")
     ))
+    .because(Reason::NoSource)
 }
 
-type Answer = Pin<Box<dyn Future<Output = Result<String, String>> + Send>>;
-
-/// One kind of source: how it is recognised, and the table that uses it.
-struct Row {
-    kind: &'static str,
-    /// Named by the environment, or mounted for us; the error says what is missing.
-    named: fn(&Env) -> Result<String, String>,
-    /// What the machine is, by its firmware and files.
-    local: fn(&Env) -> Option<String>,
-    /// What a metadata address answers.
-    probe: Option<fn(Context) -> Answer>,
-    config: fn(&Env) -> super::Config,
-}
-
-enum Look {
-    Named(String),
-    Local(String),
-    Answered(String),
-    Passed(String),
-}
-
-impl Row {
-    fn look(&self, env: &Env) -> Look {
-        match (self.named)(env) {
-            Ok(why) => Look::Named(why),
-            Err(missing) => (self.local)(env).map_or(Look::Passed(missing), Look::Local),
-        }
-    }
-}
-
-/// Runs all probes at once; whatever has not answered by `patience` is told so and dropped.
-async fn ask(probes: Vec<Option<Answer>>, patience: Duration) -> Vec<Option<Result<String, String>>> {
-    let late = || Err(format!("no answer within {} ms", patience.as_millis()));
+/// Runs all probes at once. One that has not answered by `timeout` is dropped, and said to be late.
+async fn ask(probes: Vec<Option<Probe>>, timeout: Duration) -> Vec<Option<Result<String, String>>> {
+    let late = || Err(format!("no answer within {} ms", timeout.as_millis()));
     let mut answers: Vec<_> = probes.iter().map(|probe| probe.as_ref().map(|_| late())).collect();
     let mut running = JoinSet::new();
     for (at, probe) in probes.into_iter().enumerate() {
@@ -188,165 +170,70 @@ async fn ask(probes: Vec<Option<Answer>>, patience: Duration) -> Vec<Option<Resu
             }
         }
     };
-    // Late probes are told apart by the answer they were given above; dropping the set aborts them.
-    let _ = tokio::time::timeout(patience, collecting).await;
+    // Late probes have their answer from above; dropping the set aborts them.
+    let _ = tokio::time::timeout(timeout, collecting).await;
     answers
 }
 
-/// The order within each rank.
-const ROWS: &[Row] = &[
-    Row {
-        kind: "wandb-sso",
-        named: |env| {
-            let found = token_file(env).and_then(|_| wandb_sso::present(env).ok_or_else(String::new));
-            found.map_err(|_| format!("{TOKEN_FILE} names no file of `wandb login sso`"))
-        },
-        local: |_| None,
-        probe: None,
-        config: |_| super::Config::WandbSso(wandb_sso::Config::default()),
-    },
-    Row {
-        kind: "file",
-        named: |env| token_file(env).map(|path| format!("{TOKEN_FILE} names {}", path.display())),
-        local: |_| None,
-        probe: None,
-        config: |env| {
-            let path = env.var(TOKEN_FILE).unwrap_or_default();
-            super::Config::File(file::Config { path: path.into() })
-        },
-    },
-    Row {
-        kind: "github-actions",
-        named: |env| github_actions::present(env).ok_or_else(|| github_actions::absent(env)),
-        local: |_| None,
-        probe: None,
-        config: |_| super::Config::GithubActions(github_actions::Config::default()),
-    },
-    Row {
-        kind: "gitlab",
-        named: |env| gitlab::present(env).ok_or_else(|| unset(env, "GITLAB_CI", "WANDB_ID_TOKEN")),
-        local: |_| None,
-        probe: None,
-        config: |_| super::Config::Gitlab(gitlab::Config::default()),
-    },
-    Row {
-        kind: "buildkite",
-        named: |env| {
-            buildkite::present(env)
-                .ok_or_else(|| unset(env, "BUILDKITE_JOB_ID", "BUILDKITE_AGENT_ACCESS_TOKEN"))
-        },
-        local: |_| None,
-        probe: None,
-        config: |_| super::Config::Buildkite(buildkite::Config::default()),
-    },
-    Row {
-        kind: "circleci",
-        named: |env| circleci::present(env).ok_or_else(|| unset(env, "CIRCLECI", "CIRCLE_OIDC_TOKEN_V2")),
-        local: |_| None,
-        probe: None,
-        config: |_| super::Config::Circleci(circleci::Config::default()),
-    },
-    Row {
-        kind: "spiffe",
-        named: |env| spiffe::present(env).ok_or_else(|| "SPIFFE_ENDPOINT_SOCKET names no socket".into()),
-        local: |_| None,
-        probe: None,
-        config: |_| super::Config::Spiffe(spiffe::Config::default()),
-    },
-    Row {
-        kind: "aws",
-        named: |env| any_set(env, &aws::NAMED),
-        local: aws::present,
-        probe: Some(|cx| Box::pin(async move { aws::probe(&cx).await })),
-        config: |_| super::Config::Aws(aws::Config::default()),
-    },
-    Row {
-        kind: "azure",
-        named: |env| any_set(env, &azure::NAMED),
-        local: azure::present,
-        probe: Some(|cx| Box::pin(async move { azure::probe(&cx).await })),
-        config: |_| super::Config::Azure(azure::Config::default()),
-    },
-    Row {
-        kind: "gcp",
-        named: |env| any_set(env, &["GCE_METADATA_HOST", "GCE_METADATA_ROOT"]),
-        local: gcp::present,
-        probe: Some(|cx| Box::pin(async move { gcp::probe(&cx).await })),
-        config: |_| super::Config::Gcp(gcp::Config::default()),
-    },
-    Row {
-        kind: "kubernetes",
-        named: |env| kubernetes::present(env).ok_or_else(|| "no projected token is mounted for W&B".into()),
-        // Behind the clouds: a pod's account may ask for tokens only where somebody gave it the role.
-        local: kubernetes::in_pod,
-        probe: None,
-        config: |_| super::Config::Kubernetes(kubernetes::Config::default()),
-    },
-];
-
-/// The file that the environment names, unless it is one that we write ourselves: a daemon started from a shell
-/// that was set up for the SDK would read its own output and never renew it.
-fn token_file(env: &Env) -> Result<PathBuf, String> {
-    let path = PathBuf::from(env.var(TOKEN_FILE).ok_or_else(|| format!("{TOKEN_FILE} is not set"))?);
-    let own = paths::socket(env).ok().and_then(|socket| Some(socket.parent()?.join("profiles")));
-    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    let ours = own.is_some_and(|own| path.starts_with(&own) || real(&path).starts_with(real(&own)));
-    if ours {
-        return Err(format!("{TOKEN_FILE} names {}, which wandb-cred writes itself", path.display()));
-    }
-    Ok(path)
-}
-
-fn unset(env: &Env, first: &str, second: &str) -> String {
-    match env.var(first) {
-        Some(_) => format!("{first} is set, but {second} is not"),
-        None => format!("{first} is not set"),
-    }
-}
-
-fn any_set(env: &Env, names: &[&str]) -> Result<String, String> {
-    match names.iter().find(|name| env.var(name).is_some()) {
-        Some(name) => Ok(format!("{name} is set")),
-        None => Err(format!("none of {} is set", names.join(", "))),
-    }
-}
-
-const TOKEN_FILE: &str = "WANDB_IDENTITY_TOKEN_FILE";
-
-/// For looking at files, and again for asking the network.
-const PATIENCE: Duration = Duration::from_millis(500);
+/// For looking at files.
+const LOOK_TIMEOUT: Duration = Duration::from_millis(500);
+/// For asking the network.
+const PROBE_TIMEOUT: Duration = Duration::from_millis(500);
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::error::Kind;
-    use crate::provider::answer::test::{context, jwt};
+    use crate::provider::DETECTORS;
+    use crate::provider::source::test::{context, jwt};
 
-    const QUIET: Config = Config { probe: false };
+    const NO_PROBE: Config = Config { probe: false };
 
     /// A test may run on a machine of any cloud, or in a pod.
     const OF_THE_MACHINE: [&str; 4] = ["gcp", "azure", "aws", "kubernetes"];
 
-    /// Kinds found without asking the network, and without those of the machine that the test happens to run on.
+    /// Kinds found without asking the network, except those of the machine that the test happens to run on.
     async fn found(vars: &[(&str, &str)]) -> Vec<&'static str> {
-        let findings = look(&context(vars), false).await;
-        findings
+        let detections = survey(&context(vars), DETECTORS, false).await;
+        detections
             .iter()
-            .filter(|finding| finding.found && !OF_THE_MACHINE.contains(&finding.kind))
-            .map(|finding| finding.kind)
+            .filter(|detection| detection.found && !OF_THE_MACHINE.contains(&detection.kind))
+            .map(|detection| detection.kind)
             .collect()
     }
 
     #[test]
-    fn every_kind_is_once_in_the_table_and_spelt_as_in_the_configuration() {
+    fn every_kind_is_in_the_table_once_and_its_settings_are_a_valid_configuration() {
         let env = Env::fixed([("WANDB_IDENTITY_TOKEN_FILE", "/x")]);
-        for row in ROWS {
-            let shape = format!("{:?}", (row.config)(&env));
-            let table = format!("[{}]\n{}", row.kind, if row.kind == "file" { "path = \"/x\"" } else { "" });
-            let parsed: crate::provider::Config = toml::from_str(&table).expect(row.kind);
-            assert_eq!(format!("{parsed:?}"), shape, "{}", row.kind);
-            assert_eq!(ROWS.iter().filter(|other| other.kind == row.kind).count(), 1);
+        for detector in DETECTORS {
+            let keys: toml::Table = (detector.settings)(&env)
+                .into_iter()
+                .map(|(key, value)| (key.to_owned(), value.into()))
+                .collect();
+            let table = toml::Table::from_iter([(detector.kind.to_owned(), keys.into())]);
+            let config: crate::provider::Config = table.try_into().expect(detector.kind);
+            assert_eq!(config.kind(), detector.kind);
+            assert_eq!(DETECTORS.iter().filter(|other| other.kind == detector.kind).count(), 1);
         }
+    }
+
+    #[test]
+    fn the_order_of_the_table_is_the_documented_precedence() {
+        let kinds: Vec<_> = DETECTORS.iter().map(|detector| detector.kind).collect();
+        let expected = [
+            "wandb-sso",
+            "file",
+            "github-actions",
+            "gitlab",
+            "buildkite",
+            "circleci",
+            "spiffe",
+            "aws",
+            "azure",
+            "gcp",
+            "kubernetes",
+        ];
+        assert_eq!(kinds, expected);
     }
 
     #[tokio::test]
@@ -376,9 +263,9 @@ mod tests {
         for path in [&own, &link] {
             let path = path.to_str().expect("UTF-8");
             let cx = context(&[("XDG_RUNTIME_DIR", xdg), ("WANDB_IDENTITY_TOKEN_FILE", path)]);
-            let findings = look(&cx, false).await;
-            let file = findings.iter().find(|finding| finding.kind == "file").expect("in the table");
-            assert!(!file.found && file.why.contains("wandb-cred writes itself"), "{file:?}");
+            let detections = survey(&cx, DETECTORS, false).await;
+            let file = detections.iter().find(|detection| detection.kind == "file").expect("in the table");
+            assert!(!file.found && file.why.contains("wandb-cred writes itself"), "{}", file.why);
         }
     }
 
@@ -393,11 +280,12 @@ mod tests {
 
     #[tokio::test]
     async fn nothing_found_says_what_was_looked_for() {
-        let error = nothing("work", &look(&context(&[("GITHUB_ACTIONS", "true")]), false).await);
-        let message = error.to_string();
-        assert!((error).kind == Kind::Misconfigured);
-        for row in ROWS {
-            assert!(message.contains(row.kind), "{message}");
+        let detections = survey(&context(&[("GITHUB_ACTIONS", "true")]), DETECTORS, false).await;
+        let error = nothing_found("work", &detections);
+        assert_eq!((error.kind, error.reason), (Kind::Misconfigured, Reason::NoSource));
+        let message = error.message;
+        for detector in DETECTORS {
+            assert!(message.contains(detector.kind), "{message}");
         }
         assert!(message.contains("id-token: write"), "{message}");
     }
@@ -406,22 +294,22 @@ mod tests {
     async fn the_choice_is_the_provider() {
         let token = jwt(60, "");
         let vars = [("GITLAB_CI", "true"), ("WANDB_ID_TOKEN", token.as_str())];
-        let auto = QUIET.build(context(&vars)).expect("built");
+        let auto = NO_PROBE.build(context(&vars), DETECTORS).expect("built");
         assert_eq!(auto.name(), "auto");
         auto.fetch().await.expect("a token");
         assert_eq!(auto.name(), "gitlab");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_black_hole_costs_half_a_second_and_holds_up_no_answer() {
+    async fn an_address_that_never_answers_costs_half_a_second_and_delays_no_other_answer() {
         let started = tokio::time::Instant::now();
-        let probes: Vec<Option<Answer>> = vec![
+        let probes: Vec<Option<Probe>> = vec![
             Some(Box::pin(std::future::pending())),
             None,
             Some(Box::pin(async { Ok("here".to_owned()) })),
         ];
-        let answers = ask(probes, PATIENCE).await;
-        assert_eq!(started.elapsed(), PATIENCE);
+        let answers = ask(probes, PROBE_TIMEOUT).await;
+        assert_eq!(started.elapsed(), PROBE_TIMEOUT);
         assert_eq!(answers[0], Some(Err("no answer within 500 ms".to_owned())));
         assert_eq!(answers[1], None);
         assert_eq!(answers[2], Some(Ok("here".to_owned())));

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 use wandb_cred::error::Error;
-use wandb_cred::provider::{Context, aws, azure, gcp};
+use wandb_cred::provider::Context;
+use wandb_cred::provider::cloud::{aws, azure, gcp};
 use wandb_cred::token::{Expires as _, IdentityToken};
 
 use crate::process::{self, StandIn, cloud_python};

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use wandb_cred::provider::{aws, azure, gcp};
+use wandb_cred::provider::cloud::{aws, azure, gcp};
 
 use crate::clouds::{Cloud, context, fetch, judge};
 

@@ -1,57 +1,39 @@
 //! AWS credentials from the standard chain, in botocore's order: environment, web identity (IRSA), the shared
 //! files with `credential_process`, the container endpoint (ECS, EKS Pod Identity), the instance role.
 //!
-//! Not supported, with an error that says so: SSO, `aws login`, and roles assumed from another profile. For each
-//! of them the AWS CLI is the `credential_process`.
+//! SSO, `aws login`, and roles assumed from another profile are not supported, and the error says so: for each of them,
+//! use the AWS CLI as the `credential_process`.
 //!
-//! The credentials of a role are kept in memory while they outlast the token asked for, and beyond that when their
-//! source fails for the moment: the SDKs call it static stability, and it is what carries a machine over an outage
-//! of its metadata service. Keys from the environment or a file are never kept.
+//! The credentials of a role are cached while they outlast the token asked for, and beyond that while their source
+//! fails: the SDKs call it static stability, and it is what carries a machine over an outage of its metadata service.
+//! Keys from the environment or a file are never cached.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use serde::Deserialize;
 use tokio::sync::Mutex;
 use zeroize::Zeroizing;
 
-use super::aws_files::Profile;
-use super::aws_metadata::{self, Imds, container_url};
-use super::aws_sts::{Sts, VERSION};
-use super::{Context, command};
-use crate::clock::Now;
-use crate::error::{Error, Kind};
+use super::credentials::{Credentials, timestamp};
+use super::files::Profile;
+use super::metadata::{self, Imds, container_url};
+use super::sts::{Sts, VERSION};
+use crate::error::{Error, Kind, ProgramFault, Reason};
+use crate::provider::files::{self, off_thread};
+use crate::provider::program;
+use crate::provider::source::Context;
 use crate::token::Secret;
-
-#[derive(Clone)]
-pub(super) struct Credentials {
-    pub(super) id: String,
-    pub(super) secret: Secret<String>,
-    pub(super) session: Option<Secret<String>>,
-    pub(super) expires: Option<Timestamp>,
-    /// Where they are from, in words.
-    pub(super) source: &'static str,
-    /// Whether asking the source again gives others.
-    pub(super) renewable: bool,
-}
-
-impl Credentials {
-    /// `None` where they do not end, or do not say when.
-    pub(super) fn remaining(&self, now: Now) -> Option<Duration> {
-        Some(Duration::try_from(self.expires?.duration_since(now.wall)).unwrap_or_default())
-    }
-}
 
 pub(super) struct Chain {
     cx: Context,
-    /// A profile that the configuration names: the environment's keys are then passed over, as in the SDKs.
+    /// A profile that the configuration names: the environment's keys are then ignored, as in the SDKs.
     profile: Option<String>,
     endpoint: Option<String>,
     imds: Imds,
     timeout: Duration,
-    kept: Mutex<Option<Credentials>>,
+    cached: Mutex<Option<Credentials>>,
 }
 
 impl Chain {
@@ -62,23 +44,23 @@ impl Chain {
         imds: Imds,
         timeout: Duration,
     ) -> Result<Self, Error> {
-        // So that a wrong address is told at once, not at the first attempt.
+        // So that a wrong address is reported at once, not at the first attempt.
         container_url(&cx.env)?;
-        Ok(Self { cx, profile, endpoint, imds, timeout, kept: Mutex::default() })
+        Ok(Self { cx, profile, endpoint, imds, timeout, cached: Mutex::default() })
     }
 
-    /// Credentials that live for `lasting` if their source has such.
-    pub(super) async fn credentials(&self, region: &str, lasting: Duration) -> Result<Credentials, Error> {
-        let mut kept = self.kept.lock().await;
+    /// Credentials that live for `life` if their source has such.
+    pub(super) async fn credentials(&self, region: &str, life: Duration) -> Result<Credentials, Error> {
+        let mut cached = self.cached.lock().await;
         let now = self.cx.clock.now();
-        if let Some(credentials) = &*kept
-            && credentials.remaining(now).is_some_and(|left| left > lasting + SLACK)
+        if let Some(credentials) = &*cached
+            && credentials.remaining(now).is_some_and(|left| left > life + SLACK)
         {
             return Ok(credentials.clone());
         }
-        match (self.load(region).await, &*kept) {
+        match (self.load(region).await, &*cached) {
             (Ok(fresh), _) => {
-                *kept = (fresh.renewable && fresh.expires.is_some()).then(|| fresh.clone());
+                *cached = (fresh.renewable && fresh.expires.is_some()).then(|| fresh.clone());
                 Ok(fresh)
             }
             (Err(error), Some(last))
@@ -90,12 +72,12 @@ impl Chain {
         }
     }
 
-    /// Drops what is kept: STS would not have it.
+    /// Drops the cached credentials: STS refused them.
     pub(super) async fn forget(&self) {
-        *self.kept.lock().await = None;
+        *self.cached.lock().await = None;
     }
 
-    /// The region that the AWS profile or the instance says.
+    /// The region from the AWS profile or the instance.
     pub(super) async fn region(&self) -> Result<String, Error> {
         let profile = Profile::read(&self.cx.env, self.profile.as_deref()).await?;
         if let Some(region) = profile.setting("region") {
@@ -105,8 +87,7 @@ impl Chain {
             let message = format!(
                 "the AWS region is not known: set `region` or AWS_REGION; the instance was asked: {why}"
             );
-            let kind = if why.is_transient() { Kind::Transient } else { Kind::Misconfigured };
-            Error { kind, message, ..why }
+            if why.is_transient() { Error { message, ..why } } else { Error::setting("region", message) }
         })
     }
 
@@ -141,7 +122,7 @@ impl Chain {
             return Ok(credentials);
         }
         if let Some(url) = container_url(env)? {
-            return aws_metadata::container(&self.cx, url, self.imds.timeout).await;
+            return metadata::container(&self.cx, url, self.imds.timeout).await;
         }
         self.imds.credentials().await.map_err(|why| {
             let message = format!(
@@ -157,7 +138,8 @@ impl Chain {
         let env = &self.cx.env;
         let (Some(id), Some(secret)) = (env.var("AWS_ACCESS_KEY_ID"), env.var("AWS_SECRET_ACCESS_KEY"))
         else {
-            return Err(Error::misconfigured("AWS_ACCESS_KEY_ID is set, but AWS_SECRET_ACCESS_KEY is not"));
+            let message = "AWS_ACCESS_KEY_ID is set, but AWS_SECRET_ACCESS_KEY is not";
+            return Err(Error::variable("AWS_SECRET_ACCESS_KEY", message));
         };
         let source = "from the environment";
         Ok(Credentials {
@@ -170,7 +152,7 @@ impl Chain {
         })
     }
 
-    /// The environment's variable wins over the profile's setting, each for itself, as in botocore.
+    /// Each variable of the environment wins over the profile's setting, as in botocore.
     fn web_identity(&self, profile: &Profile) -> Result<Option<Assume>, Error> {
         let one = |name: &str, key: &str| {
             let from_env = if self.profile.is_none() { self.cx.env.var(name) } else { None };
@@ -180,20 +162,22 @@ impl Chain {
             return Ok(None);
         };
         let Some(role) = one("AWS_ROLE_ARN", "role_arn") else {
-            return Err(Error::misconfigured(
-                "AWS_WEB_IDENTITY_TOKEN_FILE is set, but no role: set AWS_ROLE_ARN, or role_arn in the AWS profile",
-            ));
+            let message = "AWS_WEB_IDENTITY_TOKEN_FILE is set, but no role: set AWS_ROLE_ARN, or role_arn in the AWS profile";
+            return Err(Error::variable("AWS_ROLE_ARN", message));
         };
         let session = one("AWS_ROLE_SESSION_NAME", "role_session_name");
         Ok(Some(Assume { file: file.into(), role, session }))
     }
 
     async fn assume(&self, region: &str, assume: Assume) -> Result<Credentials, Error> {
-        let shown = assume.file.display().to_string();
-        let read = tokio::task::spawn_blocking(move || std::fs::read_to_string(assume.file)).await;
-        let read = read.map_err(|_| Error::transient(format!("reading {shown} was cut short")))?;
-        let token = read
-            .map_err(|why| Error::transient(format!("cannot read the web identity token {shown}: {why}")))?;
+        let path = assume.file.clone();
+        let token = off_thread(&assume.file, move || {
+            std::fs::read_to_string(&path).map_err(|error| {
+                let what = format!("cannot read the web identity token {}", path.display());
+                files::failed(&path, what, &error).kind(Kind::Transient)
+            })
+        });
+        let token = token.await?;
         let session =
             assume.session.unwrap_or_else(|| format!("wandb-cred-{}", self.cx.clock.now().wall.as_second()));
         let form = [
@@ -243,10 +227,9 @@ type InFile = for<'a> fn(&'a Profile, &str) -> Option<&'a str>;
 fn keys(profile: &Profile, of: InFile) -> Result<Option<Credentials>, Error> {
     let Some(id) = of(profile, "aws_access_key_id") else { return Ok(None) };
     let Some(secret) = of(profile, "aws_secret_access_key") else {
-        return Err(Error::misconfigured(format!(
-            "the AWS profile {} has aws_access_key_id but no aws_secret_access_key",
-            profile.name
-        )));
+        let name = &profile.name;
+        let message = format!("the AWS profile {name} has aws_access_key_id but no aws_secret_access_key");
+        return Err(Error::setting("profile", message));
     };
     let session = of(profile, "aws_security_token").or_else(|| of(profile, "aws_session_token"));
     Ok(Some(Credentials {
@@ -262,19 +245,19 @@ fn keys(profile: &Profile, of: InFile) -> Result<Option<Credentials>, Error> {
 /// Runs the program without a shell, as botocore does.
 async fn process(line: &str) -> Result<Credentials, Error> {
     let argv = shlex::split(line).filter(|argv| !argv.is_empty());
-    let argv =
-        argv.ok_or_else(|| Error::misconfigured("credential_process has unbalanced quotes or is empty"))?;
-    let printed = command::run(&argv, &BTreeMap::new(), PROCESS_TIMEOUT).await?;
+    let argv = argv
+        .ok_or_else(|| Error::setting("profile", "credential_process has unbalanced quotes or is empty"))?;
+    let printed = program::run(&argv, &BTreeMap::new(), PROCESS_TIMEOUT).await?;
     let program = &argv[0];
     let source = "from credential_process";
-    let said: Printed = serde_json::from_slice(&printed).map_err(|_| {
-        Error::rejected(format!("credential_process {program} did not print the JSON expected"))
-    })?;
+    let unusable = |what: String| {
+        let reason = Reason::Program { program: program.clone(), fault: ProgramFault::NoToken };
+        Error::rejected(format!("credential_process {program} {what}")).because(reason)
+    };
+    let said: Printed = serde_json::from_slice(&printed)
+        .map_err(|_| unusable("did not print the JSON expected".to_owned()))?;
     if said.version != 1 {
-        return Err(Error::rejected(format!(
-            "credential_process {program} speaks version {}, not 1",
-            said.version
-        )));
+        return Err(unusable(format!("printed version {}, not 1", said.version)));
     }
     Ok(Credentials {
         id: said.access_key_id,
@@ -286,16 +269,12 @@ async fn process(line: &str) -> Result<Credentials, Error> {
     })
 }
 
-pub(super) fn timestamp(text: &str, source: &str) -> Result<Timestamp, Error> {
-    text.parse()
-        .map_err(|_| Error::rejected(format!("the AWS credentials {source} have an expiry that is no time")))
-}
-
 fn unsupported(profile: &str, what: &str) -> Error {
-    Error::misconfigured(format!(
+    let message = format!(
         "the AWS profile {profile} {what}, which is left to the AWS CLI: make another profile with \
          credential_process = aws configure export-credentials --profile {profile} --format process, and name it"
-    ))
+    );
+    Error::setting("profile", message)
 }
 
 #[derive(Deserialize)]
@@ -330,5 +309,5 @@ struct Printed {
 }
 
 const PROCESS_TIMEOUT: Duration = Duration::from_secs(60);
-/// Kept credentials must outlast the token by this.
+/// Cached credentials must outlast the token by this.
 const SLACK: Duration = Duration::from_secs(60);

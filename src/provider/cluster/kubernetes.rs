@@ -1,9 +1,8 @@
 //! `kubernetes`: a token of the pod's service account, projected into a file or asked of the API server.
 //!
-//! A projected token needs no rights: the kubelet mints it for the audience that the pod says and swaps it at
-//! 80 % of its life. Without one, the pod's own account asks the API server for a token (TokenRequest), which
-//! needs a role; the refusal names the commands that give it. The API server is trusted by the cluster's own
-//! certificate and by nothing else.
+//! A projected token needs no rights: the kubelet mints it for the audience that the pod's manifest names and replaces
+//! it at 80 % of its life. Without one, the pod's own account asks the API server for a token (TokenRequest), which
+//! needs a role; the refusal names the commands that grant it. Only the cluster's own certificate is trusted.
 //!
 //! `iss` is the cluster's issuer, which W&B must be able to reach (EKS, GKE and AKS publish theirs), `sub` is
 //! `system:serviceaccount:NAMESPACE:NAME`, `aud` is what the projection or the request says.
@@ -31,78 +30,92 @@ use async_trait::async_trait;
 use reqwest::Method;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 use url::Url;
 use zeroize::Zeroizing;
 
-use super::{Context, Provider, answer, file};
+use self::account::{Account, own_account, own_pod};
 use crate::duration::HumanDuration;
 use crate::env::Env;
-use crate::error::{Error, Kind};
+use crate::error::{Error, FileFault, Kind, Reason};
 use crate::http::Reach;
-use crate::token::{Claims, IdentityToken};
+use crate::provider::answer;
+use crate::provider::detect::Detect;
+use crate::provider::files::read_off_thread;
+use crate::provider::settings::require_absolute;
+use crate::provider::source::{AUDIENCE_IGNORED, Context, Provider};
+use crate::token::IdentityToken;
+
+mod account;
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Config {
-    /// The projected token; `/var/run/secrets/wandb/token` is looked for unless said otherwise.
+    /// The projected token; `/var/run/secrets/wandb/token` by default.
     #[serde(default)]
     pub path: Option<PathBuf>,
-    /// The folder of the pod's own account (`token`, `ca.crt`, `namespace`), where it is not the usual one.
+    /// The folder of the pod's own account (`token`, `ca.crt`, `namespace`), if it is not in the usual place.
     #[serde(default)]
     pub account_dir: Option<PathBuf>,
     /// Ask for the token of this service account instead of the pod's own.
     #[serde(default)]
     pub service_account: Option<String>,
-    /// Its namespace; the pod's own unless said otherwise.
+    /// Its namespace; the pod's own by default.
     #[serde(default)]
     pub namespace: Option<String>,
-    /// How long the token asked for shall live: 1 h unless said otherwise, 10 min at least.
+    /// Life of the token asked for: 1 h by default, 10 min at least.
     #[serde(default)]
     pub lifetime: Option<HumanDuration>,
     /// Bind the token asked for to this pod, so that it ends with it. On by default for the pod's own account.
     #[serde(default)]
     pub bind_to_pod: Option<bool>,
-    /// For one request; 15 s unless said otherwise.
+    /// For one request; 15 s by default.
     #[serde(default)]
     pub timeout: Option<HumanDuration>,
 }
 
 impl Config {
     pub fn build(self, cx: Context) -> Result<Kubernetes, Error> {
-        if let Some(path) =
-            [&self.path, &self.account_dir].into_iter().flatten().find(|path| path.is_relative())
-        {
-            let path = path.display();
-            return Err(Error::misconfigured(format!("provider {KIND}: paths must be absolute, not {path}")));
+        for (key, path) in [("path", &self.path), ("account-dir", &self.account_dir)] {
+            path.as_deref().map_or(Ok(()), |path| require_absolute(KIND, key, path))?;
         }
         if self.lifetime.is_some_and(|lifetime| lifetime.0 < MIN_LIFETIME) {
-            return Err(Error::misconfigured(format!(
-                "provider {KIND}: lifetime must be 10m or more; the API server refuses less"
-            )));
+            let message =
+                format!("provider {KIND}: lifetime must be 10m or more; the API server refuses less");
+            return Err(Error::setting("lifetime", message));
         }
         if let (Some(_), Some(account)) = (&self.path, &self.service_account) {
-            return Err(Error::misconfigured(format!(
+            let message = format!(
                 "provider {KIND}: `path` reads a projected token, `service-account = {account:?}` asks for \
                  another; give one of the two"
-            )));
+            );
+            return Err(Error::setting("service-account", message));
         }
         Ok(Kubernetes { config: self, cx })
     }
 }
 
-/// Why a token for W&B is believed to be mounted here, if it is.
-pub fn present(_env: &Env) -> Option<String> {
-    Path::new(PROJECTED).exists().then(|| format!("{PROJECTED} exists: a projected service-account token"))
-}
+impl Detect for Config {
+    /// Nobody mounts this token for anything but W&B.
+    fn in_environment(_env: &Env) -> Result<String, String> {
+        if Path::new(PROJECTED).exists() {
+            return Ok(format!("{PROJECTED} exists: a projected service-account token"));
+        }
+        Err("no projected token is mounted for W&B".to_owned())
+    }
 
-/// Why this is believed to be a pod that could ask the API server, if it is.
-pub fn in_pod(env: &Env) -> Option<String> {
-    env.var(HOST)?;
-    let token = Path::new(ACCOUNT_DIR).join("token");
-    token
-        .exists()
-        .then(|| format!("{HOST} is set and {} exists: a pod with a service account", token.display()))
+    /// A pod that may be allowed to ask the API server.
+    fn on_machine(env: &Env) -> Option<String> {
+        env.var(HOST)?;
+        let token = Path::new(ACCOUNT_DIR).join("token");
+        token
+            .exists()
+            .then(|| format!("{HOST} is set and {} exists: a pod with a service account", token.display()))
+    }
+
+    fn detected(_env: &Env) -> Self {
+        Self::default()
+    }
 }
 
 pub struct Kubernetes {
@@ -128,17 +141,17 @@ impl Provider for Kubernetes {
 }
 
 impl Kubernetes {
-    /// Opened by path each time, so that the kubelet's swap of `..data` is followed.
+    /// Opens the path each time, so that the kubelet's swap of `..data` is followed.
     async fn projected(&self, path: &Path) -> Result<IdentityToken, Error> {
-        let raw = read(path).await?;
+        let raw = read_off_thread(path).await?;
         let source = path.display().to_string();
         let token = self.cx.parse(&raw, &source).map_err(|error| match error.kind {
-            // The kubelet never leaves a broken token behind: this is a copy, half written.
+            // The kubelet replaces tokens atomically: this must be a half-written copy.
             Kind::Rejected => error.kind(Kind::Transient),
             _ => error,
         })?;
         let fix = "set `audience` in the pod's `serviceAccountToken` projection";
-        answer::check_audience(&self.cx, &token, &source, fix)?;
+        self.cx.check_audience(&token, &source, fix)?;
         Ok(token)
     }
 
@@ -146,14 +159,15 @@ impl Kubernetes {
     async fn request(&self) -> Result<IdentityToken, Error> {
         let audience = self.cx.require_audience(KIND)?;
         let dir = self.config.account_dir.as_deref().unwrap_or(Path::new(ACCOUNT_DIR));
-        let own = read(&dir.join("token")).await?;
-        let root = read(&dir.join("ca.crt")).await?;
+        let own = read_off_thread(&dir.join("token")).await?;
+        let root = read_off_thread(&dir.join("ca.crt")).await?;
         let account = self.account(&own, dir).await?;
         let url = self
             .api()?
             .join(&format!("api/v1/namespaces/{}/serviceaccounts/{}/token", account.namespace, account.name));
-        let url =
-            url.map_err(|_| Error::misconfigured("the service account's name does not fit in a URL"))?;
+        let url = url.map_err(|_| {
+            Error::setting("service-account", "the name of the service account does not fit in a URL")
+        })?;
 
         let lifetime = self.config.lifetime.map_or(LIFETIME, |lifetime| lifetime.0);
         let mut spec = json!({ "audiences": [audience], "expirationSeconds": lifetime.as_secs() });
@@ -171,91 +185,56 @@ impl Kubernetes {
         let timeout = self.config.timeout.map_or(TIMEOUT, |timeout| timeout.0);
         let answer = http.send(Reach::Platform, request, timeout, MAX_ANSWER).await?;
         if !matches!(answer.status, 200 | 201) {
-            return Err(account.refused(&answer));
+            return Err(account.refused(SERVICE, &answer));
         }
         let granted: Granted = answer::json(SERVICE, &answer)?;
-        answer::identity(&self.cx, &granted.status.token, SERVICE, answer::IGNORED)
+        self.cx.identity(&granted.status.token, SERVICE, AUDIENCE_IGNORED)
     }
 
-    /// Whose token to ask for: what is configured, else what the pod's own token and folder say.
+    /// Whose token to ask for: the configured account, else the one in the pod's own token and folder.
     async fn account(&self, own: &str, dir: &Path) -> Result<Account, Error> {
         let claims = IdentityToken::parse_insecure(own, self.cx.clock.now()).map_err(|why| {
-            Error::transient(format!("the pod's own token in {}: {why}", dir.join("token").display()))
+            let path = dir.join("token");
+            Error::transient(format!("the pod's own token in {}: {why}", path.display()))
+                .because(Reason::File { path, fault: FileFault::Malformed })
         })?;
         let claims = claims.claims();
         let own = own_account(claims);
         let namespace = match (&self.config.namespace, &own) {
             (Some(namespace), _) => namespace.clone(),
             (None, Some((namespace, _))) => namespace.clone(),
-            (None, None) => read(&dir.join("namespace")).await?.trim().to_owned(),
+            (None, None) => read_off_thread(&dir.join("namespace")).await?.trim().to_owned(),
         };
         let name = match (&self.config.service_account, &own) {
             (Some(name), _) => name.clone(),
             (None, Some((_, name))) => name.clone(),
             (None, None) => {
-                return Err(Error::misconfigured(format!(
+                let message = format!(
                     "the pod's own token does not say which service account it is; set `service-account` in \
                      [profile.{}.provider.{KIND}]",
                     self.cx.profile
-                )));
+                );
+                return Err(Error::setting("service-account", message));
             }
         };
-        if ![&namespace, &name].into_iter().all(|name| is_name(name)) {
-            return Err(Error::misconfigured(format!("{namespace:?} / {name:?} names no service account")));
-        }
-        let ours = own.as_ref().is_some_and(|own| own.0 == namespace && own.1 == name);
-        let pod = self.config.bind_to_pod.unwrap_or(ours).then(|| own_pod(claims)).flatten();
-        let asker = own.unwrap_or_else(|| (namespace.clone(), name.clone()));
-        Ok(Account { namespace, name, pod, asker })
+        let pod = own_pod(claims);
+        Account::new(namespace, name, own, pod, self.config.bind_to_pod)
     }
 
     fn api(&self) -> Result<Url, Error> {
         let host = self.cx.env.var(HOST).ok_or_else(|| {
-            Error::misconfigured(format!(
-                "no projected token at {PROJECTED}, and {HOST} is not set: this is no pod; mount a projected \
+            let message = format!(
+                "no projected token at {PROJECTED}, and {HOST} is not set: this is not a pod; mount a projected \
                  token, or set `path`"
-            ))
+            );
+            Error::variable(HOST, message)
         })?;
         let port = self.cx.env.var("KUBERNETES_SERVICE_PORT").unwrap_or_else(|| "443".to_owned());
         let host = if host.contains(':') { format!("[{host}]") } else { host };
         let url = Url::parse(&format!("https://{host}:{port}/")).ok().filter(|url| url.path() == "/");
-        url.ok_or_else(|| Error::misconfigured(format!("{HOST} and KUBERNETES_SERVICE_PORT make no address")))
-    }
-}
-
-/// The service account whose token is asked for, and the one that asks (namespace, name).
-struct Account {
-    namespace: String,
-    name: String,
-    /// The `boundObjectRef`.
-    pod: Option<Value>,
-    asker: (String, String),
-}
-
-impl Account {
-    /// The API server's refusal, with the commands that mend it.
-    fn refused(&self, answer: &crate::http::Answer) -> Error {
-        let status: Option<Status> = answer::json(SERVICE, answer).ok();
-        let said = status.as_ref().and_then(|status| status.message.as_deref());
-        let Self { namespace, name, asker: (from, asker), .. } = self;
-        let error = answer::refusal(SERVICE, answer, said);
-        match answer.status {
-            403 => error.kind(Kind::Misconfigured).hint(format_args!(
-                "let the account ask for tokens: kubectl create role wandb-cred -n {namespace} \
-                 --verb=create --resource=serviceaccounts/token --resource-name={name} && kubectl create \
-                 rolebinding wandb-cred -n {namespace} --role=wandb-cred --serviceaccount={from}:{asker}"
-            )),
-            401 => error.hint("the API server does not accept the pod's own token"),
-            404 => error.hint(format_args!(
-                "check that the account exists: kubectl get serviceaccount {name} -n {namespace}"
-            )),
-            _ if error.is_transient() => {
-                let asked = status.and_then(|status| status.details?.retry_after_seconds);
-                let wait = error.retry_after.or(asked.map(Duration::from_secs));
-                error.retry_after(wait)
-            }
-            _ => error,
-        }
+        url.ok_or_else(|| {
+            Error::variable(HOST, format!("{HOST} and KUBERNETES_SERVICE_PORT do not form an address"))
+        })
     }
 }
 
@@ -267,45 +246,6 @@ struct Granted {
 #[derive(Deserialize)]
 struct TokenStatus {
     token: Zeroizing<String>,
-}
-
-/// The API server's error object.
-#[derive(Deserialize)]
-struct Status {
-    message: Option<String>,
-    details: Option<Details>,
-}
-
-#[derive(Deserialize)]
-struct Details {
-    #[serde(rename = "retryAfterSeconds")]
-    retry_after_seconds: Option<u64>,
-}
-
-/// Never on the daemon's one thread: the mount may hang.
-async fn read(path: &Path) -> Result<Zeroizing<String>, Error> {
-    let owned = path.to_owned();
-    let read = tokio::task::spawn_blocking(move || file::read(&owned)).await;
-    read.map_err(|_| Error::transient(format!("reading {} was cut short", path.display())))?
-}
-
-/// Namespace and name out of `system:serviceaccount:NAMESPACE:NAME`.
-fn own_account(claims: &Claims) -> Option<(String, String)> {
-    let (namespace, name) = claims.sub.as_deref()?.strip_prefix("system:serviceaccount:")?.split_once(':')?;
-    Some((namespace.to_owned(), name.to_owned()))
-}
-
-/// The reference to the pod that the kubelet bound the pod's own token to.
-fn own_pod(claims: &Claims) -> Option<Value> {
-    let pod = claims.other.get("kubernetes.io")?.get("pod")?;
-    let (name, uid) = (pod.get("name")?.as_str()?, pod.get("uid")?.as_str()?);
-    Some(json!({ "apiVersion": "v1", "kind": "Pod", "name": name, "uid": uid }))
-}
-
-/// A DNS subdomain name (RFC 1123), as the API server demands; also keeps a name from leaving its place in the path.
-fn is_name(name: &str) -> bool {
-    let letters = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-' || c == b'.';
-    !name.is_empty() && name.len() <= 253 && name.bytes().all(letters) && !name.starts_with('.')
 }
 
 const KIND: &str = "kubernetes";
@@ -326,7 +266,7 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
-    use crate::provider::answer::test::{context, jwt};
+    use crate::provider::source::test::{context, jwt};
 
     fn at(path: PathBuf) -> Kubernetes {
         Config { path: Some(path), ..Config::default() }.build(context(&[])).expect("built")
@@ -363,14 +303,14 @@ mod tests {
         for part in ["", &whole[..10], &whole[..whole.rfind('.').expect("a JWT") - 3]] {
             std::fs::write(&path, part).expect("written");
             let error = provider.fetch().await.expect_err("not whole");
-            assert!((error).kind == Kind::Transient, "{part}: {error}");
+            assert_eq!(error.kind, Kind::Transient, "{part}: {error}");
         }
         std::fs::write(&path, whole).expect("written");
         provider.fetch().await.expect("whole now");
     }
 
     #[tokio::test]
-    async fn another_audience_is_for_the_pods_author_to_mend() {
+    async fn another_audience_is_for_the_pods_author_to_fix() {
         let dir = tempfile::tempdir().expect("temp dir");
         let path = project(dir.path(), "..v1", &jwt(600, r#""aud":["https://kubernetes.default.svc"]"#));
         let error = at(path).fetch().await.expect_err("for the API server");

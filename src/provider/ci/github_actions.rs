@@ -6,7 +6,7 @@
 //! The job needs `permissions: id-token: write`, which pull requests from forks never get.
 //! `iss` is `https://token.actions.githubusercontent.com` (GitHub Enterprise: `https://HOST/_services/token`;
 //! Forgejo: `https://HOST/api/actions`), `sub` is `repo:OWNER/REPO:ref:refs/heads/BRANCH`,
-//! `repo:OWNER/REPO:environment:NAME` or `repo:OWNER/REPO:pull_request`, unless the repository customises it.
+//! `repo:OWNER/REPO:environment:NAME` or `repo:OWNER/REPO:pull_request`, unless the repository customizes it.
 //!
 //! ```toml
 //! [profile.ci]
@@ -25,29 +25,31 @@ use serde::Deserialize;
 use url::Url;
 use zeroize::Zeroizing;
 
-use super::{Context, Provider, answer};
 use crate::duration::HumanDuration;
 use crate::env::Env;
-use crate::error::{Error, Malformed};
-use crate::http::{Reach, check_url};
+use crate::error::{Error, Malformed, Reason};
+use crate::http::Reach;
+use crate::provider::answer;
+use crate::provider::detect::Detect;
+use crate::provider::settings::variable_url;
+use crate::provider::source::{AUDIENCE_IGNORED, Context, Provider};
 use crate::token::{Expires as _, IdentityToken, Outlook, Renewal, Secret};
 
 /// The runner's variables and the profile's audience say all that is needed.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Config {
-    /// For one request; 15 s unless said otherwise.
+    /// For one request; 15 s by default.
     #[serde(default)]
     pub timeout: Option<HumanDuration>,
 }
 
 impl Config {
     pub fn build(self, cx: Context) -> Result<GithubActions, Error> {
-        let Some(url) = cx.env.var(URL) else { return Err(Error::misconfigured(absent(&cx.env))) };
-        let Some(token) = cx.env.var(TOKEN) else { return Err(Error::misconfigured(absent(&cx.env))) };
-        let mut url = Url::parse(&url).map_err(|_| Error::misconfigured(format!("{URL} is not a URL")))?;
+        let var = |name| cx.env.var(name).ok_or_else(|| Error::variable(name, missing(&cx.env)));
+        let (url, token) = (var(URL)?, var(TOKEN)?);
         // https, or the runner of a test on this machine: the request token goes nowhere else.
-        check_url(&url, Reach::Network).map_err(|why| Error::misconfigured(format!("{URL}: {why}")))?;
+        let mut url = variable_url(URL, &url, Reach::Network)?;
         url.query_pairs_mut().append_pair("audience", cx.require_audience(KIND)?);
         let built = cx.clock.now().wall;
         let timeout = self.timeout.map_or(TIMEOUT, |timeout| timeout.0);
@@ -55,12 +57,18 @@ impl Config {
     }
 }
 
-/// Why this is believed to be such a job, if it is.
-pub fn present(env: &Env) -> Option<String> {
-    env.var(URL)?;
-    env.var(TOKEN)?;
-    let system = if env.var("FORGEJO_ACTIONS").is_some() { "Forgejo" } else { "GitHub" };
-    Some(format!("{URL} is set: a {system} Actions job with `id-token: write`"))
+impl Detect for Config {
+    fn in_environment(env: &Env) -> Result<String, String> {
+        if env.var(URL).is_none() || env.var(TOKEN).is_none() {
+            return Err(missing(env));
+        }
+        let system = if env.var("FORGEJO_ACTIONS").is_some() { "Forgejo" } else { "GitHub" };
+        Ok(format!("{URL} is set: a {system} Actions job with `id-token: write`"))
+    }
+
+    fn detected(_env: &Env) -> Self {
+        Self::default()
+    }
 }
 
 pub struct GithubActions {
@@ -89,40 +97,38 @@ impl Provider for GithubActions {
         match answer.status {
             200 => {}
             401 | 403 => {
-                return Err(Error::rejected(format!(
-                    "{SERVICE} answered {}: the job's request token is refused; it ends about 6 h after the \
-                     job began, and `permissions: id-token: write` must not be taken from the job",
-                    answer.status
-                )));
+                let hint = "the job's request token was refused: it ends about 6 h after the job began, and the job \
+                            needs `permissions: id-token: write` all the time";
+                return Err(answer::refusal(SERVICE, &answer, None).hint(hint));
             }
             _ => return Err(answer::refusal(SERVICE, &answer, None)),
         }
         let minted: Minted = answer::json(SERVICE, &answer)?;
 
-        let token = answer::identity(&self.cx, &minted.value, SERVICE, answer::IGNORED)?;
+        let token = self.cx.identity(&minted.value, SERVICE, AUDIENCE_IGNORED)?;
         Ok(token.with_renewal(Renewal { outlook: Some(outlook), ..Renewal::default() }))
     }
 }
 
 impl GithubActions {
-    /// When the request token ends: by its own `exp` where it is a JWT, as GitHub's are, else by estimate.
+    /// When the request token ends: by its own `exp` if it is a JWT, as GitHub's are, else by estimate.
     fn outlook(&self) -> Result<Outlook, Error> {
         let until = match IdentityToken::parse_insecure(self.token.expose(), self.cx.clock.now()) {
             Ok(token) => {
-                let reason =
-                    "the job's request token says that it ends then, and nothing renews it within the job";
+                let reason = "the job's request token expires then, and nothing renews it within the job";
                 return Ok(Outlook { until: token.expiry().wall(), reason: Arc::from(reason) });
             }
             Err(Malformed::Expired { at }) => {
-                return Err(Error::rejected(format!(
-                    "the job's request token ({TOKEN}) ended at {at}, and nothing renews it within the job; \
+                let message = format!(
+                    "the job's request token ({TOKEN}) expired at {at}, and nothing renews it within the job; \
                      split the work into jobs of under 6 h"
-                )));
+                );
+                return Err(Error::rejected(message).because(Reason::Variable { name: TOKEN.to_owned() }));
             }
             Err(_) => self.built + REQUEST_TOKEN_LIFE,
         };
         let reason = "estimate: a job's request token lives about 6 h 10 min, counted from the start of this \
-                      daemon, since the job's own start is not told";
+                      daemon, since the start of the job is not known";
         Ok(Outlook { until, reason: Arc::from(reason) })
     }
 }
@@ -132,14 +138,14 @@ struct Minted {
     value: Zeroizing<String>,
 }
 
-pub(super) fn absent(env: &Env) -> String {
+fn missing(env: &Env) -> String {
     match env.var("GITHUB_ACTIONS").or_else(|| env.var("FORGEJO_ACTIONS")) {
         Some(_) => format!(
             "{URL} and {TOKEN} are not set, so the job may not ask for ID tokens; add `permissions: id-token: write` \
              to the job (pull requests from forks never get it)"
         ),
         None => format!(
-            "provider {KIND}: {URL} and {TOKEN} are not set: this is no job of GitHub or Forgejo Actions"
+            "provider {KIND}: {URL} and {TOKEN} are not set: this is not a job of GitHub or Forgejo Actions"
         ),
     }
 }
@@ -158,7 +164,7 @@ const REQUEST_TOKEN_LIFE: Duration = Duration::from_secs(6 * 3600 + 600);
 mod tests {
     use super::*;
     use crate::error::Kind;
-    use crate::provider::answer::test::{context, jwt};
+    use crate::provider::source::test::{context, jwt};
 
     fn build(url: &str, token: &str) -> Result<GithubActions, Error> {
         Config::default().build(context(&[(URL, url), (TOKEN, token)]))
@@ -180,11 +186,11 @@ mod tests {
     }
 
     #[test]
-    fn a_job_without_the_permission_is_told_which_one() {
+    fn a_job_without_the_permission_learns_which_one() {
         let error =
             Config::default().build(context(&[("GITHUB_ACTIONS", "true")])).err().expect("no permission");
         assert!(error.to_string().contains("id-token: write"), "{error}");
-        assert!(present(&context(&[("GITHUB_ACTIONS", "true")]).env).is_none());
+        assert!(Config::in_environment(&context(&[("GITHUB_ACTIONS", "true")]).env).is_err());
     }
 
     #[test]
@@ -205,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ended_request_token_is_refused_without_asking() {
+    fn an_expired_request_token_is_refused_without_a_request() {
         let provider = build("https://x/t", &jwt(-5, "")).expect("built");
         assert!(matches!(provider.outlook(), Err(Error { kind: Kind::Rejected, .. })));
     }

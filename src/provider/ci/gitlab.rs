@@ -1,8 +1,7 @@
 //! `gitlab`: the ID token that a GitLab CI job gets in a variable.
 //!
-//! GitLab mints the token when the job starts, for the life of the job's timeout (5 minutes where there is
-//! none), and never again: the outlook is the token's own end. What the access token then allows outlives it,
-//! so W&B sees the token once, early.
+//! GitLab mints the token once, when the job starts. It lives as long as the job's timeout (5 minutes if there is none),
+//! so the outlook is the token's own expiry.
 //!
 //! `iss` is the URL of the GitLab instance, `sub` is `project_path:GROUP/PROJECT:ref_type:branch:ref:BRANCH`
 //! (it changes with the branch), `aud` is what the job's `id_tokens` says.
@@ -27,15 +26,17 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use serde::Deserialize;
 
-use super::{Context, Provider, answer, env_var};
 use crate::env::Env;
 use crate::error::Error;
+use crate::provider::detect::{Detect, both_set};
+use crate::provider::source::{Context, Provider};
+use crate::provider::variable::token_in;
 use crate::token::{Expires as _, IdentityToken, Outlook, Renewal};
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Config {
-    /// The variable that the job's `id_tokens` names; `WANDB_ID_TOKEN` unless said otherwise.
+    /// The variable that the job's `id_tokens` names; `WANDB_ID_TOKEN` by default.
     #[serde(default)]
     pub variable: Option<String>,
 }
@@ -45,19 +46,24 @@ impl Config {
         let variable = self.variable.unwrap_or_else(|| VARIABLE.to_owned());
         if cx.env.var(&variable).is_none() {
             let audience = cx.audience.as_deref().unwrap_or("YOUR_ORGANIZATION");
-            return Err(Error::misconfigured(format!(
+            let message = format!(
                 "the variable {variable} is not set; add to the job: id_tokens: {{{variable}: {{aud: {audience}}}}}"
-            )));
+            );
+            return Err(Error::variable(variable, message));
         }
         Ok(Gitlab { variable, cx })
     }
 }
 
-/// Why this is believed to be such a job, if it is.
-pub fn present(env: &Env) -> Option<String> {
-    env.var("GITLAB_CI")?;
-    env.var(VARIABLE)?;
-    Some(format!("GITLAB_CI and {VARIABLE} are set: a GitLab job with an ID token"))
+impl Detect for Config {
+    fn in_environment(env: &Env) -> Result<String, String> {
+        both_set(env, "GITLAB_CI", VARIABLE)?;
+        Ok(format!("GITLAB_CI and {VARIABLE} are set: a GitLab job with an ID token"))
+    }
+
+    fn detected(_env: &Env) -> Self {
+        Self::default()
+    }
 }
 
 pub struct Gitlab {
@@ -72,10 +78,10 @@ impl Provider for Gitlab {
     }
 
     async fn fetch(&self) -> Result<IdentityToken, Error> {
-        let token = env_var::once(&self.cx, &self.variable)?;
+        let token = token_in(&self.cx, &self.variable)?;
         let (source, fix) =
             (format!("the variable {}", self.variable), "set `aud` under the job's `id_tokens`");
-        answer::check_audience(&self.cx, &token, &source, fix)?;
+        self.cx.check_audience(&token, &source, fix)?;
         let outlook = self.outlook(token.expiry().wall());
         Ok(token.with_renewal(Renewal { outlook: Some(outlook), ..Renewal::default() }))
     }
@@ -90,7 +96,7 @@ impl Gitlab {
         Outlook { until, reason: Arc::from(reason) }
     }
 
-    /// When the job's timeout stops it, as GitLab 15.7 and later tell.
+    /// When the job's timeout stops it; GitLab says so since 15.7.
     fn job_end(&self) -> Option<Timestamp> {
         let started: Timestamp = self.cx.env.var("CI_JOB_STARTED_AT")?.parse().ok()?;
         let timeout: i64 = self.cx.env.var("CI_JOB_TIMEOUT")?.parse().ok()?;
@@ -104,7 +110,7 @@ const VARIABLE: &str = "WANDB_ID_TOKEN";
 mod tests {
     use super::*;
     use crate::error::{Kind, Reason};
-    use crate::provider::answer::test::{context, jwt};
+    use crate::provider::source::test::{context, jwt};
 
     #[tokio::test]
     async fn the_outlook_is_the_end_of_the_one_token() {

@@ -1,8 +1,8 @@
 //! `wandb-sso`: the identity that `wandb login sso` keeps in its file.
 //!
 //! The file holds either a bare JWT or JSON with one account per server and organization. It is read and
-//! never written: its refresh tokens rotate, and a rotating token has one owner, the `wandb` command. So an
-//! expired identity is a matter for the person who signed in.
+//! never written: its refresh tokens rotate, and a rotating token has one owner, the `wandb` command. So once the
+//! identity has expired, a person must sign in again.
 //!
 //! `iss`, `sub` and `aud` are those of the organization's own identity provider; a person's subject for W&B is
 //! the email.
@@ -10,7 +10,7 @@
 //! ```toml
 //! [profile.me.provider.wandb-sso]
 //! path = "/home/me/.config/wandb/identity.json"   # else WANDB_IDENTITY_TOKEN_FILE
-//! org = "acme"                                    # where the file has several accounts of one server
+//! org = "acme"                                    # if the file has several accounts of one server
 //! ```
 
 use std::collections::BTreeMap;
@@ -21,18 +21,22 @@ use serde::Deserialize;
 use url::Url;
 use zeroize::Zeroizing;
 
-use super::{Context, Provider, file};
+use super::named_file::{self, VARIABLE};
 use crate::env::Env;
-use crate::error::{Error, Malformed};
+use crate::error::{Error, FileFault, Kind, Malformed, Reason};
+use crate::provider::detect::Detect;
+use crate::provider::files::{self, off_thread, unusable};
+use crate::provider::settings::{expand_home, require_absolute};
+use crate::provider::source::{Context, Provider};
 use crate::token::IdentityToken;
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Config {
-    /// The file, absolute or beginning with `~/`; `WANDB_IDENTITY_TOKEN_FILE` unless said otherwise.
+    /// The file, absolute or beginning with `~/`; by default what `WANDB_IDENTITY_TOKEN_FILE` names.
     #[serde(default)]
     pub path: Option<PathBuf>,
-    /// The organization, where several accounts of one server are in the file.
+    /// The organization, if the file has several accounts of one server.
     #[serde(default)]
     pub org: Option<String>,
 }
@@ -40,30 +44,30 @@ pub struct Config {
 impl Config {
     pub fn build(self, cx: Context) -> Result<WandbSso, Error> {
         let path = self.path.or_else(|| cx.env.var(VARIABLE).map(PathBuf::from)).ok_or_else(|| {
-            Error::misconfigured(format!(
+            let message = format!(
                 "provider wandb-sso: no file is named; set `path` to the file that `wandb login sso` writes, or {VARIABLE}"
-            ))
+            );
+            Error::setting("path", message)
         })?;
-        let path = match (path.strip_prefix("~"), cx.env.var("HOME")) {
-            (Ok(rest), Some(home)) => PathBuf::from(home).join(rest),
-            _ => path,
-        };
-        if !path.is_absolute() {
-            let path = path.display();
-            return Err(Error::misconfigured(format!(
-                "provider wandb-sso: path must be absolute, not {path}"
-            )));
-        }
+        let path = expand_home(&path, &cx.env);
+        require_absolute("wandb-sso", "path", &path)?;
         Ok(WandbSso { path, org: self.org, cx })
     }
 }
 
-/// Why an identity of `wandb login sso` is believed to be here, if it is: a JSON file, not a bare JWT, which
-/// is the `file` provider's.
-pub fn present(env: &Env) -> Option<String> {
-    let path = PathBuf::from(env.var(VARIABLE)?);
-    let content = file::read(&path).ok()?;
-    content.trim_start().starts_with('{').then(|| format!("{VARIABLE} names a file of `wandb login sso`"))
+impl Detect for Config {
+    /// A JSON file: a bare JWT is left to the `file` provider.
+    fn in_environment(env: &Env) -> Result<String, String> {
+        let content = named_file::path(env).ok().and_then(|path| files::read(&path).ok());
+        match content {
+            Some(content) if is_json(&content) => Ok(format!("{VARIABLE} names a file of `wandb login sso`")),
+            _ => Err(format!("{VARIABLE} does not name a file of `wandb login sso`")),
+        }
+    }
+
+    fn detected(_env: &Env) -> Self {
+        Self::default()
+    }
 }
 
 pub struct WandbSso {
@@ -80,33 +84,35 @@ impl Provider for WandbSso {
 
     async fn fetch(&self) -> Result<IdentityToken, Error> {
         let path = self.path.clone();
-        // A home on a dead network mount blocks: never on the daemon's one thread.
-        let read = tokio::task::spawn_blocking(move || {
-            if path.try_exists().is_ok_and(|exists| !exists) {
-                return Err(Error::needs_login(format!(
-                    "{} does not exist: nobody has signed in; run: wandb login sso",
-                    path.display()
-                )));
-            }
-            file::read(&path)
+        let content = off_thread(&self.path, move || {
+            files::read(&path).map_err(|error| match error.reason {
+                Reason::File { fault: FileFault::Missing, .. } => {
+                    let path = path.display();
+                    let message =
+                        format!("{path} does not exist: nobody has signed in; run: wandb login sso");
+                    Error { message, ..error.kind(Kind::NeedsLogin) }
+                }
+                _ => error,
+            })
         });
-        let at = self.path.display();
-        let content = read.await.map_err(|_| Error::transient(format!("reading {at} was cut short")))??;
-        if !content.trim_start().starts_with('{') {
+        let content = content.await?;
+        if !is_json(&content) {
             return self.parse(&content, "the identity", &self.login(None));
         }
-        // serde's text would quote the file; only the place is told. A half-written file reads better next time.
+        let at = self.path.display();
+        // The parser's text would quote the file, so only the place is shown. A half-written file may be whole next
+        // time.
         let file: File = serde_json::from_str(&content).map_err(|error| {
             let (line, column) = (error.line(), error.column());
-            Error::transient(format!(
-                "{at} is not the JSON of `wandb login sso` (line {line}, column {column})"
-            ))
+            let message = format!("{at} is not the JSON of `wandb login sso` (line {line}, column {column})");
+            unusable(&self.path, FileFault::Malformed, message).kind(Kind::Transient)
         })?;
         if file.version != VERSION {
-            return Err(Error::misconfigured(format!(
+            let message = format!(
                 "{at} has version {}, and this program knows version {VERSION}; update wandb-cred",
                 file.version
-            )));
+            );
+            return Err(unusable(&self.path, FileFault::Malformed, message));
         }
         let (key, account) = self.choose(&file)?;
         self.parse(&account.id_token, &format!("the account {key:?}"), &self.login(Some(account)))
@@ -116,13 +122,18 @@ impl Provider for WandbSso {
 impl WandbSso {
     fn parse(&self, raw: &str, what: &str, login: &str) -> Result<IdentityToken, Error> {
         let at = self.path.display();
-        IdentityToken::parse_insecure(raw, self.cx.clock.now()).map_err(|why| match why {
+        IdentityToken::parse_insecure(raw, self.cx.clock.now()).map_err(|how| match how {
+            // Not `TokenExpired`: what helps is not a newer file or another clock, but signing in.
             Malformed::Expired { at: exp } => Error::needs_login(format!(
                 "{what} in {at} expired at {exp}, and only `wandb` may refresh it; run: {login}"
-            )),
-            // The file is rewritten in place by nobody we know, but an empty one is what that looks like.
-            Malformed::Empty => Error::transient(format!("{what} in {at}: {why}")),
-            _ => Error::rejected(format!("{what} in {at}: {why}; run: {login}")),
+            ))
+            .because(Reason::SignedOut),
+            // An empty file is one that is being rewritten.
+            Malformed::Empty => {
+                Error::transient(format!("{what} in {at}: {how}")).because(Reason::MalformedToken { how })
+            }
+            _ => Error::rejected(format!("{what} in {at}: {how}; run: {login}"))
+                .because(Reason::MalformedToken { how }),
         })
     }
 
@@ -132,7 +143,8 @@ impl WandbSso {
         let Some(base_url) = &self.cx.base_url else {
             let active = file.active.as_deref().and_then(|key| file.accounts.get_key_value(key));
             return active.map(|(key, account)| (key.as_str(), account)).ok_or_else(|| {
-                Error::needs_login(format!("{at} names no active account; run: {}", self.login(None)))
+                let message = format!("{at} names no active account; run: {}", self.login(None));
+                Error::needs_login(message).because(Reason::SignedOut)
             });
         };
         let ours: Vec<_> = file
@@ -150,16 +162,18 @@ impl WandbSso {
                 "{at} has no account for {}; run: {}",
                 base_url.host_str().unwrap_or_default(),
                 self.login(None)
-            ))),
+            ))
+            .because(Reason::SignedOut)),
             _ => match ours.iter().find(|(key, _)| file.active.as_ref() == Some(*key)) {
                 Some((key, account)) => Ok((key, account)),
                 None => {
                     let keys: Vec<&str> = ours.iter().map(|(key, _)| key.as_str()).collect();
-                    Err(Error::misconfigured(format!(
+                    let message = format!(
                         "{at} has several accounts for this server ({}); set `org` in [profile.{}.provider.wandb-sso]",
                         keys.join(", "),
                         self.cx.profile
-                    )))
+                    );
+                    Err(Error::setting("org", message))
                 }
             },
         }
@@ -183,12 +197,17 @@ struct File {
     accounts: BTreeMap<String, Account>,
 }
 
-/// What is needed of an account. The refresh token is not even read.
+/// What we need from an account. The refresh token is not even read.
 #[derive(Deserialize)]
 struct Account {
     id_token: Zeroizing<String>,
     host: Option<String>,
     org: Option<String>,
+}
+
+/// What `wandb login sso` writes is an object.
+fn is_json(content: &str) -> bool {
+    content.trim_start().starts_with('{')
 }
 
 /// Keys are `host` or `host#org`.
@@ -209,14 +228,12 @@ fn same_host(host: &str, url: &Url) -> bool {
     written.host() == url.host() && written.port_or_known_default() == url.port_or_known_default()
 }
 
-const VARIABLE: &str = "WANDB_IDENTITY_TOKEN_FILE";
 const VERSION: u32 = 1;
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::Kind;
-    use crate::provider::answer::test::{context, jwt};
+    use crate::provider::source::test::{context, jwt};
 
     async fn fetch(content: &str, base_url: Option<&str>, org: Option<&str>) -> Result<IdentityToken, Error> {
         let dir = tempfile::tempdir().expect("temp dir");
@@ -258,7 +275,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn organizations_of_one_server_are_told_apart() {
+    async fn organizations_of_one_server_are_distinguished() {
         let file = accounts("none", &[("api.wandb.ai#acme", 60), ("api.wandb.ai#other", 60)]);
         let token = fetch(&file, CLOUD, Some("other")).await.expect("found");
         assert_eq!(token.claims().sub.as_deref(), Some("api.wandb.ai#other"));
@@ -270,7 +287,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_only_a_person_can_mend_needs_a_login() {
+    async fn what_only_a_person_can_fix_needs_a_login() {
         let key = "https://api.wandb.ai";
         for (content, base_url) in [
             (accounts(key, &[(key, -5)]), CLOUD),

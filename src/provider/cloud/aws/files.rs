@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
-use super::Error;
 use crate::env::Env;
+use crate::error::{Error, FileFault, Kind};
+use crate::provider::files::{self, unusable};
 use crate::token::Secret;
 
 /// The settings of one profile.
@@ -24,7 +25,7 @@ pub(super) struct Profile {
 type Settings = BTreeMap<String, Secret<String>>;
 
 impl Profile {
-    /// Reads both files. A file that is not there is empty.
+    /// Reads both files. A missing file counts as empty.
     pub(super) async fn read(env: &Env, explicit: Option<&str>) -> Result<Self, Error> {
         let name = explicit.map(str::to_owned).or_else(|| env.var("AWS_PROFILE"));
         let named = name.is_some();
@@ -47,11 +48,16 @@ impl Profile {
             Ok::<_, Error>(profile)
         });
         let profile: Self =
-            read.await.map_err(|_| Error::transient("reading the AWS files was cut short"))??;
+            read.await.map_err(|_| Error::transient("reading the AWS files was interrupted"))??;
         if named && !profile.found {
-            return Err(Error::misconfigured(format!(
+            let message = format!(
                 "the AWS profile {name} is in neither the config nor the credentials file; list them with: aws configure list-profiles"
-            )));
+            );
+            return Err(if explicit.is_some() {
+                Error::setting("profile", message)
+            } else {
+                Error::variable("AWS_PROFILE", message)
+            });
         }
         Ok(profile)
     }
@@ -94,14 +100,19 @@ fn path(env: &Env, name: &str, usual: &str) -> Option<PathBuf> {
 fn sections(path: Option<&Path>) -> Result<Vec<(String, Settings)>, Error> {
     let Some(path) = path else { return Ok(Vec::new()) };
     match std::fs::read_to_string(path).map(Zeroizing::new) {
-        Ok(text) => parse(&text)
-            .map_err(|line| Error::misconfigured(format!("{} line {line} is no setting", path.display()))),
+        Ok(text) => parse(&text).map_err(|line| {
+            let message = format!("{} line {line} is not a setting", path.display());
+            unusable(path, FileFault::Malformed, message)
+        }),
         Err(why) if why.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
-        Err(why) => Err(Error::misconfigured(format!("cannot read {}: {why}", path.display()))),
+        Err(error) => {
+            let what = format!("cannot read {}", path.display());
+            Err(files::failed(path, what, &error).kind(Kind::Misconfigured))
+        }
     }
 }
 
-/// The error is the number of the first line that is none of the things a line may be.
+/// The error is the number of the first line that cannot be read.
 fn parse(text: &str) -> Result<Vec<(String, Settings)>, usize> {
     let mut sections: Vec<(String, Settings)> = Vec::new();
     // The setting that an indented line would continue, and its own indentation.
@@ -165,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_is_nothing_is_named_by_number_only() {
+    fn a_line_that_cannot_be_read_is_named_by_its_number_only() {
         assert_eq!(parse("[a]\nAKIAPLANTED").err(), Some(2));
         assert_eq!(parse("x = 1").err(), Some(1), "a setting outside any section");
     }

@@ -2,7 +2,7 @@
 //!
 //! The variable `CIRCLE_OIDC_TOKEN_V2` is for the audience of the CircleCI organization's id and lives an
 //! hour. Another audience comes only from `circleci run oidc get`, which is on every CircleCI executor and can
-//! be asked again. The variable is used where its audience is the profile's, or the profile names none.
+//! be asked again. The variable is used if its audience is the profile's, or the profile names none.
 //!
 //! `iss` is `https://oidc.circleci.com/org/ORG_ID`, `sub` is `org/ORG_ID/project/PROJECT_ID/user/USER_ID`
 //! (with `/vcs-origin/.../vcs-ref/...` in version 2 tokens).
@@ -21,18 +21,21 @@ use async_trait::async_trait;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{Context, Provider, answer, command, env_var};
 use crate::env::Env;
 use crate::error::Error;
+use crate::provider::detect::{Detect, both_set};
+use crate::provider::program::run;
+use crate::provider::source::{AUDIENCE_IGNORED, Context, Provider};
+use crate::provider::variable::token_in;
 use crate::token::{Expires as _, IdentityToken, Outlook, Renewal};
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Config {
-    /// The command that mints, `circleci` unless it lies elsewhere.
+    /// The command that mints tokens; `circleci` by default.
     #[serde(default)]
     pub program: Option<String>,
-    /// Which way, where the choice by audience is not wanted.
+    /// Where the token comes from; by default the audience decides.
     #[serde(default)]
     pub source: Option<Source>,
 }
@@ -50,22 +53,28 @@ impl Config {
     pub fn build(self, cx: Context) -> Result<Circleci, Error> {
         let variable = VARIABLES.into_iter().find(|name| cx.env.var(name).is_some());
         if variable.is_none() && self.source != Some(Source::Command) {
-            return Err(Error::misconfigured(format!(
-                "{} is not set: this is no job of CircleCI, or the job has no context (CircleCI gives ID tokens \
-                 only to jobs with at least one context)",
-                VARIABLES[0]
-            )));
+            let name = VARIABLES[0];
+            let message = format!(
+                "{name} is not set: this is not a job of CircleCI, or the job has no context (CircleCI gives ID tokens \
+                 only to jobs with at least one context)"
+            );
+            return Err(Error::variable(name, message));
         }
         let program = self.program.unwrap_or_else(|| "circleci".to_owned());
         Ok(Circleci { program, source: self.source, variable, cx })
     }
 }
 
-/// Why this is believed to be such a job, if it is.
-pub fn present(env: &Env) -> Option<String> {
-    env.var("CIRCLECI")?;
-    let variable = VARIABLES.into_iter().find(|name| env.var(name).is_some())?;
-    Some(format!("CIRCLECI and {variable} are set: a CircleCI job with an ID token"))
+impl Detect for Config {
+    fn in_environment(env: &Env) -> Result<String, String> {
+        let variable = VARIABLES.into_iter().find(|name| env.var(name).is_some()).unwrap_or(VARIABLES[0]);
+        both_set(env, "CIRCLECI", variable)?;
+        Ok(format!("CIRCLECI and {variable} are set: a CircleCI job with an ID token"))
+    }
+
+    fn detected(_env: &Env) -> Self {
+        Self::default()
+    }
 }
 
 pub struct Circleci {
@@ -86,20 +95,20 @@ impl Provider for Circleci {
             (Some(Source::Command), ..) => self.mint().await,
             (Some(Source::Variable), Some(variable), _) | (None, Some(variable), None) => self.read(variable),
             (None, Some(variable), Some(_)) => match self.read(variable) {
-                // Another audience, or the variable's hour is over: the command has more.
+                // For another audience, or expired: the command mints a new one.
                 Err(_) => self.mint().await,
                 token => token,
             },
-            (_, None, _) => Err(Error::misconfigured(format!("{} is not set", VARIABLES[0]))),
+            (_, None, _) => Err(Error::variable(VARIABLES[0], format!("{} is not set", VARIABLES[0]))),
         }
     }
 }
 
 impl Circleci {
     fn read(&self, variable: &str) -> Result<IdentityToken, Error> {
-        let token = env_var::once(&self.cx, variable)?;
-        let fix = "take `source = \"variable\"` out, so that `circleci run oidc get` mints one for it";
-        answer::check_audience(&self.cx, &token, &format!("the variable {variable}"), fix)?;
+        let token = token_in(&self.cx, variable)?;
+        let fix = "remove `source = \"variable\"`, so that `circleci run oidc get` mints a token for it";
+        self.cx.check_audience(&token, &format!("the variable {variable}"), fix)?;
         let reason = format!("CircleCI sets {variable} once for the job and does not renew it");
         let outlook = Outlook { until: token.expiry().wall(), reason: Arc::from(reason) };
         Ok(token.with_renewal(Renewal { outlook: Some(outlook), ..Renewal::default() }))
@@ -108,13 +117,8 @@ impl Circleci {
     async fn mint(&self) -> Result<IdentityToken, Error> {
         let claims = json!({ "aud": self.cx.require_audience("circleci")? }).to_string();
         let argv = [&self.program, "run", "oidc", "get", "--claims", &claims].map(str::to_owned);
-        let printed = command::run(&argv, &BTreeMap::new(), TIMEOUT).await?;
-        answer::identity(
-            &self.cx,
-            &String::from_utf8_lossy(&printed),
-            "circleci run oidc get",
-            answer::IGNORED,
-        )
+        let printed = run(&argv, &BTreeMap::new(), TIMEOUT).await?;
+        self.cx.identity(&String::from_utf8_lossy(&printed), "circleci run oidc get", AUDIENCE_IGNORED)
     }
 }
 
@@ -128,7 +132,7 @@ mod tests {
 
     use super::*;
     use crate::error::Kind;
-    use crate::provider::answer::test::{context, jwt};
+    use crate::provider::source::test::{context, jwt};
 
     /// A stand-in for CircleCI's command: mints only when asked the documented way.
     fn program(dir: &Path) -> Config {
@@ -175,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_job_without_a_context_is_told_of_it() {
+    fn a_job_without_a_context_learns_that_it_needs_one() {
         let error = Config::default().build(context(&[("CIRCLECI", "true")])).err().expect("no variable");
         assert!(error.to_string().contains("context"), "{error}");
     }

@@ -1,93 +1,33 @@
-//! `command`: a program that prints the JWT, such as `gcloud auth print-identity-token`.
+//! Runs a program for the token or the credentials that it prints.
 //!
 //! No shell. The program gets this user's environment without what is ours, its own process group, a
-//! deadline and a bound on its output; when it overstays, the whole group is killed.
+//! deadline and a bound on its output; if it takes too long, the whole group is killed.
 
 use std::collections::BTreeMap;
-use std::process::Stdio;
+use std::io::ErrorKind;
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use rustix::process::{Pid, Signal};
-use serde::Deserialize;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
-use tokio::process::{Child, Command as Process};
+use tokio::process::{Child, Command};
 use zeroize::Zeroizing;
 
-use super::{Context, Provider};
-use crate::duration::HumanDuration;
-use crate::error::Error;
+use crate::error::{Error, ProgramFault, Reason};
 use crate::redact::redact;
-use crate::token::IdentityToken;
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct Config {
-    /// The program and its arguments. No shell reads them.
-    pub argv: Vec<String>,
-    /// For one run, as "30s" or "2m"; 30 s unless said otherwise, 100 s at most.
-    #[serde(default)]
-    pub timeout: Option<HumanDuration>,
-    /// Variables to set for the program, on top of the daemon's own.
-    #[serde(default)]
-    pub env: BTreeMap<String, String>,
-    /// Where the token is in JSON output, as "outer.inner"; the usual names are tried when absent.
-    #[serde(default)]
-    pub field: Option<String>,
-}
-
-impl Config {
-    pub fn build(self, cx: Context) -> Result<Command, Error> {
-        if self.argv.first().is_none_or(|program| program.is_empty()) {
-            return Err(Error::misconfigured(
-                "provider command: argv is empty; give the program and its arguments",
-            ));
-        }
-        let timeout = self.timeout.map_or(DEFAULT_TIMEOUT, |timeout| timeout.0);
-        if timeout.is_zero() || timeout > MAX_TIMEOUT {
-            return Err(Error::misconfigured(format!(
-                "provider command: timeout must be between 1s and {}s",
-                MAX_TIMEOUT.as_secs()
-            )));
-        }
-        Ok(Command { argv: self.argv, timeout, env: self.env, field: self.field, cx })
-    }
-}
-
-pub struct Command {
-    argv: Vec<String>,
-    timeout: Duration,
-    env: BTreeMap<String, String>,
-    field: Option<String>,
-    cx: Context,
-}
-
-#[async_trait]
-impl Provider for Command {
-    fn name(&self) -> &'static str {
-        "command"
-    }
-
-    async fn fetch(&self) -> Result<IdentityToken, Error> {
-        let stdout = run(&self.argv, &self.env, self.timeout).await?;
-        let program = &self.argv[0];
-        let raw = extract(&stdout, self.field.as_deref())
-            .map_err(|why| Error::rejected(format!("the output of {program} {why}")))?;
-        self.cx.parse(&raw, format_args!("the output of {program}"))
-    }
-}
 
 /// Runs `argv` to its end and returns what it printed on standard output (at most 128 KiB).
 ///
-/// A program that cannot be started is misconfigured; one that fails, overstays or prints too much is
-/// transient, and the tail of its standard error, redacted, is in the message.
-pub async fn run(
+/// A program that cannot be started is misconfigured; one that fails or takes too long is transient;
+/// one that prints too much is refused. The last lines of its standard error, redacted, are in the message.
+pub(crate) async fn run(
     argv: &[String],
     env: &BTreeMap<String, String>,
     timeout: Duration,
 ) -> Result<Zeroizing<Vec<u8>>, Error> {
     let program = &argv[0];
-    let mut process = Process::new(program);
+    let mut process = Command::new(program);
     process
         .args(&argv[1..])
         .envs(env)
@@ -96,11 +36,18 @@ pub async fn run(
         .stderr(Stdio::piped())
         .process_group(0)
         .kill_on_drop(true);
-    for ours in NOT_INHERITED.iter().filter(|name| !env.contains_key(**name)) {
-        process.env_remove(ours);
+    for name in NOT_INHERITED.iter().filter(|name| !env.contains_key(**name)) {
+        process.env_remove(name);
     }
+    let fault = |fault| Reason::Program { program: program.clone(), fault };
     let child = process.spawn().map_err(|error| {
-        Error::misconfigured(format!("cannot run {program}: {error}; check argv[0] and PATH"))
+        let message = format!("cannot run {program}: {error}; check argv[0] and PATH");
+        let fault = fault(match error.kind() {
+            ErrorKind::NotFound => ProgramFault::NotFound,
+            ErrorKind::PermissionDenied => ProgramFault::NotExecutable,
+            _ => ProgramFault::NotStarted,
+        });
+        Error::misconfigured(message).because(fault)
     })?;
     let mut group = Group(child);
     let mut stdout = group.0.stdout.take().expect("stdout is piped");
@@ -112,7 +59,7 @@ pub async fn run(
             // Ends at once when there is too much: the program may never end by itself.
             tokio::try_join!(
                 read_bounded(&mut stdout, &mut printed, MAX_OUTPUT),
-                drain_keeping(&mut stderr, &mut complaint, MAX_STDERR),
+                drain(&mut stderr, &mut complaint, MAX_STDERR),
             )
         };
         tokio::pin!(reading);
@@ -132,21 +79,32 @@ pub async fn run(
     match outcome {
         Err(_) => {
             group.kill();
-            Err(Error::transient(format!(
+            let message = format!(
                 "{program} did not end within {} s and was killed{}",
                 timeout.as_secs(),
-                tail(&complaint)
-            )))
+                last_lines(&complaint)
+            );
+            Err(Error::transient(message).because(fault(ProgramFault::TimedOut)))
         }
         Ok(None) => {
             group.kill();
-            Err(Error::rejected(format!("{program} printed more than {MAX_OUTPUT} bytes and was killed")))
+            let message = format!("{program} printed more than {MAX_OUTPUT} bytes and was killed");
+            Err(Error::rejected(message).because(fault(ProgramFault::TooMuchOutput)))
         }
-        Ok(Some(Err(error))) => Err(Error::transient(format!("lost track of {program}: {error}"))),
+        Ok(Some(Err(error))) => Err(Error::transient(format!("lost track of {program}: {error}"))
+            .because(fault(ProgramFault::Killed))),
         Ok(Some(Ok(status))) if status.success() => Ok(printed),
         Ok(Some(Ok(status))) => {
-            Err(Error::transient(format!("{program} failed ({status}){}", tail(&complaint))))
+            let message = format!("{program} failed ({status}){}", last_lines(&complaint));
+            Err(Error::transient(message).because(fault(ended(status))))
         }
+    }
+}
+
+fn ended(status: ExitStatus) -> ProgramFault {
+    match (status.code(), status.signal()) {
+        (Some(status), _) => ProgramFault::Exit { status },
+        _ => ProgramFault::Killed,
     }
 }
 
@@ -184,12 +142,8 @@ async fn read_bounded(
     if into.len() > most { Err(TooMuch) } else { Ok(()) }
 }
 
-/// Reads to the end, keeping the last `most` bytes: a full pipe must not stop the program.
-async fn drain_keeping(
-    from: &mut (impl AsyncRead + Unpin),
-    into: &mut Vec<u8>,
-    most: usize,
-) -> Result<(), TooMuch> {
+/// Reads to the end, keeping the last `most` bytes: a full pipe would stop the program.
+async fn drain(from: &mut (impl AsyncRead + Unpin), into: &mut Vec<u8>, most: usize) -> Result<(), TooMuch> {
     let mut chunk = [0; 2048];
     while let Ok(n) = from.read(&mut chunk).await
         && n > 0
@@ -202,7 +156,8 @@ async fn drain_keeping(
     Ok(())
 }
 
-fn tail(stderr: &[u8]) -> String {
+/// The last lines of what the program wrote to standard error.
+fn last_lines(stderr: &[u8]) -> String {
     let text = String::from_utf8_lossy(stderr);
     let mut lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
     lines.drain(..lines.len().saturating_sub(3));
@@ -211,28 +166,6 @@ fn tail(stderr: &[u8]) -> String {
         shown => format!(": {shown}"),
     }
 }
-
-/// A bare JWT, or JSON that holds one.
-fn extract(stdout: &[u8], field: Option<&str>) -> Result<Zeroizing<String>, String> {
-    let text = std::str::from_utf8(stdout).map_err(|_| "is not text".to_owned())?.trim();
-    if !text.starts_with('{') && field.is_none() {
-        return Ok(Zeroizing::new(text.to_owned()));
-    }
-    let json: serde_json::Value = serde_json::from_str(text).map_err(|_| "is not valid JSON".to_owned())?;
-    let found = match field {
-        Some(field) => json.pointer(&format!("/{}", field.replace('.', "/"))),
-        None => USUAL_FIELDS.iter().find_map(|pointer| json.pointer(pointer)),
-    };
-    let token = found.and_then(|value| value.as_str()).map(|token| Zeroizing::new(token.to_owned()));
-    token.ok_or_else(|| match field {
-        Some(field) => format!("is JSON without a string at `{field}`"),
-        None => "is JSON without a token in any usual field; set `field` to where it is".to_owned(),
-    })
-}
-
-/// `id_token` (AIP-4117 executables, OAuth answers), `token`, `access_token`, kubectl's ExecCredential.
-const USUAL_FIELDS: [&str; 6] =
-    ["/id_token", "/identity_token", "/token", "/access_token", "/status/token", "/value"];
 
 /// The service manager's channels are for the daemon alone; a W&B key has no business in a provider.
 const NOT_INHERITED: [&str; 7] = [
@@ -244,11 +177,6 @@ const NOT_INHERITED: [&str; 7] = [
     "LISTEN_FDNAMES",
     "WANDB_API_KEY",
 ];
-
-const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Below the keeper's own deadline for an attempt.
-const MAX_TIMEOUT: Duration = Duration::from_secs(100);
 
 /// How long pipes may stay open after the program has ended.
 const LINGER: Duration = Duration::from_millis(500);
@@ -275,7 +203,10 @@ mod tests {
     #[tokio::test]
     async fn failure_shows_redacted_stderr() {
         let error = sh("echo 'no session for eyJhbGciOiJSUzI1NiJ9.e30.x' >&2; exit 3", 5000).await;
-        let message = error.expect_err("fails").to_string();
+        let error = error.expect_err("fails");
+        let fault = ProgramFault::Exit { status: 3 };
+        assert_eq!(error.reason, Reason::Program { program: "/bin/sh".to_owned(), fault });
+        let message = error.message;
         assert!(
             message.contains("exit status: 3") && message.contains("no session for [redacted]"),
             "{message}"
@@ -283,7 +214,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn overstaying_kills_the_whole_group() {
+    async fn a_program_that_takes_too_long_is_killed_with_its_whole_group() {
         let dir = tempfile::tempdir().expect("temp dir");
         let pidfile = dir.path().join("pid");
         let script = format!("sleep 300 & echo $! > {}; wait", pidfile.display());
@@ -311,17 +242,9 @@ mod tests {
     #[tokio::test]
     async fn a_missing_program_is_misconfigured() {
         let argv = ["/nonexistent/program".to_owned()];
-        let error = run(&argv, &BTreeMap::new(), DEFAULT_TIMEOUT).await.expect_err("cannot start");
-        assert!((error).kind == Kind::Misconfigured, "{error:?}");
-    }
-
-    #[test]
-    fn tokens_are_found_bare_and_in_json() {
-        let at = |text: &str, field| extract(text.as_bytes(), field).map(|token| token.to_string());
-        assert_eq!(at(" a.b.c \n", None).as_deref(), Ok("a.b.c"));
-        assert_eq!(at(r#"{"status":{"token":"t"}}"#, None).as_deref(), Ok("t"));
-        assert_eq!(at(r#"{"x":{"y":"t"}}"#, Some("x.y")).as_deref(), Ok("t"));
-        assert!(at(r#"{"x":1}"#, None).is_err());
-        assert!(at("{", None).is_err());
+        let error = run(&argv, &BTreeMap::new(), Duration::from_secs(5)).await.expect_err("cannot start");
+        assert_eq!(error.kind, Kind::Misconfigured);
+        let program = argv[0].clone();
+        assert_eq!(error.reason, Reason::Program { program, fault: ProgramFault::NotFound });
     }
 }

@@ -1,8 +1,8 @@
 //! `spiffe`: a JWT-SVID from the SPIFFE Workload API, as SPIRE's agent serves it.
 //!
-//! One unary call on a connection of its own: nothing is cached, and no task outlives the call.
+//! One unary call on its own connection: nothing is cached, and no task outlives the call.
 //!
-//! `iss` is the trust domain's issuer where an OIDC discovery provider is deployed (SPIRE: `jwt_issuer`, without
+//! `iss` is the trust domain's issuer if an OIDC discovery provider is deployed (SPIRE: `jwt_issuer`, without
 //! which W&B cannot check the token), `sub` is `spiffe://TRUST-DOMAIN/PATH`, `aud` is what is asked for.
 //!
 //! ```toml
@@ -10,7 +10,7 @@
 //! audience = "acme"
 //! [profile.mesh.provider.spiffe]
 //! socket = "unix:///run/spire/agent-sockets/api.sock"   # else SPIFFE_ENDPOINT_SOCKET
-//! spiffe-id = "spiffe://example.org/trainer"            # where the workload has several
+//! spiffe-id = "spiffe://example.org/trainer"            # if the workload has several
 //! ```
 
 use std::path::Path;
@@ -22,26 +22,27 @@ use spiffe::transport::{Endpoint, GrpcStatusCode, TransportError};
 use spiffe::{SpiffeId, WorkloadApiClient, WorkloadApiError};
 use zeroize::Zeroizing;
 
-use super::{Context, Provider, answer};
 use crate::duration::HumanDuration;
 use crate::env::Env;
-use crate::error::Error;
+use crate::error::{Error, FileFault, Reason};
+use crate::provider::detect::Detect;
+use crate::provider::source::{AUDIENCE_IGNORED, Context, Provider};
 use crate::redact::redact;
 use crate::token::IdentityToken;
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Config {
-    /// The Workload API, `unix:///PATH` or `tcp://127.0.0.1:PORT`; `SPIFFE_ENDPOINT_SOCKET` unless said otherwise.
+    /// The Workload API, `unix:///PATH` or `tcp://127.0.0.1:PORT`; by default what `SPIFFE_ENDPOINT_SOCKET` says.
     #[serde(default)]
     pub socket: Option<String>,
-    /// The identity to ask for, where the workload has several.
+    /// The identity to ask for, if the workload has several.
     #[serde(default)]
     pub spiffe_id: Option<String>,
-    /// The hint of the identity to take, where the workload has several.
+    /// The hint of the identity to take, if the workload has several.
     #[serde(default)]
     pub hint: Option<String>,
-    /// For one request; 10 s unless said otherwise.
+    /// For one request; 10 s by default.
     #[serde(default)]
     pub timeout: Option<HumanDuration>,
 }
@@ -49,26 +50,25 @@ pub struct Config {
 impl Config {
     pub fn build(self, cx: Context) -> Result<Spiffe, Error> {
         let socket = self.socket.or_else(|| cx.env.var(SOCKET)).ok_or_else(|| {
-            Error::misconfigured(format!("provider spiffe: set `socket`, or {SOCKET}, to the agent's socket"))
+            let message = format!("provider spiffe: set `socket`, or {SOCKET}, to the agent's socket");
+            Error::setting("socket", message)
         })?;
         let endpoint = Endpoint::parse(&socket).map_err(|why| {
-            Error::misconfigured(format!(
-                "{socket:?} is no SPIFFE endpoint ({why}); write it as unix:///PATH"
-            ))
+            let message = format!("{socket:?} is not a SPIFFE endpoint ({why}); write it as unix:///PATH");
+            Error::setting("socket", message)
         })?;
         if let Endpoint::Tcp { host, .. } = &endpoint
             && !host.is_loopback()
         {
-            return Err(Error::misconfigured(format!(
-                "the SPIFFE endpoint {socket:?} is on the network, where the token would pass unencrypted; use \
+            let message = format!(
+                "the SPIFFE endpoint {socket:?} is on the network, where the token would travel unencrypted; use \
                  the agent's Unix socket"
-            )));
+            );
+            return Err(Error::setting("socket", message));
         }
         let spiffe_id = self.spiffe_id.as_deref().map(SpiffeId::new).transpose().map_err(|why| {
-            Error::misconfigured(format!(
-                "spiffe-id {:?}: {why}",
-                self.spiffe_id.as_deref().unwrap_or_default()
-            ))
+            let id = self.spiffe_id.as_deref().unwrap_or_default();
+            Error::setting("spiffe-id", format!("spiffe-id {id:?}: {why}"))
         })?;
         cx.require_audience("spiffe")?;
         let timeout = self.timeout.map_or(TIMEOUT, |timeout| timeout.0);
@@ -76,12 +76,18 @@ impl Config {
     }
 }
 
-/// Why a Workload API is believed to be here, if it is.
-pub fn present(env: &Env) -> Option<String> {
-    let socket = env.var(SOCKET)?;
-    match Endpoint::parse(&socket).ok()? {
-        Endpoint::Unix(path) if !path.exists() => None,
-        _ => Some(format!("{SOCKET} is set: a SPIFFE Workload API")),
+impl Detect for Config {
+    fn in_environment(env: &Env) -> Result<String, String> {
+        match env.var(SOCKET).map(|socket| Endpoint::parse(&socket)) {
+            Some(Ok(Endpoint::Unix(path))) if path.exists() => {}
+            Some(Ok(Endpoint::Tcp { .. })) => {}
+            _ => return Err(format!("{SOCKET} names no socket")),
+        }
+        Ok(format!("{SOCKET} is set: a SPIFFE Workload API"))
+    }
+
+    fn detected(_env: &Env) -> Self {
+        Self::default()
     }
 }
 
@@ -102,10 +108,11 @@ impl Provider for Spiffe {
 
     async fn fetch(&self) -> Result<IdentityToken, Error> {
         let jwt = tokio::time::timeout(self.timeout, self.ask()).await.map_err(|_| {
-            let (socket, after) = (&self.socket, self.timeout);
-            Error::transient(format!("the SPIFFE agent at {socket} did not answer within {after:?}"))
+            let (socket, timeout) = (&self.socket, self.timeout);
+            let reason = Reason::TimedOut { host: AGENT.to_owned(), seconds: timeout.as_secs() };
+            Error::transient(format!("{AGENT} at {socket} did not answer within {timeout:?}")).because(reason)
         })??;
-        answer::identity(&self.cx, &jwt, "the SPIFFE agent", answer::IGNORED)
+        self.cx.identity(&jwt, AGENT, AUDIENCE_IGNORED)
     }
 }
 
@@ -114,7 +121,7 @@ impl Spiffe {
         let audience = [self.cx.require_audience("spiffe")?];
         let id = self.spiffe_id.as_ref();
         let connected = WorkloadApiClient::connect(self.endpoint.clone()).await;
-        let client = connected.map_err(|error| self.class(&error))?;
+        let client = connected.map_err(|error| self.error(&error))?;
         // The client, and with it the connection's task, ends with this function.
         match &self.hint {
             None => client.fetch_jwt_token(audience, id).await.map(Zeroizing::new),
@@ -123,12 +130,11 @@ impl Spiffe {
                 .await
                 .map(|svid| Zeroizing::new(svid.token().to_owned())),
         }
-        .map_err(|error| self.class(&error))
+        .map_err(|error| self.error(&error))
     }
 
-    fn class(&self, error: &WorkloadApiError) -> Error {
-        let message =
-            format!("the SPIFFE agent at {}: {}", self.socket, redact(&error.to_string(), MAX_SAID));
+    fn error(&self, error: &WorkloadApiError) -> Error {
+        let message = format!("{AGENT} at {}: {}", self.socket, redact(&error.to_string(), MAX_SHOWN));
         match error {
             WorkloadApiError::NoIdentityIssued | WorkloadApiError::PermissionDenied(_) => {
                 // A registration entry reaches the agent some seconds after it was made: not final.
@@ -138,7 +144,7 @@ impl Spiffe {
                     rustix::process::geteuid().as_raw()
                 ))
             }
-            WorkloadApiError::HintNotFound(_) => Error::misconfigured(message),
+            WorkloadApiError::HintNotFound(_) => Error::setting("hint", message),
             WorkloadApiError::Transport(TransportError::Status(status)) => match status.code() {
                 GrpcStatusCode::InvalidArgument | GrpcStatusCode::Unimplemented => {
                     Error::misconfigured(message)
@@ -149,24 +155,28 @@ impl Spiffe {
             WorkloadApiError::Transport(_) => match &self.endpoint {
                 Endpoint::Unix(path) if !Path::new(path).exists() => {
                     Error::transient(format!("{message}; {} does not exist (yet)", path.display()))
+                        .because(Reason::File { path: path.to_path_buf(), fault: FileFault::Missing })
                 }
                 _ => Error::transient(message),
             },
-            WorkloadApiError::JwtSvid(_) | WorkloadApiError::SpiffeId(_) => Error::rejected(message),
+            WorkloadApiError::JwtSvid(_) | WorkloadApiError::SpiffeId(_) => Error::rejected(message)
+                .because(Reason::UnreadableAnswer { host: AGENT.to_owned(), field: None }),
             _ => Error::transient(message),
         }
     }
 }
 
+const AGENT: &str = "the SPIFFE agent";
 const SOCKET: &str = "SPIFFE_ENDPOINT_SOCKET";
 const TIMEOUT: Duration = Duration::from_secs(10);
-const MAX_SAID: usize = 300;
+/// Longest foreign text in a message, in characters.
+const MAX_SHOWN: usize = 300;
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::error::Kind;
-    use crate::provider::answer::test::context;
+    use crate::provider::source::test::context;
 
     fn build(config: Config, socket: &str) -> Result<Spiffe, Error> {
         config.build(context(&[(SOCKET, socket)]))
@@ -187,7 +197,7 @@ mod tests {
     #[test]
     fn a_malformed_id_is_named() {
         let config = Config { spiffe_id: Some("https://x".into()), ..Config::default() };
-        let error = build(config, "unix:///s").err().expect("no SPIFFE ID").to_string();
+        let error = build(config, "unix:///s").err().expect("not a SPIFFE ID").to_string();
         assert!(error.contains("https://x"), "{error}");
     }
 
@@ -197,16 +207,16 @@ mod tests {
         let socket = format!("unix://{}/none.sock", dir.path().display());
         let error = build(Config::default(), &socket).expect("built").fetch().await.expect_err("no agent");
         assert!(error.kind == Kind::Transient && error.message.contains("does not exist"), "{error}");
-        assert!(present(&context(&[(SOCKET, &socket)]).env).is_none());
+        assert!(Config::in_environment(&context(&[(SOCKET, &socket)]).env).is_err());
     }
 
     #[test]
-    fn each_refusal_has_its_class() {
+    fn each_refusal_has_its_kind() {
         let provider = build(Config::default(), "unix:///s").expect("built");
         let denied = WorkloadApiError::PermissionDenied("nope".into());
-        assert!((provider.class(&denied)).kind == Kind::Transient);
+        assert!((provider.error(&denied)).kind == Kind::Transient);
         let hint = WorkloadApiError::HintNotFound("h".into());
-        assert!((provider.class(&hint)).kind == Kind::Misconfigured);
-        assert!((provider.class(&WorkloadApiError::EmptyResponse)).kind == Kind::Transient);
+        assert!((provider.error(&hint)).kind == Kind::Misconfigured);
+        assert!((provider.error(&WorkloadApiError::EmptyResponse)).kind == Kind::Transient);
     }
 }

@@ -4,7 +4,7 @@
 //! `iss` is `https://sts.windows.net/TENANT/`, `sub` the object ID of the identity, and `aud` must be the
 //! Application ID URI (or the client ID) of an application registered in the tenant: Entra ID gives no token for
 //! an audience it does not know. Tokens live for about a day and are cached by the platform, so asking early
-//! gives the old one: the keeper is told to wait for half of the life, as MSAL does.
+//! gives the old one: the keeper waits until half of the life is over, as MSAL does.
 //!
 //! ```toml
 //! [profile.work]
@@ -13,10 +13,10 @@
 //! client-id = "..."      # only for a user-assigned identity
 //! ```
 //!
-//! Honoured: `AZURE_POD_IDENTITY_AUTHORITY_HOST`, `IDENTITY_ENDPOINT`, `IDENTITY_HEADER`, `IMDS_ENDPOINT`,
+//! Read from the environment: `AZURE_POD_IDENTITY_AUTHORITY_HOST`, `IDENTITY_ENDPOINT`, `IDENTITY_HEADER`, `IMDS_ENDPOINT`,
 //! `MSI_ENDPOINT`, `MSI_SECRET`, and `AZURE_CLIENT_ID` as DefaultAzureCredential does. Service Fabric
 //! (`IDENTITY_SERVER_THUMBPRINT`) is refused: it needs TLS that trusts a SHA-1 thumbprint and nothing else, which
-//! this program does not have. AKS workload identity is no managed identity: mount a second projected token and
+//! this program does not have. AKS workload identity is not a managed identity: mount a second projected token and
 //! use the `kubernetes` provider.
 
 use std::path::{Path, PathBuf};
@@ -29,22 +29,27 @@ use serde::Deserialize;
 use url::Url;
 use zeroize::Zeroizing;
 
-pub use super::azure_platform::Platform;
-use super::azure_platform::{ARC_TOKENS, By, HIMDS, POD_HOST, detect, reach, read_key, vm_base};
-use super::{Context, Provider, answer};
+pub use self::platform::Platform;
+use self::platform::{HIMDS, NameKind, POD_HOST, detect, vm_base};
 use crate::duration::HumanDuration;
 use crate::env::Env;
-use crate::error::{Error, Kind, foreign};
+use crate::error::{Error, Kind, Reason, foreign};
 use crate::http::Answer;
+use crate::provider::answer;
+use crate::provider::detect::{Detect, Probe, any_set, firmware};
+use crate::provider::source::{Context, Provider};
 use crate::token::{Expires as _, IdentityToken, Renewal, Secret};
+
+mod arc;
+mod platform;
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Config {
-    /// The Application ID URI to ask for, where it is not the profile's audience.
+    /// The Application ID URI to ask for, if it is not the profile's audience.
     #[serde(default)]
     pub resource: Option<String>,
-    /// A user-assigned identity, by one of its three names. Otherwise `AZURE_CLIENT_ID`, else the system-assigned.
+    /// A user-assigned identity, by one of its three names. By default `AZURE_CLIENT_ID`, or the system-assigned one.
     #[serde(default)]
     pub client_id: Option<String>,
     #[serde(default)]
@@ -54,10 +59,10 @@ pub struct Config {
     /// The system-assigned identity, whatever `AZURE_CLIENT_ID` says.
     #[serde(default)]
     pub system_assigned: bool,
-    /// Where this runs, if it is not to be found out.
+    /// Where this runs; detected by default.
     #[serde(default)]
     pub platform: Option<Platform>,
-    /// For one request; 10 s unless said otherwise.
+    /// For one request; 10 s by default.
     #[serde(default)]
     pub timeout: Option<HumanDuration>,
 }
@@ -74,58 +79,72 @@ impl Config {
         {
             let mut query = url.query_pairs_mut();
             query.append_pair("api-version", version).append_pair("resource", &resource);
-            if let Some((by, id)) = &identity {
-                query.append_pair(platform.parameter(*by), id);
+            if let Some((kind, id)) = &identity {
+                query.append_pair(platform.parameter(*kind), id);
             }
         }
         let timeout = self.timeout.map_or(TIMEOUT, |timeout| timeout.0);
-        Ok(Azure { platform, url, header, identity, tokens: ARC_TOKENS.into(), timeout, cx })
+        Ok(Azure { platform, url, header, identity, key_dir: arc::KEY_DIR.into(), timeout, cx })
     }
 
-    fn identity(&self, env: &Env) -> Result<Option<(By, String)>, Error> {
-        let named: Vec<(By, String)> =
-            [(By::Client, &self.client_id), (By::Object, &self.object_id), (By::Resource, &self.resource_id)]
-                .into_iter()
-                .filter_map(|(by, id)| Some((by, id.clone()?)))
-                .collect();
+    fn identity(&self, env: &Env) -> Result<Option<(NameKind, String)>, Error> {
+        let named: Vec<(NameKind, String)> = [
+            (NameKind::Client, &self.client_id),
+            (NameKind::Object, &self.object_id),
+            (NameKind::Resource, &self.resource_id),
+        ]
+        .into_iter()
+        .filter_map(|(kind, id)| Some((kind, id.clone()?)))
+        .collect();
         match (named.as_slice(), self.system_assigned) {
             ([], true) => Ok(None),
-            ([], false) => Ok(env.var("AZURE_CLIENT_ID").map(|id| (By::Client, id))),
+            ([], false) => Ok(env.var("AZURE_CLIENT_ID").map(|id| (NameKind::Client, id))),
             ([one], false) if !one.1.is_empty() => Ok(Some(one.clone())),
-            _ => Err(Error::misconfigured(
-                "provider azure: give at most one of client-id, object-id, resource-id and system-assigned, and none empty",
-            )),
+            _ => {
+                let message = "provider azure: give at most one of client-id, object-id, resource-id and system-assigned, and none empty";
+                Err(Error::setting("client-id", message))
+            }
         }
     }
 }
 
-/// Why this is believed to be Azure with a managed identity, if it is; asks nobody.
-pub fn present(env: &Env) -> Option<String> {
-    if let Some(name) = NAMED.iter().find(|name| env.var(name).is_some()) {
-        return Some(format!("{name} is set"));
+impl Detect for Config {
+    fn in_environment(env: &Env) -> Result<String, String> {
+        any_set(env, &PLATFORM_VARIABLES)
     }
-    if github(env) {
-        return None;
+
+    fn on_machine(env: &Env) -> Option<String> {
+        if is_github_runner(env) {
+            return None;
+        }
+        if Path::new(HIMDS).exists() {
+            return Some(format!("{HIMDS} is installed: an Arc machine"));
+        }
+        (firmware(DMI_TAG)? == AZURE_TAG).then(|| format!("{DMI_TAG} says this is an Azure VM"))
     }
-    if Path::new(HIMDS).exists() {
-        return Some(format!("{HIMDS} is installed: an Arc machine"));
+
+    fn probe(cx: Context) -> Option<Probe> {
+        Some(Box::pin(async move { probe(&cx).await }))
     }
-    let tag = std::fs::read_to_string(DMI_TAG).ok()?;
-    (tag.trim() == AZURE_TAG).then(|| format!("{DMI_TAG} says this is an Azure VM"))
+
+    fn detected(_env: &Env) -> Self {
+        Self::default()
+    }
 }
 
-/// Asks the metadata address whether it is Azure's, in half a second at most.
+/// Asks the metadata address whether it is Azure's; half a second at most.
 pub async fn probe(cx: &Context) -> Result<String, String> {
-    if github(&cx.env) {
+    if is_github_runner(&cx.env) {
         return Err("a GitHub runner's machine has no identity for the job".into());
     }
     let mut url = vm_base(&cx.env).map_err(|why| why.to_string())?;
     url.set_path("/metadata/instance");
     url.set_query(Some("api-version=2021-02-01"));
     let host = url.host_str().unwrap_or_default().to_owned();
-    let reach = reach(&url);
+    let reach = platform::reach(&url);
     let request = cx.http.request(reach, Method::GET, url).header(METADATA, "true");
-    let answer = cx.http.send(reach, request, PROBE, MAX_ANSWER).await.map_err(|why| why.to_string())?;
+    let answer =
+        cx.http.send(reach, request, PROBE_TIMEOUT, MAX_ANSWER).await.map_err(|why| why.to_string())?;
     // Other clouds answer this address too, with 404 or a page of their own.
     match serde_json::from_slice::<serde_json::Value>(&answer.body) {
         Ok(instance) if answer.status == 200 && instance.get("compute").is_some() => {
@@ -136,7 +155,7 @@ pub async fn probe(cx: &Context) -> Result<String, String> {
 }
 
 /// GitHub's own runners are Azure VMs, whose identity, if any, is not the job's. Naming the provider still works.
-fn github(env: &Env) -> bool {
+fn is_github_runner(env: &Env) -> bool {
     env.var("GITHUB_ACTIONS").is_some()
 }
 
@@ -144,9 +163,9 @@ pub struct Azure {
     platform: Platform,
     url: Url,
     header: Option<(&'static str, Secret<String>)>,
-    identity: Option<(By, String)>,
+    identity: Option<(NameKind, String)>,
     /// Where the Arc agent puts its keys.
-    tokens: PathBuf,
+    key_dir: PathBuf,
     timeout: Duration,
     cx: Context,
 }
@@ -161,7 +180,10 @@ impl Provider for Azure {
         let answer = match self.platform {
             Platform::Arc => {
                 let challenge = self.ask(None).await?;
-                let key = self.arc_key(&challenge).await?;
+                if !matches!(challenge.status, 200 | 401) {
+                    return Err(self.refusal(&challenge));
+                }
+                let key = arc::key(self.who(), &self.key_dir, &challenge).await?;
                 self.ask(Some(key)).await?
             }
             _ => self.ask(None).await?,
@@ -174,7 +196,7 @@ impl Provider for Azure {
         let raw = Zeroizing::new(given.access_token);
         let fix = "set `audience` to what the token says, and let the W&B organization expect the same; or register \
                    an application with that Application ID URI in the tenant (az ad app create --identifier-uris)";
-        let token = answer::identity(&self.cx, &raw, self.who(), fix)?;
+        let token = self.cx.identity(&raw, self.who(), fix)?;
         let life = token.expiry().remaining(self.cx.clock.now());
         let not_before_expiry = (life >= LONG_LIFE).then_some(life / 2);
         Ok(token.with_renewal(Renewal { not_before_expiry, ..Renewal::default() }))
@@ -183,7 +205,7 @@ impl Provider for Azure {
 
 impl Azure {
     async fn ask(&self, key: Option<Zeroizing<String>>) -> Result<Answer, Error> {
-        let reach = reach(&self.url);
+        let reach = platform::reach(&self.url);
         let mut request = self.cx.http.request(reach, Method::GET, self.url.clone());
         if self.platform != Platform::MachineLearning {
             request = request.header(METADATA, "true");
@@ -201,54 +223,26 @@ impl Azure {
         })
     }
 
-    /// The key the agent asks for: proof that we may read its folder. The answer names a file; only the name is
-    /// taken from it, and the folder is fixed, or the agent's port could ask for any file of this machine.
-    async fn arc_key(&self, challenge: &Answer) -> Result<Zeroizing<String>, Error> {
-        let who = self.who();
-        match challenge.status {
-            401 => {}
-            200 => return Err(Error::rejected(format!("{who} gave a token without asking for its key"))),
-            _ => return Err(self.refusal(challenge)),
-        }
-        let header = challenge.headers.get("www-authenticate").and_then(|value| value.to_str().ok());
-        let realm = header.and_then(|header| {
-            let (scheme, realm) = header.split_once('=')?;
-            scheme.trim().eq_ignore_ascii_case("basic realm").then(|| realm.trim().trim_matches('"'))
-        });
-        let name = realm.and_then(|realm| Path::new(realm).file_name()).map(PathBuf::from);
-        let Some(name) = name.filter(|name| name.extension().is_some_and(|end| end == "key")) else {
-            return Err(Error::rejected(format!("{who} answered 401 without naming a .key file")));
-        };
-        let path = self.tokens.join(name);
-        let shown = path.display().to_string();
-        let read = tokio::task::spawn_blocking(move || read_key(&path)).await;
-        read.map_err(|_| Error::transient(format!("reading {shown} was cut short")))?
-    }
-
     /// An old Arc agent ignores which identity is asked for and answers with the machine's own.
     fn check_identity(&self, given: &Given) -> Result<(), Error> {
-        let Some((by, id)) = self.identity.as_ref().filter(|_| self.platform == Platform::Arc) else {
+        let Some((kind, id)) = self.identity.as_ref().filter(|_| self.platform == Platform::Arc) else {
             return Ok(());
         };
-        let got = match by {
-            By::Client => &given.client_id,
-            By::Object => &given.object_id,
-            By::Resource => {
-                if given.msi_res_id.is_some() {
-                    &given.msi_res_id
-                } else {
-                    &given.mi_res_id
-                }
-            }
+        let got = match kind {
+            NameKind::Client => &given.client_id,
+            NameKind::Object => &given.object_id,
+            NameKind::Resource if given.msi_res_id.is_some() => &given.msi_res_id,
+            NameKind::Resource => &given.mi_res_id,
         };
         if got.as_ref().is_some_and(|got| got.eq_ignore_ascii_case(id)) {
             return Ok(());
         }
-        Err(Error::rejected(format!(
-            "{} did not confirm the user-assigned identity; its agent is too old for these: update it, or use the \
-             system-assigned one",
-            self.who()
-        )))
+        let who = self.who();
+        let message = format!(
+            "{who} did not confirm the user-assigned identity; the agent is too old for these: update it, or use the \
+             system-assigned one"
+        );
+        Err(answer::unreadable(who, None, message).kind(Kind::Rejected))
     }
 
     fn refusal(&self, answer: &Answer) -> Error {
@@ -256,18 +250,17 @@ impl Azure {
         let said = serde_json::from_slice::<Refused>(&answer.body).unwrap_or_default().words();
         let generic = answer::refusal(who, answer, said.as_deref());
         match (answer.status, self.platform) {
-            (400, _) => Error::misconfigured(format!(
-                "{generic}; assign a managed identity (az vm identity assign, az webapp identity assign), check its \
-                 ID, and register an application with the resource as its Application ID URI in the tenant"
-            )),
+            (400, _) => generic.hint(
+                "assign a managed identity (az vm identity assign, az webapp identity assign), check its ID, and \
+                 register an application with the resource as its Application ID URI in the tenant",
+            ),
             // 410 is the service being updated: back within 70 seconds by its documentation.
-            (404 | 410, Platform::Vm) => {
-                Error::transient(generic.to_string()).retry_after(answer.retry_after)
-            }
+            (404 | 410, Platform::Vm) => generic.kind(Kind::Transient).retry_after(answer.retry_after),
             (403, Platform::Vm) if foreign::is_docker_desktop(&answer.text()) => {
                 Error::misconfigured(format!(
-                    "{who} cannot be reached: a proxy (Docker Desktop's?) answered in its place; this is no Azure VM"
+                    "{who} cannot be reached: a proxy (Docker Desktop's?) answered in its place; this is not an Azure VM"
                 ))
+                .because(Reason::Status { host: who.to_owned(), status: 403 })
             }
             _ => generic,
         }
@@ -316,7 +309,7 @@ impl Refused {
 }
 
 /// Variables by which a platform of Azure names its identity endpoint.
-pub(super) const NAMED: [&str; 3] = ["IDENTITY_ENDPOINT", "MSI_ENDPOINT", POD_HOST];
+const PLATFORM_VARIABLES: [&str; 3] = ["IDENTITY_ENDPOINT", "MSI_ENDPOINT", POD_HOST];
 const KIND: &str = "azure";
 const METADATA: &str = "Metadata";
 const DMI_TAG: &str = "/sys/class/dmi/id/chassis_asset_tag";
@@ -324,14 +317,14 @@ const DMI_TAG: &str = "/sys/class/dmi/id/chassis_asset_tag";
 const AZURE_TAG: &str = "7783-7084-3265-9085-8269-3286-77";
 const MAX_ANSWER: usize = 128 * 1024;
 const TIMEOUT: Duration = Duration::from_secs(10);
-const PROBE: Duration = Duration::from_millis(500);
+const PROBE_TIMEOUT: Duration = Duration::from_millis(500);
 /// From this life on, MSAL renews at half of it.
 const LONG_LIFE: Duration = Duration::from_secs(2 * 3600);
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::provider::answer::test::context;
+    use crate::provider::source::test::context;
 
     fn build(vars: &[(&str, &str)], config: Config) -> Result<Azure, Error> {
         config.build(context(vars))
@@ -364,38 +357,5 @@ mod tests {
         assert_eq!(build(&[("AZURE_CLIENT_ID", "c")], own).expect("built").identity, None);
         let inherited = build(&[("AZURE_CLIENT_ID", "c")], Config::default()).expect("built");
         assert!(inherited.url.query().expect("a query").ends_with("&client_id=c"));
-    }
-
-    #[tokio::test]
-    async fn the_arc_agent_names_a_file_of_its_own_folder_only() {
-        let dir = tempfile::tempdir().expect("temp dir");
-        std::fs::create_dir(dir.path().join("tokens")).expect("made");
-        std::fs::write(dir.path().join("tokens/good.key"), "proof").expect("written");
-        std::fs::write(dir.path().join("tokens/big.key"), "x".repeat(5000)).expect("written");
-        std::fs::write(dir.path().join("outside.key"), "planted").expect("written");
-        let vars = [("IDENTITY_ENDPOINT", "http://127.0.0.1/x"), ("IMDS_ENDPOINT", "http://127.0.0.1")];
-        let mut azure = build(&vars, Config::default()).expect("built");
-        azure.tokens = dir.path().join("tokens");
-        let key = async |challenge: &str| {
-            let mut headers = reqwest::header::HeaderMap::new();
-            headers.insert("www-authenticate", challenge.parse().expect("a header"));
-            let (sent, body) = (azure.cx.clock.now(), Zeroizing::default());
-            let answer = Answer { status: 401, headers, body, sent, retry_after: None, skew: None };
-            azure.arc_key(&answer).await.map(|key| key.to_string())
-        };
-        assert_eq!(key("Basic realm=/var/opt/azcmagent/tokens/good.key").await.expect("read"), "proof");
-        assert_eq!(key("Basic realm=/elsewhere/good.key").await.expect("the name alone counts"), "proof");
-        for challenge in [
-            "Basic realm=../outside.key",
-            "Basic realm=/etc/passwd",
-            "Basic realm=big.key",
-            "Basic realm=missing.key",
-            "Basic realm=",
-            "Basic realm=..",
-            "Bearer realm=good.key",
-            "nonsense",
-        ] {
-            assert!(key(challenge).await.is_err(), "{challenge}");
-        }
     }
 }

@@ -3,13 +3,13 @@
 //!
 //! `iss` is `https://ID.tokens.sts.global.api.aws`, one per account (aws iam get-outbound-web-identity-federation-info),
 //! `sub` the ARN of the role. Needed once: `aws iam enable-outbound-web-identity-federation`, and
-//! `sts:GetWebIdentityToken` allowed to the role. Credentials come from the standard chain (`aws_credentials`).
+//! `sts:GetWebIdentityToken` allowed to the role. Credentials come from the standard chain (`aws/chain.rs`).
 //!
 //! ```toml
 //! [profile.work]
 //! audience = "acme"
 //! [profile.work.provider.aws]
-//! region = "eu-central-1"     # where neither the environment, the AWS profile nor the instance says it
+//! region = "eu-central-1"     # if neither the environment, the AWS profile nor the instance names one
 //! ```
 
 use std::collections::BTreeMap;
@@ -20,28 +20,36 @@ use serde::Deserialize;
 use tokio::sync::OnceCell;
 use zeroize::Zeroizing;
 
-use super::aws_credentials::{Chain, Credentials};
-use super::aws_metadata::Imds;
-use super::aws_sts::{Refusal, Sts};
-use super::{Context, Provider, answer};
+use self::chain::Chain;
+use self::credentials::Credentials;
+use self::metadata::Imds;
+use self::sts::{Refusal, Sts};
 use crate::duration::HumanDuration;
 use crate::env::Env;
-use crate::error::Error;
+use crate::error::{Error, Kind, Reason};
+use crate::provider::detect::{Detect, Probe, any_set, firmware};
+use crate::provider::source::{Context, Provider};
 use crate::token::IdentityToken;
+
+mod chain;
+mod credentials;
+mod files;
+mod metadata;
+mod sts;
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Config {
-    /// Otherwise `AWS_REGION`, `AWS_DEFAULT_REGION`, the AWS profile's, the instance's.
+    /// By default `AWS_REGION`, `AWS_DEFAULT_REGION`, the AWS profile's or the instance's.
     #[serde(default)]
     pub region: Option<String>,
-    /// A profile of the shared AWS files; keys in the environment are then not looked at, as in the SDKs.
+    /// A profile of the shared AWS files; keys in the environment are then ignored, as in the SDKs.
     #[serde(default)]
     pub profile: Option<String>,
-    /// Otherwise `AWS_ENDPOINT_URL_STS`, `AWS_ENDPOINT_URL`, the region's own.
+    /// By default `AWS_ENDPOINT_URL_STS`, `AWS_ENDPOINT_URL` or the region's own.
     #[serde(default)]
     pub endpoint_url: Option<String>,
-    /// Life of the JWT: 1m to 1h. An hour unless said otherwise, since the SDK files need what is left of it.
+    /// Life of the JWT: 1m to 1h. An hour by default, since the SDK files need what is left of it.
     #[serde(default)]
     pub duration: Option<HumanDuration>,
     #[serde(default)]
@@ -49,7 +57,7 @@ pub struct Config {
     /// Claims to add under `https://sts.amazonaws.com/`, as `request_tags`.
     #[serde(default)]
     pub tags: BTreeMap<String, String>,
-    /// For one request to STS; 10 s unless said otherwise.
+    /// For one request to STS; 10 s by default.
     #[serde(default)]
     pub timeout: Option<HumanDuration>,
     /// For one request to a metadata or container endpoint; `AWS_METADATA_SERVICE_TIMEOUT` (whole seconds)
@@ -72,10 +80,10 @@ impl Config {
         let audience = cx.require_audience(KIND)?.to_owned();
         let duration = self.duration.map_or(MAX_DURATION, |duration| duration.0);
         if !(MIN_DURATION..=MAX_DURATION).contains(&duration) {
-            return Err(Error::misconfigured("provider aws: duration must be between 1m and 1h"));
+            return Err(Error::setting("duration", "provider aws: duration must be between 1m and 1h"));
         }
         if self.tags.len() > MAX_TAGS {
-            return Err(Error::misconfigured(format!("provider aws: at most {MAX_TAGS} tags")));
+            return Err(Error::setting("tags", format!("provider aws: at most {MAX_TAGS} tags")));
         }
         let metadata_timeout = self
             .metadata_timeout
@@ -104,22 +112,31 @@ impl Config {
     }
 }
 
-/// Why this is believed to be AWS with a role, if it is; asks nobody. Keys in the environment or in files do not
-/// count: people have them on laptops for other things.
-pub fn present(env: &Env) -> Option<String> {
-    if let Some(name) = NAMED.iter().find(|name| env.var(name).is_some()) {
-        return Some(format!("{name} is set"));
+impl Detect for Config {
+    /// Keys in the environment or in files do not count: people have them on laptops for other things.
+    fn in_environment(env: &Env) -> Result<String, String> {
+        any_set(env, &PLATFORM_VARIABLES)
     }
-    if super::aws_metadata::disabled(env) {
-        return None;
+
+    fn on_machine(env: &Env) -> Option<String> {
+        if metadata::disabled(env) {
+            return None;
+        }
+        (firmware(DMI_VENDOR)? == "Amazon EC2").then(|| format!("{DMI_VENDOR} says Amazon EC2"))
     }
-    let vendor = std::fs::read_to_string(DMI_VENDOR).ok()?;
-    (vendor.trim() == "Amazon EC2").then(|| format!("{DMI_VENDOR} says Amazon EC2"))
+
+    fn probe(cx: Context) -> Option<Probe> {
+        Some(Box::pin(async move { probe(&cx).await }))
+    }
+
+    fn detected(_env: &Env) -> Self {
+        Self::default()
+    }
 }
 
 /// Asks the metadata address whether it is an EC2 instance's, in half a second at most.
 pub async fn probe(cx: &Context) -> Result<String, String> {
-    let imds = Imds::new(cx, PROBE).map_err(|why| why.to_string())?;
+    let imds = Imds::new(cx, PROBE_TIMEOUT).map_err(|why| why.to_string())?;
     imds.session().await.map_err(|why| why.to_string())?;
     Ok("the EC2 metadata service gives session tokens".into())
 }
@@ -153,7 +170,7 @@ impl Provider for Aws {
             Err(refusal) => return Err(self.refused(refusal, &credentials).await),
         };
         let raw = Zeroizing::new(given.result.token);
-        answer::identity(&self.cx, &raw, "AWS STS", "something between this machine and STS changes requests")
+        self.cx.identity(&raw, "AWS STS", "something between this machine and STS changes requests")
     }
 }
 
@@ -164,16 +181,16 @@ impl Aws {
             // STS gives no token that outlives the session (SessionDurationEscalationException).
             duration = duration.min(left.saturating_sub(SESSION_SLACK));
             if duration < MIN_DURATION {
-                return Err(Error::transient(format!(
-                    "the AWS credentials ({}) end within {} s, too soon for a token",
-                    credentials.source,
-                    left.as_secs()
-                )));
+                let (source, left) = (credentials.source, left.as_secs());
+                let message =
+                    format!("the AWS credentials ({source}) end within {left} s, too soon for a token");
+                let asked = (MIN_DURATION + SESSION_SLACK).as_secs();
+                return Err(Error::transient(message).because(Reason::LifetimeTooShort { left, asked }));
             }
         }
         let mut form: Vec<(String, String)> = vec![
             ("Action".into(), "GetWebIdentityToken".into()),
-            ("Version".into(), super::aws_sts::VERSION.into()),
+            ("Version".into(), sts::VERSION.into()),
             ("Audience.member.1".into(), self.audience.clone()),
             ("DurationSeconds".into(), duration.as_secs().to_string()),
             ("SigningAlgorithm".into(), self.algorithm.into()),
@@ -189,26 +206,30 @@ impl Aws {
     async fn refused(&self, refusal: Refusal, credentials: &Credentials) -> Error {
         let Refusal { code, error } = refusal;
         let source = credentials.source;
+        let misconfigured = |hint: String| error.clone().kind(Kind::Misconfigured).hint(hint);
         match code.trim_end_matches("Exception") {
-            "OutboundWebIdentityFederationDisabled" => Error::misconfigured(format!(
-                "{error}; an administrator of the account must run: aws iam enable-outbound-web-identity-federation"
+            "OutboundWebIdentityFederationDisabled" => misconfigured(
+                "an administrator of the account must run: aws iam enable-outbound-web-identity-federation"
+                    .into(),
+            ),
+            "SessionDurationEscalation" => misconfigured(format!(
+                "the session of the AWS credentials ({source}) ends sooner than the token would: lower `duration`"
             )),
-            "SessionDurationEscalation" => Error::misconfigured(format!(
-                "{error}; the session of the AWS credentials ({source}) ends sooner than the token would: lower `duration`"
-            )),
-            "JWTPayloadSizeExceeded" => Error::misconfigured(format!("{error}; set fewer or shorter `tags`")),
-            "AccessDenied" => Error::rejected(format!(
-                "{error}; allow sts:GetWebIdentityToken in an IAM policy of the role (its conditions may limit \
-                 sts:IdentityTokenAudience and sts:DurationSeconds)"
-            )),
+            "JWTPayloadSizeExceeded" => misconfigured("set fewer or shorter `tags`".into()),
+            "AccessDenied" => error.kind(Kind::Rejected).hint(
+                "allow sts:GetWebIdentityToken in an IAM policy of the role (its conditions may limit \
+                 sts:IdentityTokenAudience and sts:DurationSeconds)",
+            ),
             "ExpiredToken" | "InvalidClientTokenId" | "UnrecognizedClient" | "RequestExpired"
                 if credentials.renewable =>
             {
                 self.chain.forget().await;
-                Error::transient(format!("{error}; the credentials ({source}) will be fetched anew"))
+                error
+                    .kind(Kind::Transient)
+                    .hint(format_args!("the credentials ({source}) will be fetched again"))
             }
             "ExpiredToken" | "InvalidClientTokenId" | "UnrecognizedClient" => {
-                Error::rejected(format!("{error}; replace the AWS credentials ({source})"))
+                error.kind(Kind::Rejected).hint(format_args!("replace the AWS credentials ({source})"))
             }
             _ => error,
         }
@@ -228,7 +249,7 @@ struct GivenToken {
 }
 
 /// Variables by which a platform of AWS names its credentials.
-pub(super) const NAMED: [&str; 4] = [
+const PLATFORM_VARIABLES: [&str; 4] = [
     "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
     "AWS_CONTAINER_CREDENTIALS_FULL_URI",
     "AWS_WEB_IDENTITY_TOKEN_FILE",
@@ -243,4 +264,4 @@ const MAX_TAGS: usize = 50;
 const DMI_VENDOR: &str = "/sys/class/dmi/id/sys_vendor";
 const TIMEOUT: Duration = Duration::from_secs(10);
 const METADATA_TIMEOUT: Duration = Duration::from_secs(2);
-const PROBE: Duration = Duration::from_millis(500);
+const PROBE_TIMEOUT: Duration = Duration::from_millis(500);

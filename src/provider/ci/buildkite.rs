@@ -1,7 +1,6 @@
 //! `buildkite`: the OIDC token of a Buildkite job, minted by Buildkite's agent API.
 //!
-//! It asks as `buildkite-agent oidc request-token` does, with the agent's own session token of the job; the
-//! end of the job ends it.
+//! It asks as `buildkite-agent oidc request-token` does, with the job's own session token, which ends with the job.
 //!
 //! `iss` is `https://agent.buildkite.com`. Buildkite's own `sub` names branch, commit and step, so it changes
 //! with every commit, while W&B compares the whole subject. This provider therefore asks for the pipeline's id
@@ -27,26 +26,29 @@ use serde_json::json;
 use url::Url;
 use zeroize::Zeroizing;
 
-use super::{Context, Provider, answer};
 use crate::duration::HumanDuration;
 use crate::env::Env;
 use crate::error::{Error, Kind};
-use crate::http::{Reach, check_url};
+use crate::http::Reach;
+use crate::provider::answer;
+use crate::provider::detect::{Detect, both_set};
+use crate::provider::settings::variable_url;
+use crate::provider::source::{AUDIENCE_IGNORED, Context, Provider};
 use crate::token::{IdentityToken, Outlook, Renewal, Secret};
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Config {
-    /// The claim to put into `sub`; `pipeline_id` unless said otherwise, "" for Buildkite's compound subject.
+    /// The claim to put into `sub`; `pipeline_id` by default, "" for Buildkite's compound subject.
     #[serde(default)]
     pub subject_claim: Option<String>,
     /// Optional claims to ask for, such as `organization_id`.
     #[serde(default)]
     pub claims: Vec<String>,
-    /// How long the token shall live; Buildkite's default (5 minutes) unless said otherwise.
+    /// Life of the token; Buildkite's own default is 5 minutes.
     #[serde(default)]
     pub lifetime: Option<HumanDuration>,
-    /// For one request; 15 s unless said otherwise.
+    /// For one request; 15 s by default.
     #[serde(default)]
     pub timeout: Option<HumanDuration>,
 }
@@ -54,16 +56,14 @@ pub struct Config {
 impl Config {
     pub fn build(self, cx: Context) -> Result<Buildkite, Error> {
         let var = |name: &str| {
-            let why = format!("provider {KIND}: {name} is not set: this is no job of a Buildkite agent");
-            cx.env.var(name).ok_or_else(|| Error::misconfigured(why))
+            let why = format!("provider {KIND}: {name} is not set: this is not a job of a Buildkite agent");
+            cx.env.var(name).ok_or_else(|| Error::variable(name, why))
         };
         let (job, token) = (var(JOB)?, var(TOKEN)?);
         let endpoint = cx.env.var(ENDPOINT).unwrap_or_else(|| DEFAULT_ENDPOINT.to_owned());
-        let mut url =
-            Url::parse(&endpoint).map_err(|_| Error::misconfigured(format!("{ENDPOINT} is not a URL")))?;
-        check_url(&url, Reach::Network).map_err(|why| Error::misconfigured(format!("{ENDPOINT}: {why}")))?;
+        let mut url = variable_url(ENDPOINT, &endpoint, Reach::Network)?;
         url.path_segments_mut()
-            .map_err(|()| Error::misconfigured(format!("{ENDPOINT} is not a URL with a path")))?
+            .map_err(|()| Error::variable(ENDPOINT, format!("{ENDPOINT} is not a URL with a path")))?
             .pop_if_empty()
             .extend(["jobs", &job, "oidc", "tokens"]);
 
@@ -84,11 +84,15 @@ impl Config {
     }
 }
 
-/// Why this is believed to be such a job, if it is.
-pub fn present(env: &Env) -> Option<String> {
-    env.var(JOB)?;
-    env.var(TOKEN)?;
-    Some(format!("{JOB} and the agent's token are set: a Buildkite job"))
+impl Detect for Config {
+    fn in_environment(env: &Env) -> Result<String, String> {
+        both_set(env, JOB, TOKEN)?;
+        Ok(format!("{JOB} and the agent's token are set: a Buildkite job"))
+    }
+
+    fn detected(_env: &Env) -> Self {
+        Self::default()
+    }
 }
 
 pub struct Buildkite {
@@ -120,19 +124,19 @@ impl Provider for Buildkite {
             let error = answer::refusal(SERVICE, &answer, said.as_deref());
             return Err(match error.kind {
                 Kind::Rejected => error.hint(format_args!(
-                    "the agent's token is good only while the job that {JOB} names is running"
+                    "the agent's token is valid only while the job that {JOB} names is running"
                 )),
                 _ => error,
             });
         }
         let minted: Minted = answer::json(SERVICE, &answer)?;
-        let token = answer::identity(&self.cx, &minted.token, SERVICE, answer::IGNORED)?;
+        let token = self.cx.identity(&minted.token, SERVICE, AUDIENCE_IGNORED)?;
         Ok(token.with_renewal(Renewal { outlook: self.outlook(), ..Renewal::default() }))
     }
 }
 
 impl Buildkite {
-    /// The job's timeout, where it has one.
+    /// The job's timeout, if it has one.
     fn outlook(&self) -> Option<Outlook> {
         let minutes: u32 =
             self.cx.env.var("BUILDKITE_TIMEOUT")?.parse().ok().filter(|minutes| *minutes > 0)?;
@@ -167,7 +171,7 @@ const MAX_ANSWER: usize = 128 * 1024;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::provider::answer::test::context;
+    use crate::provider::source::test::context;
 
     fn build(config: Config, more: &[(&str, &str)]) -> Result<Buildkite, Error> {
         config.build(context(&[&[(JOB, "0189-job"), (TOKEN, "t")], more].concat()))

@@ -1,8 +1,8 @@
 //! The endpoints that give a machine or container the credentials of its role: the EC2 instance metadata service
-//! (version 2 only) and the ECS or EKS Pod Identity agent. `aws_credentials` asks.
+//! (version 2 only) and the ECS or EKS Pod Identity agent. `chain` asks.
 //!
-//! IMDSv1 is not spoken: a service that gives credentials to a bare GET gives them to anybody who can make a
-//! program of this machine fetch a URL.
+//! IMDSv1 is not supported: a service that gives credentials to a bare GET gives them to anybody who can make a
+//! program on this machine fetch a URL.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,11 +13,15 @@ use serde::Deserialize;
 use url::{Host, Url};
 use zeroize::Zeroizing;
 
-use super::aws_credentials::{Credentials, timestamp};
-use super::{Context, answer};
+use super::credentials::{Credentials, timestamp};
 use crate::env::Env;
-use crate::error::{Error, Kind};
-use crate::http::{Answer, Reach, check_url, is_loopback};
+use crate::error::{Error, Kind, Reason};
+use crate::http::{Answer, Reach, is_loopback};
+use crate::provider::answer;
+use crate::provider::files::{self, off_thread};
+use crate::provider::settings::variable_url;
+use crate::provider::source::Context;
+use crate::redact::redact;
 use crate::token::Secret;
 
 pub(super) struct Imds {
@@ -32,13 +36,7 @@ pub(super) struct Session(Zeroizing<String>);
 impl Imds {
     pub(super) fn new(cx: &Context, timeout: Duration) -> Result<Self, Error> {
         let base = match (cx.env.var(ENDPOINT), cx.env.var("AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE")) {
-            (Some(url), _) => {
-                let url =
-                    Url::parse(&url).map_err(|_| Error::misconfigured(format!("{ENDPOINT} is not a URL")))?;
-                check_url(&url, Reach::Platform)
-                    .map_err(|why| Error::misconfigured(format!("{ENDPOINT}: {why}")))?;
-                url
-            }
+            (Some(url), _) => variable_url(ENDPOINT, &url, Reach::Platform)?,
             (None, Some(mode)) if mode.eq_ignore_ascii_case("ipv6") => constant("http://[fd00:ec2::254]/"),
             _ => constant("http://169.254.169.254/"),
         };
@@ -47,7 +45,7 @@ impl Imds {
 
     pub(super) async fn session(&self) -> Result<Session, Error> {
         if disabled(&self.cx.env) {
-            return Err(Error::misconfigured("AWS_EC2_METADATA_DISABLED is true"));
+            return Err(Error::variable(DISABLED, format!("{DISABLED} is true")));
         }
         let request = self.request(Method::PUT, "latest/api/token").header(TTL_HEADER, TTL);
         let sent = self.cx.http.send(Reach::Platform, request, self.timeout, MAX_ANSWER).await;
@@ -63,8 +61,9 @@ impl Imds {
             403 => Err(Error::misconfigured(format!(
                 "{IMDS} answered 403: it is turned off for this instance (aws ec2 modify-instance-metadata-options \
                  --instance-id ID --http-endpoint enabled)"
-            ))),
-            200 => Err(Error::transient(format!("{IMDS} gave an empty session token"))),
+            ))
+            .because(status(403))),
+            200 => Err(answer::unreadable(IMDS, None, format!("{IMDS} gave an empty session token"))),
             _ => Err(answer::refusal(IMDS, &answer, None)),
         }
     }
@@ -83,8 +82,11 @@ impl Imds {
         let answer = self.get(ROLE_PATH, &session).await?;
         match answer.status {
             200 => {}
-            404 => return Err(no_role()),
-            401 => return Err(Error::transient(format!("{IMDS} answered 401: its session token is over"))),
+            404 => return Err(no_role().because(status(404))),
+            401 => {
+                let error = answer::refusal(IMDS, &answer, None).kind(Kind::Transient);
+                return Err(error.hint("its session token has ended"));
+            }
             _ => return Err(answer::refusal(IMDS, &answer, None)),
         }
         let role = answer.text();
@@ -92,14 +94,15 @@ impl Imds {
         if role.is_empty() {
             return Err(no_role());
         }
-        // A path segment: whatever the service says must not lead elsewhere.
+        // It becomes a path segment: whatever the service says must not lead elsewhere.
         if !role.bytes().all(|b| b.is_ascii_alphanumeric() || b"+=,.@_-".contains(&b)) {
-            return Err(Error::transient(format!("{IMDS} gave something else than a role's name")));
+            let message = format!("{IMDS} gave something other than the name of a role");
+            return Err(answer::unreadable(IMDS, None, message));
         }
         let answer = self.get(&format!("{ROLE_PATH}{role}"), &session).await?;
         match answer.status {
             200 => given(IMDS, "the instance role", &answer),
-            404 => Err(no_role()),
+            404 => Err(no_role().because(status(404))),
             _ => Err(answer::refusal(IMDS, &answer, None)),
         }
     }
@@ -117,7 +120,7 @@ impl Imds {
 }
 
 pub(super) fn disabled(env: &Env) -> bool {
-    env.var("AWS_EC2_METADATA_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true"))
+    env.var(DISABLED).is_some_and(|value| value.eq_ignore_ascii_case("true"))
 }
 
 /// Where the container's agent is, if the environment names one.
@@ -129,11 +132,11 @@ pub(super) fn container_url(env: &Env) -> Result<Option<Url>, Error> {
             url.filter(|url| path.starts_with('/') && url.host_str() == Some(ECS) && url.port().is_none());
         return match url {
             Some(url) => Ok(Some(url)),
-            None => Err(Error::misconfigured(format!("{RELATIVE} must be a path"))),
+            None => Err(Error::variable(RELATIVE, format!("{RELATIVE} must be a path"))),
         };
     }
     let Some(url) = env.var(FULL) else { return Ok(None) };
-    let url = Url::parse(&url).map_err(|_| Error::misconfigured(format!("{FULL} is not a URL")))?;
+    let url = Url::parse(&url).map_err(|_| Error::variable(FULL, format!("{FULL} is not a URL")))?;
     // The rule of the AWS SDKs: TLS, this machine, or one of the three agents. `localhost` is held to loopback
     // when it is resolved, other names are refused as botocore does.
     let agent = match url.host() {
@@ -142,12 +145,13 @@ pub(super) fn container_url(env: &Env) -> Result<Option<Url>, Error> {
         _ => false,
     };
     if url.scheme() != "https" && !is_loopback(&url) && !agent {
-        return Err(Error::misconfigured(format!(
+        let host = url.host_str().unwrap_or_default().to_owned();
+        let message = format!(
             "{FULL}: over http, credentials are asked for at this machine, {ECS}, {EKS} and [{EKS_V6}] only"
-        )));
+        );
+        return Err(Error::misconfigured(message).because(Reason::PlainHttp { host }));
     }
-    check_url(&url, Reach::Platform).map_err(|why| Error::misconfigured(format!("{FULL}: {why}")))?;
-    Ok(Some(url))
+    Ok(Some(variable_url(FULL, url.as_str(), Reach::Platform)?))
 }
 
 pub(super) async fn container(cx: &Context, url: Url, timeout: Duration) -> Result<Credentials, Error> {
@@ -171,19 +175,21 @@ async fn authorization(env: &Env) -> Result<Option<Zeroizing<String>>, Error> {
     let (token, from) = match (env.var(AUTH_FILE), env.var(AUTH)) {
         (Some(path), _) => {
             let path = PathBuf::from(path);
-            let read = tokio::task::spawn_blocking(move || std::fs::read_to_string(path)).await;
-            let read = read.map_err(|_| Error::transient(format!("reading {AUTH_FILE} was cut short")))?;
-            let read =
-                read.map_err(|why| Error::transient(format!("cannot read the file of {AUTH_FILE}: {why}")))?;
-            (Zeroizing::new(read), AUTH_FILE)
+            let owned = path.clone();
+            let read = off_thread(&path, move || {
+                std::fs::read_to_string(&owned).map_err(|error| {
+                    let what = format!("cannot read the file of {AUTH_FILE}");
+                    files::failed(&owned, what, &error).kind(Kind::Transient)
+                })
+            });
+            (Zeroizing::new(read.await?), AUTH_FILE)
         }
         (None, Some(token)) => (Zeroizing::new(token), AUTH),
         (None, None) => return Ok(None),
     };
     if token.contains(['\r', '\n']) {
-        return Err(Error::misconfigured(format!(
-            "{from}: the token has a line end in it, which no header can hold"
-        )));
+        let message = format!("{from}: the token has a line end in it, which no header can hold");
+        return Err(Error::variable(from, message));
     }
     Ok(Some(token))
 }
@@ -200,19 +206,26 @@ fn given(who: &str, source: &'static str, answer: &Answer) -> Result<Credentials
             renewable: true,
         }),
         (Some("AssumeRoleUnauthorizedAccess"), ..) => Err(Error::misconfigured(format!(
-            "{who}: the role's trust policy does not let EC2 take it; allow ec2.amazonaws.com to sts:AssumeRole"
+            "{who}: the role's trust policy does not let EC2 assume it; allow ec2.amazonaws.com to sts:AssumeRole"
         ))),
         (Some(code), ..) if code != "Success" => {
-            Err(Error::transient(format!("{who} gave no credentials: {}", crate::redact::redact(code, 80))))
+            Err(Error::transient(format!("{who} gave no credentials: {}", redact(code, 80))))
         }
-        _ => Err(Error::transient(format!("{who} answered without an access key"))),
+        _ => {
+            let message = format!("{who} answered without an access key");
+            Err(answer::unreadable(who, Some("AccessKeyId"), message))
+        }
     }
 }
 
 fn no_role() -> Error {
     Error::misconfigured(format!(
-        "{IMDS} knows no role: attach an instance profile (aws ec2 associate-iam-instance-profile)"
+        "{IMDS} has no role for this instance: attach an instance profile (aws ec2 associate-iam-instance-profile)"
     ))
+}
+
+fn status(status: u16) -> Reason {
+    Reason::Status { host: IMDS.to_owned(), status }
 }
 
 fn constant(url: &str) -> Url {
@@ -238,6 +251,7 @@ struct Said {
 const IMDS: &str = "the EC2 instance metadata service";
 const AGENT: &str = "the container credentials endpoint";
 const ENDPOINT: &str = "AWS_EC2_METADATA_SERVICE_ENDPOINT";
+const DISABLED: &str = "AWS_EC2_METADATA_DISABLED";
 const RELATIVE: &str = "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI";
 const FULL: &str = "AWS_CONTAINER_CREDENTIALS_FULL_URI";
 const AUTH: &str = "AWS_CONTAINER_AUTHORIZATION_TOKEN";

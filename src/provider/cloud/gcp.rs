@@ -10,7 +10,7 @@
 //! [profile.work.provider.gcp]
 //! ```
 //!
-//! Honoured: `GCE_METADATA_HOST` (or the older `GCE_METADATA_ROOT`), `GCE_METADATA_IP` and `NO_GCE_CHECK` (both
+//! Read from the environment: `GCE_METADATA_HOST` (or the older `GCE_METADATA_ROOT`), `GCE_METADATA_IP` and `NO_GCE_CHECK` (both
 //! for detection, as in google-auth), `GCE_METADATA_TIMEOUT`, `GCE_METADATA_MTLS_MODE`.
 
 use std::path::{Path, PathBuf};
@@ -21,17 +21,21 @@ use reqwest::Method;
 use serde::Deserialize;
 use url::Url;
 
-use super::{Context, Provider, answer};
 use crate::duration::HumanDuration;
 use crate::env::Env;
-use crate::error::{Error, Kind};
-use crate::http::{Answer, Http, Reach, check_url};
+use crate::error::{Error, FileFault, Kind, Reason};
+use crate::http::{Answer, Http, Reach};
+use crate::provider::answer;
+use crate::provider::detect::{Detect, Probe, any_set, firmware};
+use crate::provider::files::{failed, off_thread, unusable};
+use crate::provider::settings::variable_url;
+use crate::provider::source::{Context, Provider};
 use crate::token::IdentityToken;
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Config {
-    /// Address of the service account, where the machine has several; its default one otherwise.
+    /// Address of the service account, if the machine has several; the default one otherwise.
     #[serde(default)]
     pub service_account: Option<String>,
     #[serde(default)]
@@ -39,15 +43,15 @@ pub struct Config {
     /// Adds the licence codes of the machine's images to a full token.
     #[serde(default)]
     pub licenses: bool,
-    /// Whether to speak mutual TLS with the metadata server; `GCE_METADATA_MTLS_MODE` otherwise, else not.
+    /// Whether to use mutual TLS with the metadata server; by default what `GCE_METADATA_MTLS_MODE` says, or not at all.
     #[serde(default)]
     pub mtls: Option<Mtls>,
-    /// For one request; `GCE_METADATA_TIMEOUT` (whole seconds) otherwise, else 3 s.
+    /// For one request; by default `GCE_METADATA_TIMEOUT` (whole seconds), or 3 s.
     #[serde(default)]
     pub timeout: Option<HumanDuration>,
 }
 
-/// How much the token says.
+/// Which claims the token has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Format {
@@ -64,7 +68,7 @@ pub enum Format {
 pub enum Mtls {
     /// Plain http.
     None,
-    /// mTLS where the guest agent has put certificates, and plain http should that fail.
+    /// mTLS if the guest agent has put certificates there, and plain http if that fails.
     Default,
     /// mTLS or nothing.
     Strict,
@@ -76,23 +80,21 @@ impl Config {
         // The account becomes a path segment.
         if account.is_empty() || !account.bytes().all(|b| b.is_ascii_alphanumeric() || b"@.-_:".contains(&b))
         {
-            return Err(Error::misconfigured(
-                "provider gcp: service-account must be an address such as name@project.iam.gserviceaccount.com",
-            ));
+            let message = "provider gcp: service-account must be an address such as name@project.iam.gserviceaccount.com";
+            return Err(Error::setting("service-account", message));
         }
         if self.licenses && self.format == Format::Standard {
-            return Err(Error::misconfigured("provider gcp: licenses = true needs format = \"full\""));
+            return Err(Error::setting("licenses", "provider gcp: licenses = true needs format = \"full\""));
         }
-        let mtls = match (self.mtls, cx.env.var("GCE_METADATA_MTLS_MODE")) {
+        let mtls = match (self.mtls, cx.env.var(MTLS_MODE)) {
             (Some(mode), _) => mode,
             (None, Some(mode)) => match mode.to_ascii_lowercase().as_str() {
                 "none" => Mtls::None,
                 "default" => Mtls::Default,
                 "strict" => Mtls::Strict,
                 _ => {
-                    return Err(Error::misconfigured(
-                        "GCE_METADATA_MTLS_MODE must be none, default or strict",
-                    ));
+                    let message = format!("{MTLS_MODE} must be none, default or strict");
+                    return Err(Error::variable(MTLS_MODE, message));
                 }
             },
             (None, None) => Mtls::None,
@@ -101,9 +103,8 @@ impl Config {
         let mut url = base(&cx.env)?;
         let overridden = !url.host_str().is_some_and(|host| DEFAULT_HOSTS.contains(&host));
         if mtls == Mtls::Strict && overridden {
-            return Err(Error::misconfigured(
-                "provider gcp: mTLS is required, but GCE_METADATA_HOST names another metadata server, which has none",
-            ));
+            let message = "provider gcp: mTLS is required, but GCE_METADATA_HOST names another metadata server, which has none";
+            return Err(Error::setting("mtls", message));
         }
         url.set_path(&format!("/computeMetadata/v1/instance/service-accounts/{account}/identity"));
         let format = match self.format {
@@ -120,30 +121,43 @@ impl Config {
     }
 }
 
-/// Why this is believed to be Google Cloud, if it is; asks nobody.
-pub fn present(env: &Env) -> Option<String> {
-    if no_check(env) {
-        return None;
+impl Detect for Config {
+    fn in_environment(env: &Env) -> Result<String, String> {
+        any_set(env, &METADATA_HOST)
     }
-    if let Some(name) = METADATA_HOST.iter().find(|name| env.var(name).is_some()) {
-        return Some(format!("{name} is set"));
+
+    fn on_machine(env: &Env) -> Option<String> {
+        if no_check(env) {
+            return None;
+        }
+        let product = firmware(DMI_PRODUCT)?;
+        product.starts_with("Google").then(|| format!("{DMI_PRODUCT} says {product}"))
     }
-    let product = std::fs::read_to_string(DMI_PRODUCT).ok()?;
-    let product = product.trim();
-    product.starts_with("Google").then(|| format!("{DMI_PRODUCT} says {product}"))
+
+    fn probe(cx: Context) -> Option<Probe> {
+        Some(Box::pin(async move { probe(&cx).await }))
+    }
+
+    fn detected(_env: &Env) -> Self {
+        Self::default()
+    }
 }
 
-/// Asks the metadata address whether it is Google's, in half a second at most.
+/// Asks the metadata address whether it is Google's; half a second at most.
 pub async fn probe(cx: &Context) -> Result<String, String> {
     if no_check(&cx.env) {
         return Err("NO_GCE_CHECK is true".into());
     }
     let host = cx.env.var("GCE_METADATA_IP").unwrap_or_else(|| METADATA_IP.into());
-    let url = Url::parse(&format!("http://{host}/")).map_err(|_| "GCE_METADATA_IP is no host".to_owned())?;
+    let url =
+        Url::parse(&format!("http://{host}/")).map_err(|_| "GCE_METADATA_IP is not a host".to_owned())?;
     let request = cx.http.request(Reach::Platform, Method::GET, url).header(FLAVOR, GOOGLE);
-    let answer =
-        cx.http.send(Reach::Platform, request, PROBE, MAX_ANSWER).await.map_err(|why| why.to_string())?;
-    if answer.status == 200 && flavored(&answer) {
+    let answer = cx
+        .http
+        .send(Reach::Platform, request, PROBE_TIMEOUT, MAX_ANSWER)
+        .await
+        .map_err(|why| why.to_string())?;
+    if answer.status == 200 && is_google(&answer) {
         Ok(format!("{host} answers as Google's metadata server"))
     } else {
         Err(format!("{host} answers, but not as Google's metadata server"))
@@ -178,14 +192,14 @@ impl Provider for Gcp {
             return Err(self.refusal(&answer));
         }
         let fix = "something between this machine and the metadata server changes requests";
-        answer::identity(&self.cx, &answer.text(), SERVICE, fix)
+        self.cx.identity(&answer.text(), SERVICE, fix)
     }
 }
 
 impl Gcp {
     async fn ask(&self, http: &Http, scheme: &str) -> Result<Answer, Error> {
         let mut url = self.url.clone();
-        url.set_scheme(scheme).expect("http and https are of one kind");
+        url.set_scheme(scheme).expect("http and https are both special schemes");
         let request = http.request(Reach::Platform, Method::GET, url).header(FLAVOR, GOOGLE);
         http.send(Reach::Platform, request, self.timeout, MAX_ANSWER).await.map_err(|error| {
             match error.kind {
@@ -195,79 +209,79 @@ impl Gcp {
         })
     }
 
-    /// The client for mTLS, unless plain http is to be used. The files are read anew for each attempt: the
+    /// The client for mTLS, unless plain http is to be used. The files are read again for each attempt: the
     /// guest agent replaces them every two days.
     async fn mutual_tls(&self) -> Result<Option<Http>, Error> {
         if self.mtls == Mtls::None {
             return Ok(None);
         }
         let (dir, http) = (self.mtls_dir.clone(), self.cx.http.clone());
-        let loaded = tokio::task::spawn_blocking(move || load_mtls(&dir, &http)).await;
-        let loaded = loaded.map_err(|_| Error::transient("reading the mTLS files was cut short"))?;
+        let loaded = off_thread(&self.mtls_dir, move || load_mtls(&dir, &http)).await;
         match (loaded, self.mtls) {
             (Ok(http), _) => Ok(Some(http)),
-            (Err(message), Mtls::Strict) => Err(Error::transient(format!(
-                "{message}; mTLS is required: enable it for the machine (gcloud compute instances update NAME \
-                 --metadata=disable-https-mds-setup=FALSE) or set mtls = \"default\""
-            ))),
+            (Err(error), Mtls::Strict) => Err(error.kind(Kind::Transient).hint(
+                "mTLS is required: enable it for the machine (gcloud compute instances update NAME \
+                 --metadata=disable-https-mds-setup=FALSE) or set mtls = \"default\"",
+            )),
             (Err(_), _) => Ok(None),
         }
     }
 
     fn refusal(&self, answer: &Answer) -> Error {
+        let error = answer::refusal(SERVICE, answer, None);
         match answer.status {
             404 => {
-                let message = format!(
-                    "{SERVICE} answered 404: no such service account here; attach one to the machine (gcloud compute \
-                     instances set-service-account NAME --service-account=ADDRESS)"
+                let error = error.hint(
+                    "there is no such service account here: attach one to the machine (gcloud compute instances set-service-account NAME \
+                     --service-account=ADDRESS)",
                 );
-                if self.cx.env.var("KUBERNETES_SERVICE_HOST").is_some() {
-                    // GKE's metadata server knows a pod only some seconds after the pod has started
-                    // (googleapis/google-cloud-go#14349).
-                    Error::transient(format!(
-                        "{message}; on GKE, annotate the Kubernetes service account with \
-                         iam.gke.io/gcp-service-account=ADDRESS"
-                    ))
-                } else {
-                    Error::misconfigured(message)
+                if self.cx.env.var("KUBERNETES_SERVICE_HOST").is_none() {
+                    return error;
                 }
+                // GKE's metadata server knows a pod only some seconds after the pod has started
+                // (googleapis/google-cloud-go#14349).
+                error.kind(Kind::Transient).hint(
+                    "on GKE, annotate the Kubernetes service account with iam.gke.io/gcp-service-account=ADDRESS",
+                )
             }
-            403 => Error::rejected(format!(
-                "{SERVICE} answered 403: on GKE, allow the Kubernetes service account to act as the Google one \
-                 (gcloud iam service-accounts add-iam-policy-binding ADDRESS --role=roles/iam.workloadIdentityUser \
-                 --member=serviceAccount:PROJECT.svc.id.goog[NAMESPACE/NAME])"
-            )),
-            _ => answer::refusal(SERVICE, answer, None),
+            403 => error.hint(
+                "on GKE, allow the Kubernetes service account to act as the Google one (gcloud iam service-accounts \
+                 add-iam-policy-binding ADDRESS --role=roles/iam.workloadIdentityUser \
+                 --member=serviceAccount:PROJECT.svc.id.goog[NAMESPACE/NAME])",
+            ),
+            _ => error,
         }
     }
 }
 
 /// Scheme and host of the metadata server; refuses what plain http must not reach.
 fn base(env: &Env) -> Result<Url, Error> {
-    let (name, host) = METADATA_HOST
-        .iter()
-        .find_map(|name| Some((*name, env.var(name)?)))
-        .unwrap_or(("the default", DEFAULT_HOSTS[0].into()));
-    let no_host = || Error::misconfigured(format!("{name} must be a host, or host:port, without a scheme"));
+    let set = METADATA_HOST.iter().find_map(|name| Some((*name, env.var(name)?)));
+    let Some((name, host)) = set else {
+        return Ok(Url::parse(&format!("http://{}", DEFAULT_HOSTS[0])).expect("a constant URL"));
+    };
     // A host and nothing else, or the rest would end up in the request.
-    if host.contains(['/', '?', '#', '@', '\\']) {
-        return Err(no_host());
+    let url = format!("http://{host}");
+    if host.contains(['/', '?', '#', '@', '\\']) || Url::parse(&url).is_err() {
+        let message = format!("{name} must be a host, or host:port, without a scheme");
+        return Err(Error::variable(name, message));
     }
-    let url = Url::parse(&format!("http://{host}")).map_err(|_| no_host())?;
-    check_url(&url, Reach::Platform).map_err(|why| Error::misconfigured(format!("{name}: {why}")))?;
-    Ok(url)
+    variable_url(name, &url, Reach::Platform)
 }
 
-fn load_mtls(dir: &Path, http: &Http) -> Result<Http, String> {
+fn load_mtls(dir: &Path, http: &Http) -> Result<Http, Error> {
     let read = |name: &str| {
         let path = dir.join(name);
-        std::fs::read(&path).map_err(|error| format!("cannot read {}: {error}", path.display()))
+        std::fs::read(&path).map_err(|error| failed(&path, format!("cannot read {}", path.display()), &error))
     };
     let (root, identity) = (read("root.crt")?, zeroize::Zeroizing::new(read("client.key")?));
-    http.with_identity(&root, &identity).map_err(|why| why.to_string())
+    http.with_identity(&root, &identity).map_err(|error| match error.reason {
+        Reason::Other => unusable(dir, FileFault::Malformed, error.message),
+        _ => error,
+    })
 }
 
-fn flavored(answer: &Answer) -> bool {
+fn is_google(answer: &Answer) -> bool {
     answer.headers.get(FLAVOR).is_some_and(|value| value == GOOGLE)
 }
 
@@ -286,16 +300,17 @@ const DEFAULT_HOSTS: [&str; 2] = ["metadata.google.internal", METADATA_IP];
 const METADATA_IP: &str = "169.254.169.254";
 const FLAVOR: &str = "Metadata-Flavor";
 const GOOGLE: &str = "Google";
+const MTLS_MODE: &str = "GCE_METADATA_MTLS_MODE";
 const MTLS_DIR: &str = "/run/google-mds-mtls";
 const DMI_PRODUCT: &str = "/sys/class/dmi/id/product_name";
 const TIMEOUT: Duration = Duration::from_secs(3);
-const PROBE: Duration = Duration::from_millis(500);
+const PROBE_TIMEOUT: Duration = Duration::from_millis(500);
 const MAX_ANSWER: usize = 64 * 1024;
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::provider::answer::test::context;
+    use crate::provider::source::test::context;
 
     fn build(vars: &[(&str, &str)], config: Config) -> Result<Gcp, Error> {
         config.build(context(vars))
@@ -325,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn an_account_is_no_path() {
+    fn an_account_is_not_a_path() {
         for account in ["", "../x", "a/b", "a?b"] {
             let config = Config { service_account: Some(account.into()), ..Config::default() };
             assert!(build(&[], config).is_err(), "{account}");

@@ -1,5 +1,5 @@
 //! Calls to AWS STS: the regional address, the SigV4 signature, and what the XML answer says. `aws` and
-//! `aws_credentials` call.
+//! `chain` call.
 
 use std::time::Duration;
 
@@ -12,10 +12,13 @@ use serde::de::DeserializeOwned;
 use url::Url;
 use zeroize::Zeroizing;
 
-use super::aws_credentials::Credentials;
-use super::{Context, answer};
-use crate::error::Error;
-use crate::http::{Answer, Reach, check_url};
+use super::credentials::Credentials;
+use crate::error::{Error, Kind};
+use crate::http::{Answer, Reach};
+use crate::provider::answer;
+use crate::provider::settings::{setting_url, variable_url};
+use crate::provider::source::Context;
+use crate::redact::redact;
 
 pub(super) struct Sts<'a> {
     url: Url,
@@ -26,7 +29,7 @@ pub(super) struct Sts<'a> {
 
 /// STS said no, or nothing.
 pub(super) struct Refusal {
-    /// STS's own code; empty where there is none.
+    /// STS's own code; empty if there is none.
     pub(super) code: String,
     pub(super) error: Error,
 }
@@ -38,7 +41,7 @@ impl From<Error> for Refusal {
 }
 
 impl<'a> Sts<'a> {
-    /// `GetWebIdentityToken` is not to be had at the global address, so the region is always used.
+    /// The global address does not have `GetWebIdentityToken`, so the region is always used.
     pub(super) fn new(
         cx: &'a Context,
         endpoint: Option<&str>,
@@ -49,24 +52,18 @@ impl<'a> Sts<'a> {
         if region.is_empty()
             || !region.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
         {
-            return Err(Error::misconfigured("the AWS region must look like eu-central-1"));
+            return Err(Error::setting("region", "the AWS region must look like eu-central-1"));
         }
-        let named = |name: &'static str| Some((name, cx.env.var(name)?));
         let ignored = cx.env.var("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS");
         let ignored = ignored.is_some_and(|value| value.eq_ignore_ascii_case("true"));
-        let configured = endpoint.map(|url| ("endpoint-url", url.to_owned())).or_else(|| {
-            let set = named("AWS_ENDPOINT_URL_STS").or_else(|| named("AWS_ENDPOINT_URL"));
-            set.filter(|_| !ignored)
-        });
-        let url = match configured {
-            Some((name, url)) => {
-                let url =
-                    Url::parse(&url).map_err(|_| Error::misconfigured(format!("{name} is not a URL")))?;
-                check_url(&url, Reach::Network)
-                    .map_err(|why| Error::misconfigured(format!("{name}: {why}")))?;
-                url
-            }
-            None => {
+        let named = ["AWS_ENDPOINT_URL_STS", "AWS_ENDPOINT_URL"]
+            .into_iter()
+            .find_map(|name| Some((name, cx.env.var(name)?)))
+            .filter(|_| !ignored);
+        let url = match (endpoint, named) {
+            (Some(url), _) => setting_url("endpoint-url", url, Reach::Network)?,
+            (None, Some((name, url))) => variable_url(name, &url, Reach::Network)?,
+            (None, None) => {
                 Url::parse(&format!("https://sts.{region}.{}/", suffix(region))).expect("a checked region")
             }
         };
@@ -79,7 +76,7 @@ impl<'a> Sts<'a> {
         form: &[(String, String)],
         credentials: Option<&Credentials>,
     ) -> Result<T, Refusal> {
-        // Holds a token where the call is AssumeRoleWithWebIdentity.
+        // Holds a token if the call is AssumeRoleWithWebIdentity.
         let body =
             Zeroizing::new(url::form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish());
         let http = &self.cx.http;
@@ -100,9 +97,9 @@ impl<'a> Sts<'a> {
             // The parser's words can quote the answer.
             let kind =
                 answer.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("none");
-            let kind = crate::redact::redact(kind, 60);
-            Error::transient(format!("{SERVICE} answered 200 without the XML expected (content type {kind})"))
-                .into()
+            let kind = redact(kind, 60);
+            let message = format!("{SERVICE} answered 200 without the XML expected (content type {kind})");
+            answer::unreadable(SERVICE, None, message).into()
         })
     }
 
@@ -112,10 +109,8 @@ impl<'a> Sts<'a> {
         credentials: &Credentials,
     ) -> Result<Vec<(&'static str, HeaderValue)>, Error> {
         let unsignable = |why: &dyn std::fmt::Display| {
-            Error::misconfigured(format!(
-                "cannot sign with the AWS credentials ({}): {why}",
-                credentials.source
-            ))
+            let source = credentials.source;
+            Error::misconfigured(format!("cannot sign with the AWS credentials ({source}): {why}"))
         };
         let identity = aws_credential_types::Credentials::new(
             credentials.id.clone(),
@@ -152,26 +147,26 @@ impl<'a> Sts<'a> {
     }
 }
 
-/// The class of each of STS's codes that says more than its status.
+/// STS's answer as an error: some of its codes say more than the status.
 fn refusal(answer: &Answer) -> Refusal {
     let said = quick_xml::de::from_str::<ErrorResponse>(&answer.text()).ok().map(|answer| answer.error);
     let Some(ErrorBody { code, message }) = said else {
         return answer::refusal(SERVICE, answer, None).into();
     };
     let generic = answer::refusal(SERVICE, answer, Some(&format!("{code}: {message}")));
-    let words = generic.to_string();
     let error = match code.trim_end_matches("Exception") {
         "Throttling"
         | "TooManyRequests"
         | "RequestLimitExceeded"
         | "IDPCommunicationError"
         | "ServiceUnavailable"
-        | "InternalFailure" => Error::transient(words).retry_after(answer.retry_after),
+        | "InternalFailure" => generic.kind(Kind::Transient).retry_after(answer.retry_after),
         "SignatureDoesNotMatch" | "RequestExpired" | "RequestTimeTooSkewed"
             if answer.skew.is_some_and(|skew| skew.abs() > MAX_SKEW) =>
         {
             let skew = answer.skew.unwrap_or_default();
-            Error::transient(format!("{words}; this machine's clock is off by {skew} s: set it (NTP)"))
+            let hint = format!("this machine's clock is off by {skew} s: set it (NTP)");
+            generic.kind(Kind::Transient).hint(hint)
         }
         "SignatureDoesNotMatch"
         | "IncompleteSignature"
@@ -179,9 +174,9 @@ fn refusal(answer: &Answer) -> Refusal {
         | "InvalidClientTokenId"
         | "UnrecognizedClient"
         | "InvalidIdentityToken"
-        | "IDPRejectedClaim" => Error::rejected(words),
+        | "IDPRejectedClaim" => generic.kind(Kind::Rejected),
         "RegionDisabled" => {
-            Error::misconfigured(format!("{words}; activate STS in this region, or set another `region`"))
+            generic.kind(Kind::Misconfigured).hint("activate STS in this region, or set another `region`")
         }
         _ => generic,
     };

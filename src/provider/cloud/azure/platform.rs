@@ -1,15 +1,15 @@
-//! Where an Azure managed identity is asked for: the platforms, how each is recognised, its address, its secret
-//! and its spelling. `azure` asks; MSAL is the model for every value here.
+//! The platforms that give an Azure managed identity: how each is recognised, its address, its secret and its names for
+//! parameters. Every value here is MSAL's.
 
 use std::path::Path;
 
 use serde::Deserialize;
 use url::Url;
-use zeroize::Zeroizing;
 
-use super::Error;
 use crate::env::Env;
-use crate::http::{Reach, check_url, is_loopback};
+use crate::error::Error;
+use crate::http::{Reach, is_loopback};
+use crate::provider::settings::{variable, variable_url};
 use crate::token::Secret;
 
 /// Who answers for the identity.
@@ -27,30 +27,30 @@ impl Platform {
     /// Address without query, secret header, and API version.
     pub(super) fn endpoint(self, env: &Env) -> Result<Endpoint, Error> {
         match self {
-            Self::ServiceFabric => Err(Error::misconfigured(
+            Self::ServiceFabric => Err(Error::variable(
+                "IDENTITY_SERVER_THUMBPRINT",
                 "provider azure: Service Fabric is not supported: its endpoint is trusted by a SHA-1 thumbprint only; \
                  use the command provider with a program of the Azure SDK",
             )),
             Self::AppService => Ok((
-                variable(env, "IDENTITY_ENDPOINT")?,
+                endpoint_url(env, "IDENTITY_ENDPOINT")?,
                 Some(("X-IDENTITY-HEADER", secret(env, "IDENTITY_HEADER")?)),
                 "2019-08-01",
             )),
             Self::MachineLearning => Ok((
-                variable(env, "MSI_ENDPOINT")?,
+                endpoint_url(env, "MSI_ENDPOINT")?,
                 Some(("secret", secret(env, "MSI_SECRET")?)),
                 "2017-09-01",
             )),
             Self::Arc => {
                 let url = match env.var("IDENTITY_ENDPOINT") {
-                    Some(_) => variable(env, "IDENTITY_ENDPOINT")?,
+                    Some(_) => endpoint_url(env, "IDENTITY_ENDPOINT")?,
                     None => Url::parse(ARC_ENDPOINT).expect("a constant URL"),
                 };
                 // The key of the second request is for the agent of this machine.
                 if !is_loopback(&url) {
-                    return Err(Error::misconfigured(
-                        "IDENTITY_ENDPOINT of an Arc machine must be an address of this machine",
-                    ));
+                    let message = "IDENTITY_ENDPOINT of an Arc machine must be an address of this machine";
+                    return Err(Error::variable("IDENTITY_ENDPOINT", message));
                 }
                 Ok((url, None, "2020-06-01"))
             }
@@ -64,13 +64,13 @@ impl Platform {
     }
 
     /// How this platform spells the name of a user-assigned identity; MSAL's table.
-    pub(super) fn parameter(self, by: By) -> &'static str {
-        match (by, self) {
-            (By::Client, Self::MachineLearning) => "clientid",
-            (By::Client, _) => "client_id",
-            (By::Object, _) => "object_id",
-            (By::Resource, Self::AppService) => "mi_res_id",
-            (By::Resource, _) => "msi_res_id",
+    pub(super) fn parameter(self, kind: NameKind) -> &'static str {
+        match (kind, self) {
+            (NameKind::Client, Self::MachineLearning) => "clientid",
+            (NameKind::Client, _) => "client_id",
+            (NameKind::Object, _) => "object_id",
+            (NameKind::Resource, Self::AppService) => "mi_res_id",
+            (NameKind::Resource, _) => "msi_res_id",
         }
     }
 }
@@ -79,7 +79,7 @@ pub(super) type Endpoint = (Url, Option<(&'static str, Secret<String>)>, &'stati
 
 /// The three names of a user-assigned identity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum By {
+pub(super) enum NameKind {
     Client,
     Object,
     Resource,
@@ -101,59 +101,36 @@ pub(super) fn detect(env: &Env) -> Platform {
 
 pub(super) fn vm_base(env: &Env) -> Result<Url, Error> {
     match env.var(POD_HOST) {
-        Some(_) => variable(env, POD_HOST),
+        Some(_) => endpoint_url(env, POD_HOST),
         None => Ok(Url::parse(IMDS).expect("a constant URL")),
     }
 }
 
-/// A URL from the environment that may get a secret: https, or http to no public address.
-fn variable(env: &Env, name: &str) -> Result<Url, Error> {
-    let value = env.var(name).ok_or_else(|| Error::misconfigured(format!("{name} is not set")))?;
-    let url = Url::parse(&value).map_err(|_| Error::misconfigured(format!("{name} is not a URL")))?;
-    check_url(&url, Reach::Platform).map_err(|why| Error::misconfigured(format!("{name}: {why}")))?;
-    Ok(url)
+/// A URL from the environment that may get a secret: https, or http to an address that is not public.
+fn endpoint_url(env: &Env, name: &str) -> Result<Url, Error> {
+    variable_url(name, &variable(env, name)?, Reach::Platform)
 }
 
 fn secret(env: &Env, name: &str) -> Result<Secret<String>, Error> {
-    env.var(name).map(Secret::new).ok_or_else(|| Error::misconfigured(format!("{name} is not set")))
+    variable(env, name).map(Secret::new)
 }
 
-/// https proves the host by itself and may need the proxy; plain http stays on the platform.
+/// https proves who the host is and may need the proxy; plain http stays on the platform.
 pub(super) fn reach(url: &Url) -> Reach {
     if url.scheme() == "https" { Reach::Network } else { Reach::Platform }
-}
-
-pub(super) fn read_key(path: &Path) -> Result<Zeroizing<String>, Error> {
-    use std::io::Read as _;
-    let failed = |why: &dyn std::fmt::Display| {
-        Error::misconfigured(format!(
-            "cannot read the Arc agent's key {}: {why}; add this user to the group himds",
-            path.display()
-        ))
-    };
-    let file = std::fs::File::open(path).map_err(|why| failed(&why))?;
-    let meta = file.metadata().map_err(|why| failed(&why))?;
-    if !meta.is_file() || meta.len() > MAX_KEY {
-        return Err(failed(&"it is no file of 4 KiB or less"));
-    }
-    let mut key = Zeroizing::new(String::with_capacity(MAX_KEY as usize));
-    file.take(MAX_KEY).read_to_string(&mut key).map_err(|why| failed(&why))?;
-    Ok(key)
 }
 
 const IMDS: &str = "http://169.254.169.254";
 pub(super) const POD_HOST: &str = "AZURE_POD_IDENTITY_AUTHORITY_HOST";
 const ARC_ENDPOINT: &str = "http://localhost:40342/metadata/identity/oauth2/token";
-pub(super) const ARC_TOKENS: &str = "/var/opt/azcmagent/tokens";
 pub(super) const HIMDS: &str = "/opt/azcmagent/bin/himds";
-const MAX_KEY: u64 = 4096;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn platforms_are_told_apart_in_msals_order() {
+    fn platforms_are_recognised_in_msals_order() {
         let app = [("IDENTITY_ENDPOINT", "http://127.0.0.1/x"), ("IDENTITY_HEADER", "h")];
         let arc = [("IDENTITY_ENDPOINT", "http://127.0.0.1/x"), ("IMDS_ENDPOINT", "http://127.0.0.1")];
         let ml = [("MSI_ENDPOINT", "http://127.0.0.1/x"), ("MSI_SECRET", "s")];

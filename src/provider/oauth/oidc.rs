@@ -1,7 +1,7 @@
 //! `oidc`: a person who has signed in with the organization's identity provider.
 //!
-//! Refreshes with the session's refresh token. Signing in is `login`'s business: this provider only says
-//! that it is needed.
+//! It refreshes with the session's refresh token. `login` does the signing in: this provider only says that it is
+//! needed.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -11,11 +11,12 @@ use async_trait::async_trait;
 use openidconnect::IssuerUrl;
 use serde::{Deserialize, Deserializer};
 
-use super::{Context, Provider};
 use crate::error::Error;
-use crate::http::{Reach, check_url};
+use crate::http::Reach;
 use crate::oidc::session::Session;
 use crate::oidc::{Flow, Preset, RelyingParty, SecretSource, Settings};
+use crate::provider::settings::{require_absolute, setting_url};
+use crate::provider::source::{Context, Provider};
 use crate::secrets::{self, Store};
 use crate::token::{IdentityToken, Secret};
 
@@ -25,7 +26,7 @@ pub struct Config {
     /// Exactly as the provider spells it.
     pub issuer: String,
     pub client_id: String,
-    /// In clear: only in a file that nobody else can read.
+    /// In clear: the configuration file must be one that nobody else can read.
     #[serde(default, deserialize_with = "secret")]
     pub client_secret: Option<Secret<String>>,
     /// A file that holds the client secret and nothing else.
@@ -34,7 +35,7 @@ pub struct Config {
     /// Instead of the preset's.
     #[serde(default)]
     pub scopes: Option<Vec<String>>,
-    /// Told from the issuer where it is not given.
+    /// By default, recognised by the issuer.
     #[serde(default)]
     pub preset: Option<Preset>,
     #[serde(default)]
@@ -67,38 +68,38 @@ impl Config {
     }
 
     pub fn build(self, cx: Context) -> Result<Oidc, Error> {
-        let wrong = |what: String| Error::misconfigured(format!("provider oidc: {what}"));
-        let issuer = IssuerUrl::new(self.issuer.clone())
-            .map_err(|_| wrong(format!("issuer `{}` is no URL", self.issuer)))?;
-        check_url(issuer.url(), Reach::Network).map_err(|error| wrong(format!("issuer: {error}")))?;
+        let wrong = |key: &str, what: &str| Error::setting(key, format!("provider oidc: {what}"));
+        setting_url("issuer", &self.issuer, Reach::Network)
+            .map_err(|error| error.context("provider oidc"))?;
+        let issuer =
+            IssuerUrl::new(self.issuer.clone()).map_err(|_| wrong("issuer", "issuer is not a URL"))?;
         let preset = self.preset.unwrap_or_else(|| Preset::of_issuer(&self.issuer));
         if let Some(advice) = preset.check_issuer(&self.issuer) {
-            return Err(wrong(advice));
+            return Err(wrong("issuer", &advice));
         }
         if self.client_id.is_empty() {
-            return Err(wrong("client-id is empty".to_owned()));
+            return Err(wrong("client-id", "client-id is empty"));
         }
         let quirks = preset.quirks();
         let scopes =
             self.scopes.unwrap_or_else(|| quirks.scopes.iter().map(|&scope| scope.to_owned()).collect());
         if !scopes.iter().any(|scope| scope == "openid") {
-            return Err(wrong("scopes must hold \"openid\"; without it there is no ID token".to_owned()));
+            return Err(wrong("scopes", "scopes must include \"openid\"; without it there is no ID token"));
         }
         if let Some(name) =
             self.authorize_params.keys().find(|name| crate::oidc::RESERVED.contains(&name.as_str()))
         {
-            return Err(wrong(format!(
-                "authorize-params must not set {name}, which is chosen for each sign-in"
-            )));
+            let what = format!("authorize-params must not set {name}, which is chosen for each sign-in");
+            return Err(wrong("authorize-params", &what));
         }
         let client_secret = match (self.client_secret, self.client_secret_file) {
             (Some(_), Some(_)) => {
-                return Err(wrong("set client-secret or client-secret-file, not both".to_owned()));
+                return Err(wrong("client-secret", "set client-secret or client-secret-file, not both"));
             }
             (Some(secret), None) => Some(SecretSource::Value(secret)),
-            (None, Some(path)) if path.is_absolute() => Some(SecretSource::File(path)),
             (None, Some(path)) => {
-                return Err(wrong(format!("client-secret-file must be absolute, not {}", path.display())));
+                require_absolute("oidc", "client-secret-file", &path)?;
+                Some(SecretSource::File(path))
             }
             (None, None) => None,
         };
@@ -107,7 +108,8 @@ impl Config {
             Some(RedirectHost::Localhost) => "localhost",
             None => quirks.redirect_host,
         };
-        let store = Store::new(self.token_store, &cx.env).map_err(|error| wrong(error.to_string()))?;
+        let store = Store::new(self.token_store, &cx.env)
+            .map_err(|error| wrong("token-store", &error.to_string()))?;
         let settings = Settings {
             profile: cx.profile.clone(),
             issuer,
@@ -178,10 +180,10 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_are_told_before_anything_is_sent() {
+    fn mistakes_are_reported_before_anything_is_sent() {
         for (text, said) in [
             ("issuer = \"http://idp.example\"\nclient-id = \"cli\"", "https"),
-            ("issuer = \"idp\"\nclient-id = \"cli\"", "no URL"),
+            ("issuer = \"idp\"\nclient-id = \"cli\"", "not a URL"),
             ("issuer = \"https://idp.example\"\nclient-id = \"\"", "client-id"),
             ("issuer = \"https://i.example\"\nclient-id = \"c\"\nscopes = [\"email\"]", "openid"),
             ("issuer = \"https://i.example\"\nclient-id = \"c\"\nclient-secret-file = \"x\"", "absolute"),

@@ -1,0 +1,6 @@
+//! Identity tokens of a job in a CI system.
+
+pub mod buildkite;
+pub mod circleci;
+pub mod github_actions;
+pub mod gitlab;

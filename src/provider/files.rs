@@ -1,0 +1,124 @@
+//! Files that hold a token or a secret, read as a daemon must read them.
+
+use std::io::{self, ErrorKind, Read as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+use zeroize::Zeroizing;
+
+use crate::error::{Error, FileFault, Kind, Reason, Stage};
+
+/// Runs `read`, which reads `path`, off the daemon's one thread: open(2) blocks if the file is on a dead network mount.
+pub(crate) async fn off_thread<T: Send + 'static>(
+    path: &Path,
+    read: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    tokio::task::spawn_blocking(read).await.map_err(|_| {
+        Error::transient(format!("reading {} was interrupted", path.display()))
+            .because(Reason::File { path: path.to_owned(), fault: FileFault::Unreadable })
+    })?
+}
+
+/// [`read`], off the daemon's one thread.
+pub(crate) async fn read_off_thread(path: &Path) -> Result<Zeroizing<String>, Error> {
+    let owned = path.to_owned();
+    off_thread(path, move || read(&owned)).await
+}
+
+/// A token that others may read, but not write.
+pub(crate) fn read(path: &Path) -> Result<Zeroizing<String>, Error> {
+    let shown = path.display();
+    let failed = |error: io::Error| failed(path, format!("cannot read {shown}"), &error);
+    let file = std::fs::File::open(path).map_err(failed)?;
+    let meta = file.metadata().map_err(failed)?;
+    if !meta.is_file() {
+        return Err(unusable(path, FileFault::NotARegularFile, format!("{shown} is not a regular file")));
+    }
+    let mode = meta.mode() & 0o7777;
+    if mode & 0o002 != 0 {
+        let message = format!(
+            "{shown} can be written by everybody (mode {mode:04o}), so its content cannot be trusted; run: chmod o-w {shown}"
+        );
+        return Err(unusable(path, FileFault::Loose { mode }, message));
+    }
+    let mut raw = Zeroizing::new(Vec::with_capacity(8 * 1024));
+    file.take(MAX_FILE).read_to_end(&mut raw).map_err(failed)?;
+    String::from_utf8(raw.to_vec()).map(Zeroizing::new).map_err(|_| {
+        let message = format!("{shown} is not text, so it does not hold a JWT");
+        unusable(path, FileFault::Malformed, message).kind(Kind::Rejected)
+    })
+}
+
+/// A secret, which only its owner (us, or root) may be able to read or write.
+pub(crate) fn read_private(path: &Path) -> Result<Zeroizing<String>, Error> {
+    let shown = path.display();
+    let meta = std::fs::metadata(path)
+        .map_err(|error| unusable(path, (&error).into(), format!("cannot read {shown}: {error}")))?;
+    let (owner, uid) = (meta.uid(), rustix::process::geteuid().as_raw());
+    if owner != uid && owner != 0 {
+        let message = format!("{shown} belongs to uid {owner}, not to us (uid {uid})");
+        return Err(unusable(path, FileFault::Foreign { owner }, message));
+    }
+    let mode = meta.mode() & 0o7777;
+    if mode & 0o077 != 0 {
+        let message =
+            format!("{shown} holds a secret and has mode {mode:04o}, open to others; run: chmod 600 {shown}");
+        return Err(unusable(path, FileFault::Loose { mode }, message));
+    }
+    read(path)
+}
+
+/// The error for a read that failed: a missing file may come, but permissions do not change by themselves.
+pub(crate) fn failed(path: &Path, what: String, error: &io::Error) -> Error {
+    let kind = match error.kind() {
+        ErrorKind::PermissionDenied => Kind::Misconfigured,
+        _ => Kind::Transient,
+    };
+    unusable(path, error.into(), format!("{what}: {error}")).kind(kind)
+}
+
+/// The error for a file that stays unusable until somebody changes it.
+pub(crate) fn unusable(path: &Path, fault: FileFault, message: String) -> Error {
+    Error::file(Stage::Identity, path, fault, message)
+}
+
+/// More than any JWT; a larger file is cut here and then refused, since it does not hold a JWT.
+const MAX_FILE: u64 = 128 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_secret_file_open_to_others_is_refused() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let path = dir.path().join("secret");
+        std::fs::write(&path, "planted\n").expect("written");
+        let mode =
+            |mode| std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).expect("chmod");
+        mode(0o640);
+        let error = read_private(&path).expect_err("open");
+        assert_eq!(
+            error.reason,
+            Reason::File { path: path.clone(), fault: FileFault::Loose { mode: 0o640 } }
+        );
+        assert!(error.message.contains("chmod 600") && !error.message.contains("planted"), "{error}");
+        mode(0o600);
+        assert_eq!(read_private(&path).expect("closed").as_str(), "planted\n");
+    }
+
+    #[test]
+    fn a_missing_file_may_come_and_a_folder_may_not() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let path = dir.path().join("missing");
+        let error = read(&path).expect_err("missing");
+        assert_eq!(error.kind, Kind::Transient);
+        assert_eq!(error.reason, Reason::File { path, fault: FileFault::Missing });
+        let error = read(dir.path()).expect_err("a folder");
+        assert_eq!(error.kind, Kind::Misconfigured);
+        let fault = FileFault::NotARegularFile;
+        assert_eq!(error.reason, Reason::File { path: dir.path().to_owned(), fault });
+    }
+}
