@@ -7,7 +7,11 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Reason, next_command};
+mod next;
+mod problem;
+
+pub use next::{next_command, next_command_in};
+pub use problem::{Problem, ProblemKind};
 
 /// `GET /v1/token`.
 #[derive(Clone, Serialize, Deserialize)]
@@ -192,144 +196,6 @@ pub enum Verdict {
     Ok,
     Warn,
     Fail,
-}
-
-/// Any error answer: `application/problem+json` (RFC 9457).
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Problem {
-    #[serde(rename = "type")]
-    pub kind: ProblemKind,
-    pub title: String,
-    pub status: u16,
-    /// What happened, to which profile.
-    pub detail: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub profile: Option<String>,
-    /// Seconds until another attempt makes sense.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub retry_after: Option<u64>,
-    /// Seconds of life the best token has, with `lifetime-too-short`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub remaining: Option<u64>,
-    /// The command to type next.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub next: Option<String>,
-    /// Why, as data, for programs.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reason: Option<Reason>,
-}
-
-impl Problem {
-    pub fn new(kind: ProblemKind, detail: impl Into<String>) -> Self {
-        Self {
-            kind,
-            title: kind.title().to_owned(),
-            status: kind.status(),
-            detail: detail.into(),
-            profile: None,
-            retry_after: None,
-            remaining: None,
-            next: next_command(kind, None),
-            reason: None,
-        }
-    }
-
-    /// About one profile: names it, and in the next command too.
-    pub fn of(kind: ProblemKind, profile: &str, detail: impl std::fmt::Display) -> Self {
-        Self {
-            profile: Some(profile.to_owned()),
-            next: next_command(kind, Some(profile)),
-            ..Self::new(kind, format!("profile `{profile}`: {detail}"))
-        }
-    }
-
-    /// What went wrong with `profile`, as the wire says it.
-    pub fn from_error(profile: &str, error: &Error) -> Self {
-        Self {
-            // Rounded up: never too soon.
-            retry_after: error.retry_after.map(|wait| wait.as_secs() + 1),
-            remaining: match error.reason {
-                Reason::LifetimeTooShort { left, .. } => Some(left),
-                _ => None,
-            },
-            reason: Some(error.reason.clone()).filter(|reason| *reason != Reason::Other),
-            ..Self::of(error.into(), profile, error)
-        }
-    }
-}
-
-/// The stable `type` of a problem. Each has one HTTP status and one exit code of the command.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ProblemKind {
-    /// The request is malformed: unknown parameter, bad number, bad body.
-    BadRequest,
-    /// No such route.
-    NotFound,
-    /// The route exists, with other methods.
-    MethodNotAllowed,
-    /// A browser or a proxy sent this, or a foreign user.
-    Forbidden,
-    NoSuchProfile,
-    /// A person must sign in.
-    NeedsLogin,
-    /// Tokens are not handed out until `wandb-cred unlock`.
-    Locked,
-    /// No token has as much life as was asked for.
-    LifetimeTooShort,
-    /// The identity provider or W&B does not answer, or answers that it cannot now.
-    UpstreamUnavailable,
-    /// W&B refused the identity token.
-    ExchangeRejected,
-    /// The identity source refused, or gave something that is not an identity token.
-    IdentityRejected,
-    /// Nothing will change until the configuration does.
-    Misconfigured,
-    /// The SDK files cannot be written.
-    SdkFilesUnwritable,
-    /// Too many requests of this kind.
-    TooManyRequests,
-    /// The daemon is stopping.
-    ShuttingDown,
-}
-
-impl ProblemKind {
-    /// The HTTP status that carries it.
-    pub fn status(self) -> u16 {
-        match self {
-            Self::BadRequest => 400,
-            Self::Forbidden | Self::NeedsLogin => 403,
-            Self::NotFound | Self::NoSuchProfile => 404,
-            Self::MethodNotAllowed => 405,
-            Self::LifetimeTooShort => 409,
-            Self::Locked => 423,
-            Self::TooManyRequests => 429,
-            Self::SdkFilesUnwritable => 500,
-            Self::ExchangeRejected | Self::IdentityRejected | Self::Misconfigured => 502,
-            Self::UpstreamUnavailable | Self::ShuttingDown => 503,
-        }
-    }
-
-    /// Words for a person.
-    pub fn title(self) -> &'static str {
-        match self {
-            Self::BadRequest => "The request is malformed",
-            Self::NotFound => "There is no such route",
-            Self::MethodNotAllowed => "The route takes other methods",
-            Self::Forbidden => "The request is refused",
-            Self::NoSuchProfile => "There is no such profile",
-            Self::NeedsLogin => "A person must sign in",
-            Self::Locked => "The daemon is locked",
-            Self::LifetimeTooShort => "No token has that much life left",
-            Self::UpstreamUnavailable => "An upstream service is unavailable",
-            Self::ExchangeRejected => "W&B refused the identity token",
-            Self::IdentityRejected => "The identity source gave no usable token",
-            Self::Misconfigured => "The configuration needs a change",
-            Self::SdkFilesUnwritable => "The SDK files cannot be written",
-            Self::TooManyRequests => "Too many requests",
-            Self::ShuttingDown => "The daemon is stopping",
-        }
-    }
 }
 
 /// `POST /v1/login`: begins a sign-in, or joins the one that is under way for this profile.

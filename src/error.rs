@@ -13,12 +13,10 @@ use serde::{Deserialize, Serialize};
 mod exit;
 pub mod foreign;
 mod mistake;
-mod next;
 
 pub use exit::Exit;
 pub use foreign::Cause;
 pub use mistake::Mistake;
-pub use next::{next_command, next_command_in};
 
 pub type Result<T> = std::result::Result<T, Error>;
 

@@ -4,8 +4,9 @@
 
 use std::process::ExitCode;
 
+use crate::api::next_command;
 use crate::api::{Problem, ProblemKind};
-use crate::error::{Error, Exit, next_command};
+use crate::error::{Error, Exit};
 use crate::{client, duration, output};
 
 /// What a subcommand returns.

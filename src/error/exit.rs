@@ -2,9 +2,6 @@
 
 use std::process::ExitCode;
 
-use super::{Kind, Stage};
-use crate::api::ProblemKind;
-
 /// How a program ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Exit {
@@ -46,49 +43,6 @@ impl Exit {
         ]
         .into_iter()
         .find(|exit| *exit as i32 == code)
-    }
-}
-
-impl From<ProblemKind> for Exit {
-    fn from(kind: ProblemKind) -> Self {
-        match kind {
-            ProblemKind::BadRequest => Self::Usage,
-            // A daemon of another version, or of another user.
-            ProblemKind::NotFound | ProblemKind::MethodNotAllowed | ProblemKind::Forbidden => {
-                Self::Unavailable
-            }
-            ProblemKind::NeedsLogin | ProblemKind::Locked => Self::NeedsLogin,
-            ProblemKind::LifetimeTooShort
-            | ProblemKind::UpstreamUnavailable
-            | ProblemKind::SdkFilesUnwritable
-            | ProblemKind::TooManyRequests
-            | ProblemKind::ShuttingDown => Self::TryLater,
-            ProblemKind::NoSuchProfile
-            | ProblemKind::ExchangeRejected
-            | ProblemKind::IdentityRejected
-            | ProblemKind::Misconfigured => Self::Configuration,
-        }
-    }
-}
-
-impl From<&super::Error> for Exit {
-    fn from(error: &super::Error) -> Self {
-        ProblemKind::from(error).into()
-    }
-}
-
-impl From<&super::Error> for ProblemKind {
-    fn from(error: &super::Error) -> Self {
-        match (error.kind, error.stage) {
-            (Kind::Transient, Stage::Files) => Self::SdkFilesUnwritable,
-            (Kind::Transient, _) => Self::UpstreamUnavailable,
-            (Kind::NeedsLogin, _) => Self::NeedsLogin,
-            (Kind::Rejected, Stage::Exchange) => Self::ExchangeRejected,
-            (Kind::Rejected, _) => Self::IdentityRejected,
-            (Kind::Misconfigured, _) => Self::Misconfigured,
-            (Kind::TooShort, _) => Self::LifetimeTooShort,
-            (Kind::TooSoon, _) => Self::TooManyRequests,
-        }
     }
 }
 

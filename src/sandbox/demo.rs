@@ -191,7 +191,7 @@ impl Daemon {
     fn check_alive(&mut self) -> anyhow::Result<()> {
         match self.process.try_wait()? {
             None => Ok(()),
-            Some(status) => bail!(self.with_log(&format!("wandb-credd stopped unexpectedly ({status})"))),
+            Some(status) => bail!(self.with_log(&format!("the daemon stopped unexpectedly ({status})"))),
         }
     }
 

@@ -130,7 +130,7 @@ fn clip(name: &str) -> &str {
     &name[..end.unwrap_or(name.len())]
 }
 
-/// What the user agent of wandb-cred begins with.
+/// The start of our own user agent.
 const OUR_USER_AGENT: &str = "wandb-cred/";
 
 const MAX_NAMES: usize = 1_000;

@@ -9,27 +9,6 @@ use std::path::Path;
 
 use crate::source::{Source, text};
 
-/// Imports that break a rule today, as (file, module that it uses). To be emptied.
-const KNOWN: &[(&str, &str)] = &[
-    // Up the table.
-    ("src/daemon/doctor.rs", "client"),
-    ("src/daemon/first_login.rs", "cli::login::first"),
-    ("src/daemon/first_login.rs", "cli::talk"),
-    ("src/daemon/init.rs", "cli"),
-    ("src/daemon/init.rs", "client"),
-    ("src/doctor/machine.rs", "client"),
-    ("src/server/state.rs", "config"),
-    // Circles.
-    ("src/cli/failure.rs", "cli::service"),
-    ("src/cli/login.rs", "cli::exec"),
-    ("src/oidc/error.rs", "provider"),
-    ("src/oidc/session.rs", "provider"),
-    ("src/provider/aws_metadata.rs", "provider::aws_credentials"),
-    ("src/provider/aws_sts.rs", "provider::aws_credentials"),
-    ("src/server/doctor.rs", "server::state"),
-    ("src/server/metrics.rs", "server::state"),
-];
-
 /// One `use` or path in a file's code.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Import {
@@ -38,12 +17,6 @@ struct Import {
     from: Vec<String>,
     /// The module that it uses.
     to: Vec<String>,
-}
-
-impl Import {
-    fn is_known(&self) -> bool {
-        KNOWN.iter().any(|(file, to)| *file == self.file && *to == self.to.join("::"))
-    }
 }
 
 #[test]
@@ -66,7 +39,7 @@ fn imports_point_up_the_table_only() {
             (Level::Number(_), Level::Beside) => false,
             (Level::Beside, _) => true,
         };
-        if !points_up && !import.is_known() {
+        if !points_up {
             wrong.push(format!("{} ({own:?}) uses {} ({used:?})", import.file, import.to.join("::")));
         }
     }
@@ -91,7 +64,6 @@ fn there_is_no_circle() {
                 && from[..depth] == room[..]
                 && to[..depth] == room[..]
                 && from[depth] != to[depth]
-                && !import.is_known()
         };
         let mut edges: BTreeMap<&str, BTreeMap<&str, BTreeSet<&str>>> = BTreeMap::new();
         for import in imports.iter().filter(within) {
@@ -111,15 +83,6 @@ fn there_is_no_circle() {
 }
 
 #[test]
-fn what_is_known_is_still_there() {
-    let imports = imports();
-    for (file, to) in KNOWN {
-        let there = imports.iter().any(|import| import.file == *file && import.to.join("::") == *to);
-        assert!(there, "{file} no longer uses {to}: take it out of KNOWN");
-    }
-}
-
-#[test]
 fn the_command_knows_only_what_the_table_says() {
     let text = text("ARCHITECTURE.md");
     let row = text.lines().find(|line| line.starts_with("| beside |")).expect("a row `beside`");
@@ -129,7 +92,7 @@ fn the_command_knows_only_what_the_table_says() {
     let wrong: BTreeSet<_> = imports()
         .into_iter()
         .filter(|import| import.from[0] == "cli" && import.to[0] != "cli")
-        .filter(|import| !allowed.contains(import.to[0].as_str()) && !import.is_known())
+        .filter(|import| !allowed.contains(import.to[0].as_str()))
         .map(|import| format!("{} uses {}", import.file, import.to.join("::")))
         .collect();
     assert!(wrong.is_empty(), "{wrong:#?}");

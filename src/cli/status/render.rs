@@ -2,9 +2,9 @@
 
 use jiff::Timestamp;
 
+use crate::api::next_command_in;
 use crate::api::{Kept, Profile, State, Status};
 use crate::duration;
-use crate::error::next_command_in;
 use crate::output::Style;
 
 /// A profile is as good as its access token, until a person must act.

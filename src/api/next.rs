@@ -1,6 +1,6 @@
 //! The one place that chooses the command to type next.
 
-use crate::api::{ProblemKind, State};
+use super::{ProblemKind, State};
 
 /// What helps after a problem of this kind with `profile`, if a command does.
 pub fn next_command(kind: ProblemKind, profile: Option<&str>) -> Option<String> {
