@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use tokio::sync::Mutex;
 
-use super::state::State;
 use crate::api;
+use crate::clock::Clock;
 use crate::doctor::{self, Context, Source};
 use crate::env::Env;
+use crate::http::Http;
 use crate::profile::Profile;
 
 /// The findings of the last run.
@@ -28,8 +29,13 @@ struct LastRun {
 
 impl DoctorCache {
     /// Runs the checks, unless a run that can be shared has just started.
-    pub(super) async fn findings(&self, state: &State, profile: &Arc<Profile>) -> Arc<api::Doctor> {
-        let asked = state.clock.now().boot;
+    pub(super) async fn findings(
+        &self,
+        clock: &Clock,
+        http: &Http,
+        profile: &Arc<Profile>,
+    ) -> Arc<api::Doctor> {
+        let asked = clock.now().boot;
         let mut last = self.0.lock().await;
         if let Some(last) = &*last
             && Arc::ptr_eq(&last.profile, profile)
@@ -37,7 +43,7 @@ impl DoctorCache {
         {
             return Arc::clone(&last.findings);
         }
-        let started = state.clock.now().boot;
+        let started = clock.now().boot;
         let env = Env::system();
         let cx = Context {
             profile: &profile.name,
@@ -45,8 +51,8 @@ impl DoctorCache {
             audience: profile.audience.as_deref(),
             provider: profile.provider,
             env: &env,
-            clock: &state.clock,
-            http: &state.http,
+            clock,
+            http,
         };
         // Boxed: every connection's task would be as large as the largest route.
         let report = Box::pin(doctor::diagnose(&cx, &Source::Daemon(Arc::clone(profile)))).await;

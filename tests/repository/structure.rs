@@ -18,7 +18,6 @@ const KNOWN: &[(&str, &str)] = &[
     ("src/daemon/init.rs", "cli"),
     ("src/daemon/init.rs", "client"),
     ("src/doctor/machine.rs", "client"),
-    ("src/server/state.rs", "config"),
     // Circles.
     ("src/cli/failure.rs", "cli::service"),
     ("src/cli/login.rs", "cli::exec"),
@@ -26,7 +25,6 @@ const KNOWN: &[(&str, &str)] = &[
     ("src/oidc/session.rs", "provider"),
     ("src/provider/aws_metadata.rs", "provider::aws_credentials"),
     ("src/provider/aws_sts.rs", "provider::aws_credentials"),
-    ("src/server/doctor.rs", "server::state"),
     ("src/server/metrics.rs", "server::state"),
 ];
 
