@@ -144,8 +144,11 @@ fn exit_for(error: &anyhow::Error) -> Exit {
     } else if let Some(error) = error.downcast_ref::<init::Error>() {
         error.into()
     } else if let Some(error) = error.downcast_ref::<Error>() {
-        // The W&B server could not say where to sign in.
-        if error.stage == Stage::SignIn { Exit::Unavailable } else { error.into() }
+        match error.stage {
+            Stage::Configuration | Stage::Files => error.into(),
+            // A first login asks a W&B server where to sign in, and it gave no usable answer.
+            Stage::Identity | Stage::Exchange | Stage::SignIn => Exit::Unavailable,
+        }
     } else if let Some(error) = error.downcast_ref::<first_login::Error>() {
         error.into()
     } else if let Some(error) = error.downcast_ref::<bind::Error>() {
