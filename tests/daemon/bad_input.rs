@@ -39,7 +39,7 @@ fn a_mistake_in_one_profile_is_told_at_its_line_and_the_other_profile_goes_on() 
             vec!["not a duration"],
         ),
         ("[profile.bad.provider.file]\npath = \"here\"\n", None, vec!["path must be absolute"]),
-        ("[profile.bad.provider.env]\nvariable = \"$X\"\n", None, vec!["no variable name"]),
+        ("[profile.bad.provider.env]\nvariable = \"$X\"\n", None, vec!["not a variable name"]),
     ] {
         let home = Home::new(&format!("{good}{bad}"));
         let checked = ran(&mut home.program(DAEMON, &["check"]));
