@@ -117,7 +117,9 @@ async fn no_outage_slows_a_read_or_serves_an_expired_token_and_each_ends_by_itse
             "{name}: read {failing:?}, neighbour {calm:?}; attempts {}, back after {:?}, {:?}",
             case.attempts, case.recovered_after, case.problems
         );
-        assert!(failing <= 3 * calm, "{name}: a cached read takes {failing:?}, at rest {calm:?}");
+        // A read that waited for a renewal would take seconds here. The floor is for a machine that is busy otherwise.
+        let bound = (3 * calm).max(Duration::from_millis(50));
+        assert!(failing <= bound, "{name}: a cached read takes {failing:?}, at rest {calm:?}");
         let quiet_machine = calm < Duration::from_millis(1);
         assert!(failing < Duration::from_millis(5) || !quiet_machine, "{name}: a read takes {failing:?}");
         assert!(case.attempts <= most, "{name}: {} attempts, at most {most} expected", case.attempts);
