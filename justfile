@@ -12,7 +12,7 @@ test:
 quick:
     scripts/test --quick
 
-# Measure the budgets of docs/performance.md (5 minutes after the release builds)
+# Measure the budgets of docs/performance.md (3 minutes after the release builds)
 bench:
     scripts/bench
 
