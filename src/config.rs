@@ -195,7 +195,8 @@ fn unusable(path: &Path, fault: FileFault, message: String) -> Error {
 fn mistakes_in(path: &Path, mistakes: Vec<Mistake>) -> Error {
     let lines: Vec<_> = mistakes.iter().map(|mistake| format!("{}{mistake}", path.display())).collect();
     let reason = Reason::Mistakes { path: path.to_owned(), mistakes };
-    Error::new(Stage::Configuration, Kind::Misconfigured, reason, lines.join("\n"))
+    // A line for each, as in compilers' messages. None holds foreign text.
+    Error { message: lines.join("\n"), ..Error::new(Stage::Configuration, Kind::Misconfigured, reason, "") }
 }
 
 const BASE_URL: &str = "WANDB_BASE_URL";

@@ -37,6 +37,7 @@ pub mod duration;
 pub mod env;
 pub mod error;
 pub mod exchange;
+pub mod foreign_text;
 pub mod http;
 pub mod keeper;
 pub mod login;
