@@ -55,4 +55,5 @@ pub mod secrets;
 pub mod server;
 pub mod setup_args;
 pub mod signals;
+pub mod spelling;
 pub mod token;
