@@ -4,6 +4,7 @@
 //! Every wait is a poll with a deadline. `WANDB_CRED_TEST_LONG=1` makes the random tests longer.
 
 mod bad_input;
+mod certificates;
 mod clock;
 mod foreign;
 mod hostile;
@@ -11,6 +12,7 @@ mod kill;
 mod leaks;
 mod outage;
 mod own;
+mod proxy;
 mod reload;
 mod rotation;
 mod setup;
