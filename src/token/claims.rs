@@ -13,12 +13,15 @@ pub struct Header {
     /// Empty if the header has none.
     pub alg: String,
     pub kid: Option<String>,
+    /// Whether it demands that extensions be understood (`crit`): none is, here.
+    pub has_crit: bool,
 }
 
 impl From<Map<String, Value>> for Header {
     fn from(mut fields: Map<String, Value>) -> Self {
         let alg = take(&mut fields, "alg", text).unwrap_or_default();
-        Self { alg, kid: take(&mut fields, "kid", text) }
+        let kid = take(&mut fields, "kid", text);
+        Self { alg, kid, has_crit: fields.get("crit").is_some_and(|crit| !crit.is_null()) }
     }
 }
 
