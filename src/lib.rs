@@ -39,6 +39,7 @@ pub mod error;
 pub mod exchange;
 pub mod foreign_text;
 pub mod http;
+pub mod json;
 pub mod keeper;
 pub mod login;
 pub mod oidc;
