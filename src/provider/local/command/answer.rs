@@ -86,7 +86,7 @@ fn walk<'j>(json: &'j Value, name: &str, depth: usize, found: &mut Vec<(String, 
     match json {
         Value::String(text) if !text.is_empty() => found.push((name.to_owned(), text)),
         Value::Array(values) if depth > 0 => {
-            values.iter().for_each(|value| walk(value, name, depth - 1, found))
+            values.iter().for_each(|value| walk(value, name, depth - 1, found));
         }
         Value::Object(fields) if depth > 0 => {
             let plain = |name: &str| name.to_ascii_lowercase().replace(['_', '-'], "");
