@@ -7,6 +7,8 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::warn;
 
+use crate::backoff::Thinned;
+
 /// Accepts connections until cancelled, and hands each to `serve` with its slot. `serve` must not block; it drops
 /// the slot when the connection ends.
 ///
@@ -17,12 +19,15 @@ pub async fn accept<Stream, Next: Future<Output = io::Result<Stream>>>(
     next: impl Fn() -> Next,
     mut serve: impl FnMut(Stream, OwnedSemaphorePermit),
 ) {
+    let failures = Thinned::new();
     while let Ok(slot) = Arc::clone(slots).acquire_owned().await {
         match next().await {
             Ok(stream) => serve(stream, slot),
             Err(error) => {
                 // Most likely out of file descriptors: give open connections time to end.
-                warn!(%error, "cannot accept a connection");
+                if let Some(count) = failures.count() {
+                    warn!(%error, count, "cannot accept a connection");
+                }
                 tokio::time::sleep(RETRY_DELAY).await;
             }
         }

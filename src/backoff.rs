@@ -1,5 +1,6 @@
 //! How long to wait before trying again. Pure: it neither sleeps nor reads a clock.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Exponential delay with full jitter, between `first / 2` and `most`.
@@ -40,6 +41,22 @@ pub fn parse_retry_after(value: &str, now: crate::clock::Now) -> Option<Duration
     Some(Duration::try_from(date.duration_since(now.wall)).unwrap_or_default())
 }
 
+/// Backoff for log lines that others can cause as often as they like: lets through the 1st, 2nd, 4th, 8th, ... of them.
+#[derive(Debug, Default)]
+pub struct Thinned(AtomicU64);
+
+impl Thinned {
+    pub const fn new() -> Self {
+        Self(AtomicU64::new(0))
+    }
+
+    /// How often it has happened by now, if that is to be said.
+    pub fn count(&self) -> Option<u64> {
+        let count = self.0.fetch_add(1, Ordering::Relaxed) + 1;
+        count.is_power_of_two().then_some(count)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -52,6 +69,14 @@ mod tests {
             let delay = BACKOFF.delay(failures, None);
             assert!(delay >= BACKOFF.first / 2 && delay <= BACKOFF.most, "{failures}: {delay:?}");
         }
+    }
+
+    #[test]
+    fn of_many_log_lines_few_are_written() {
+        let lines = Thinned::new();
+        let written: Vec<u64> = (0..1_000_000).filter_map(|_| lines.count()).collect();
+        assert_eq!(written[..4], [1, 2, 4, 8]);
+        assert_eq!(written.len(), 20);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tracing::{debug, info, warn};
 
+use crate::backoff::Thinned;
 use crate::clock::{Clock, Now, Wake};
 use crate::error::{Error, Kind, Reason, Stage};
 use crate::token::{Expires, TokenHash};
@@ -51,6 +52,8 @@ struct Shared<T> {
     demand: Arc<Demand>,
     clock: Clock,
     policy: Policy,
+    /// Reports of rejected tokens.
+    reports: Thinned,
 }
 
 /// Names a keeper in logs and errors.
@@ -64,7 +67,8 @@ impl<T: Expires> Keeper<T> {
     pub fn new(label: Label, policy: Policy, demand: Arc<Demand>, clock: Clock, restored: Option<T>) -> Self {
         let published = watch::Sender::new(Snapshot::restored(restored, clock.now()));
         let (wanted, wake) = (Mutex::default(), Notify::new());
-        Self { shared: Arc::new(Shared { label, published, wanted, wake, demand, clock, policy }) }
+        let reports = Thinned::new();
+        Self { shared: Arc::new(Shared { label, published, wanted, wake, demand, clock, policy, reports }) }
     }
 
     /// Reads what is known now. Never waits.
@@ -123,7 +127,9 @@ impl<T: Expires> Keeper<T> {
         let current = self.read(|snapshot| snapshot.token.as_ref().is_some_and(|token| token.hash() == hash));
         if current {
             let Label { profile, stage } = &self.shared.label;
-            info!(%profile, %stage, "token reported as rejected, renewing");
+            if let Some(count) = self.shared.reports.count() {
+                info!(%profile, %stage, count, "token reported as rejected, renewing");
+            }
             self.want(true);
         }
         current

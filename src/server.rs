@@ -19,6 +19,7 @@ use tokio_io_timeout::TimeoutWriter;
 use tracing::{debug, warn};
 
 use crate::accept::accept;
+use crate::backoff::Thinned;
 
 mod answer;
 pub mod bind;
@@ -109,13 +110,18 @@ impl Peer {
         } else {
             Standing::Stranger
         };
-        if standing == Standing::Stranger {
-            warn!(uid = cred.uid(), pid = cred.pid(), "refused a request of another user");
+        if standing == Standing::Stranger
+            && let Some(count) = REFUSED.count()
+        {
+            warn!(uid = cred.uid(), pid = cred.pid(), count, "refused a request of another user");
         }
         let pid = cred.pid().and_then(|pid| u32::try_from(pid).ok());
         Self { pid, uid: Some(cred.uid()), gid: Some(cred.gid()), standing }
     }
 }
+
+/// Connections of other users, who may make as many as they like.
+static REFUSED: Thinned = Thinned::new();
 
 /// More than any node has ranks; hyper takes about 11 KiB for each.
 const MAX_CONNECTIONS: usize = 4096;

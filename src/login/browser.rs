@@ -7,6 +7,7 @@ use openidconnect::RedirectUrl;
 
 use super::loopback::{Callback, Loopback, Verdict};
 use super::{Attempt, page, timed_out};
+use crate::backoff::Thinned;
 use crate::error::Error;
 use crate::oidc::{self, Authorization, Flow, Tokens};
 
@@ -33,12 +34,15 @@ impl Attempt {
         loopback: &mut Loopback,
         authorization: Authorization,
     ) -> Result<String, Error> {
+        let refused = Thinned::new();
         loop {
             let Some(callback) = loopback.callback().await else {
                 return Err(oidc::transient("the loopback server stopped"));
             };
             if let Err(why) = check_callback(&callback, &authorization) {
-                tracing::warn!(profile = self.session.profile(), "refused a callback: {why}");
+                if let Some(count) = refused.count() {
+                    tracing::warn!(profile = self.session.profile(), count, "refused a callback: {why}");
+                }
                 callback.answer(Verdict::Refused(why));
                 continue;
             }

@@ -42,13 +42,14 @@ pub(crate) struct StandIn {
     pub(crate) url: String,
     routes: Arc<Mutex<HashMap<String, (u16, String)>>>,
     requests: Arc<Mutex<Vec<String>>>,
+    last: Arc<Mutex<String>>,
 }
 
 impl StandIn {
     pub(crate) fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let url = format!("http://{}", listener.local_addr().expect("bound"));
-        let this = Self { url, routes: Arc::default(), requests: Arc::default() };
+        let this = Self { url, routes: Arc::default(), requests: Arc::default(), last: Arc::default() };
         let serving = this.clone();
         std::thread::spawn(move || listener.incoming().flatten().for_each(|stream| serving.serve(stream)));
         this
@@ -61,6 +62,11 @@ impl StandIn {
     /// How often this path was asked for.
     pub(crate) fn count(&self, path: &str) -> usize {
         self.requests.lock().expect("not poisoned").iter().filter(|asked| *asked == path).count()
+    }
+
+    /// The last request, as it came.
+    pub(crate) fn asked(&self) -> String {
+        self.last.lock().expect("not poisoned").clone()
     }
 
     fn serve(&self, mut stream: TcpStream) {
@@ -81,6 +87,7 @@ impl StandIn {
             }
         }
         let text = String::from_utf8_lossy(&bytes);
+        *self.last.lock().expect("not poisoned") = text.to_string();
         let path = text.split(' ').nth(1).unwrap_or_default().to_owned();
         let routes = self.routes.lock().expect("not poisoned");
         let (status, body) = routes.get(&path).cloned().unwrap_or((404, String::new()));

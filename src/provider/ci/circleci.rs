@@ -117,9 +117,11 @@ impl Circleci {
     async fn mint(&self) -> Result<IdentityToken, Error> {
         let claims = json!({ "aud": self.cx.require_audience("circleci")? }).to_string();
         let argv = [&self.program, "run", "oidc", "get", "--claims", &claims].map(str::to_owned);
-        let printed = run(&argv, &BTreeMap::new(), TIMEOUT).await?;
-        let text = token::text::of_bytes(&printed).unwrap_or_default();
-        self.cx.identity(&text, "circleci run oidc get", AUDIENCE_IGNORED)
+        let output = run(&argv, &BTreeMap::new(), TIMEOUT).await?;
+        let text = token::text::of_bytes(&output.printed).unwrap_or_default();
+        let token = self.cx.parse(&text, "circleci run oidc get").map_err(|error| output.explain(error))?;
+        self.cx.check_audience(&token, "circleci run oidc get", AUDIENCE_IGNORED)?;
+        Ok(token)
     }
 }
 
