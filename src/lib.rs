@@ -44,6 +44,7 @@ pub mod login;
 pub mod oidc;
 pub mod output;
 pub mod paths;
+pub mod private_file;
 pub mod process;
 pub mod profile;
 pub mod prompt;

@@ -20,6 +20,7 @@ use crate::clock::Clock;
 use crate::error::{Error, Kind, Reason, Stage};
 use crate::foreign_text;
 use crate::http::Http;
+use crate::private_file::{self, Holds};
 use crate::token::Secret;
 
 mod authorize;
@@ -271,14 +272,11 @@ impl RelyingParty {
             Some(SecretSource::File(path)) => {
                 let read = {
                     let path = path.clone();
-                    move || std::fs::read_to_string(path)
+                    move || private_file::read(&path, Holds::Secret, Stage::SignIn, MAX_SECRET)
                 };
                 match tokio::task::spawn_blocking(read).await {
-                    Ok(Ok(text)) => Ok(Some(Secret::new(text.trim().to_owned()))),
-                    Ok(Err(error)) => Err(misconfigured(format!(
-                        "cannot read client-secret-file {}: {error}",
-                        path.display()
-                    ))),
+                    Ok(Ok(content)) => Ok(Some(Secret::new(content.text.trim().to_owned()))),
+                    Ok(Err(error)) => Err(error.context("client-secret-file")),
                     Err(_) => Err(transient("reading the client secret was cut short")),
                 }
             }
@@ -389,6 +387,9 @@ const ALGORITHMS: [CoreJwsSigningAlgorithm; 9] = [
     CoreJwsSigningAlgorithm::EcdsaP384Sha384,
     CoreJwsSigningAlgorithm::EdDsa,
 ];
+
+/// Far longer than any client secret.
+const MAX_SECRET: u64 = 16 * 1024;
 
 /// Longer than any code that people are asked to type.
 const MAX_USER_CODE: usize = 64;
