@@ -27,6 +27,7 @@ pub mod accept;
 pub mod api;
 pub mod atomic_file;
 pub mod backoff;
+pub mod blocking;
 pub mod cli;
 pub mod client;
 pub mod clock;

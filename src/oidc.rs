@@ -16,6 +16,7 @@ use openidconnect::{
 use url::Url;
 use zeroize::Zeroizing;
 
+use crate::blocking;
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Reason, Stage};
 use crate::foreign_text;
@@ -274,10 +275,10 @@ impl RelyingParty {
                     let path = path.clone();
                     move || private_file::read(&path, Holds::Secret, Stage::SignIn, MAX_SECRET)
                 };
-                match tokio::task::spawn_blocking(read).await {
+                match blocking::run(read).await {
                     Ok(Ok(content)) => Ok(Some(Secret::new(content.text.trim().to_owned()))),
                     Ok(Err(error)) => Err(error.context("client-secret-file")),
-                    Err(_) => Err(transient("reading the client secret was cut short")),
+                    Err(error) => Err(transient(format!("cannot read the client secret now: {error}"))),
                 }
             }
         }

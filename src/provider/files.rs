@@ -6,6 +6,7 @@ use std::path::Path;
 
 use zeroize::Zeroizing;
 
+use crate::blocking;
 use crate::error::{Error, FileFault, Kind, Reason, Stage};
 use crate::private_file::{self, Holds};
 
@@ -14,8 +15,8 @@ pub(crate) async fn off_thread<T: Send + 'static>(
     path: &Path,
     read: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
-    tokio::task::spawn_blocking(read).await.map_err(|_| {
-        Error::transient(format!("reading {} was interrupted", path.display()))
+    blocking::run(read).await.map_err(|error| {
+        Error::transient(format!("cannot read {} now: {error}", path.display()))
             .because(Reason::File { path: path.to_owned(), fault: FileFault::Unreadable })
     })?
 }

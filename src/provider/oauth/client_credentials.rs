@@ -36,11 +36,11 @@ pub use self::proof::Auth;
 use self::proof::{Client, Proof};
 use crate::duration::HumanDuration;
 use crate::error::{Error, Kind, Reason};
+use crate::foreign_text;
 use crate::http::{Answer, Reach};
 use crate::provider::answer;
 use crate::provider::settings::{require_absolute, setting_url};
 use crate::provider::source::{Context, Provider};
-use crate::redact::redact;
 use crate::token::IdentityToken;
 
 mod proof;
@@ -223,7 +223,7 @@ impl ClientCredentials {
         }
         let server: Server = answer::json(&who, &answer)?;
         if server.issuer != *issuer {
-            let theirs = redact(&server.issuer, 200);
+            let theirs = foreign_text::name(&server.issuer);
             let message = format!(
                 "{who} is for the issuer {theirs:?}, not {issuer:?}; set `issuer` to what it says if that is yours"
             );

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use crate::blocking;
 use crate::env::Env;
 use crate::error::{Error, FileFault, Stage};
 use crate::private_file::{self, Holds};
@@ -32,7 +33,7 @@ impl Profile {
         let config = path(env, "AWS_CONFIG_FILE", ".aws/config");
         let credentials = path(env, "AWS_SHARED_CREDENTIALS_FILE", ".aws/credentials");
         let wanted = name.clone();
-        let read = tokio::task::spawn_blocking(move || {
+        let read = blocking::run(move || {
             let mut profile = Self { name: wanted, ..Self::default() };
             for (section, settings) in sections(config.as_deref())? {
                 if section_of_profile(&section).as_deref() == Some(&profile.name) {
@@ -46,8 +47,9 @@ impl Profile {
             }
             Ok::<_, Error>(profile)
         });
-        let profile: Self =
-            read.await.map_err(|_| Error::transient("reading the AWS files was interrupted"))??;
+        let profile: Self = read
+            .await
+            .map_err(|error| Error::transient(format!("cannot read the AWS files now: {error}")))??;
         if named && !profile.found {
             let message = format!(
                 "the AWS profile {name} is in neither the config nor the credentials file; list them with: aws configure list-profiles"
