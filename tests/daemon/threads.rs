@@ -4,9 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 
-use rustix::process::{Pid, Resource, Rlimit, prlimit};
-
-use crate::setup::{DAEMON, Home, Sandbox, is_root};
+use crate::setup::{COMMAND, DAEMON, Home, Sandbox, is_root, ran};
 
 /// `nobody`, since root has no such limit.
 const USER: u32 = 65534;
@@ -27,14 +25,20 @@ fn a_limit_on_processes_fails_attempts_and_not_the_daemon() {
     for path in [home.path(""), home.config(), jwt] {
         std::os::unix::fs::chown(path, Some(USER), Some(USER)).expect("chown");
     }
-    let mut command = home.program(program.to_str().expect("text"), &["run"]);
+    // The limit comes after the change of user: an exec right after such a change would count it.
+    let mut command = home.program("prlimit", &["--nproc=1", program.to_str().expect("text"), "run"]);
     let mut daemon = home.daemon_of(command.uid(USER).gid(USER).current_dir("/"));
-    let pid = Pid::from_raw(i32::try_from(daemon.pid()).expect("a pid"));
-    let limit = |most| prlimit(pid, Resource::Nproc, Rlimit { current: Some(most), maximum: Some(10_000) });
-    limit(1).expect("limited");
-    let answer = daemon.get("/v1/token?wait=1");
-    assert_eq!(answer.status, 503, "{}", answer.text());
+    let mut client = home.program(daemon_client(&home).to_str().expect("text"), &["token", "--wait", "1"]);
+    let told = ran(client.uid(USER).gid(USER).current_dir("/"));
+    assert_eq!(told.code, Some(75), "{}", told.err);
+    assert!(told.err.contains("cannot read"), "{}", told.err);
     assert!(daemon.is_running());
-    limit(10_000).expect("allowed again");
-    daemon.token("wait=30");
+}
+
+/// The command, where that user can run it.
+fn daemon_client(home: &Home) -> std::path::PathBuf {
+    let path = home.path("wandb-cred");
+    fs::copy(COMMAND, &path).expect("copied");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("chmod");
+    path
 }
