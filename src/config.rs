@@ -4,7 +4,6 @@
 //! outside refuses the whole file. Every message names the file, the line, and what to write.
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize as _;
@@ -12,6 +11,7 @@ use toml::de::{DeTable, DeValue, ValueDeserializer};
 
 use crate::env::Env;
 use crate::error::{Error, FileFault, Kind, Mistake, Reason, Stage};
+use crate::private_file::{self, Content, Holds};
 use crate::{profile, provider, server, spelling};
 
 mod mistake;
@@ -32,8 +32,8 @@ pub struct Config {
 impl Config {
     /// Reads `path`. If there is no such file, and WANDB_CRED_CONFIG does not ask for one, the environment decides.
     pub fn load(path: &Path, env: &Env) -> Result<Self, Error> {
-        let text = match read(path) {
-            Ok(text) => text,
+        let Content { text, mode } = match read(path) {
+            Ok(content) => content,
             Err(error)
                 if error.file_fault() == Some(&FileFault::Missing)
                     && env.var("WANDB_CRED_CONFIG").is_none() =>
@@ -44,7 +44,6 @@ impl Config {
         };
         let mut config = Self::parse(&text).map_err(|mistake| mistakes_in(path, vec![mistake]))?;
         config.path = Some(path.to_owned());
-        let mode = path.metadata().map_or(0, |meta| meta.mode() & 0o7777);
         if mode & 0o077 != 0
             && let Some((name, _)) =
                 config.profiles.iter().find(|(_, profile)| profile.provider.secret().is_some())
@@ -138,36 +137,21 @@ fn is_name(name: &str) -> bool {
     !name.is_empty() && name.len() <= 64 && !name.starts_with('.') && name.chars().all(fits)
 }
 
-fn read(path: &Path) -> Result<String, Error> {
-    let shown = path.display();
-    let failed = |source: std::io::Error| match FileFault::from(&source) {
-        FileFault::Missing => unusable(
-            path,
-            FileFault::Missing,
-            format!("there is no configuration at {shown}; fix WANDB_CRED_CONFIG, or run: wandb-cred init"),
-        ),
-        fault => unusable(path, fault, format!("cannot read {shown}: {source}")),
-    };
-    let meta = path.metadata().map_err(failed)?;
-    let (owner, mode) = (meta.uid(), meta.mode() & 0o7777);
-    if owner != rustix::process::geteuid().as_raw() && owner != 0 {
-        let message = format!(
-            "{shown} belongs to uid {owner}, not to you or root; it names programs to run, so make it yours"
-        );
-        return Err(unusable(path, FileFault::Foreign { owner }, message));
-    }
-    // The file names programs to run, so only this user may write it.
-    if mode & 0o022 != 0 {
-        let message = format!(
-            "{shown} can be written by others (mode {mode:04o}), and it names programs to run; run: chmod go-w {shown}"
-        );
-        return Err(unusable(path, FileFault::Loose { mode }, message));
-    }
-    if meta.len() > MAX_FILE {
-        let message = format!("{shown} is larger than {MAX_FILE} bytes; is it a configuration?");
-        return Err(unusable(path, FileFault::TooLarge, message));
-    }
-    std::fs::read_to_string(path).map_err(failed)
+/// The file names programs to run, so only this user (or root) may be able to write it.
+fn read(path: &Path) -> Result<Content, Error> {
+    private_file::read(path, Holds::Programs, Stage::Configuration, MAX_FILE).map_err(|mut error| {
+        let shown = path.display();
+        match error.file_fault() {
+            Some(FileFault::Missing) => {
+                error.message = format!(
+                    "there is no configuration at {shown}; fix WANDB_CRED_CONFIG, or run: wandb-cred init"
+                );
+                error
+            }
+            Some(FileFault::TooLarge) => error.hint("is it a configuration?"),
+            _ => error,
+        }
+    })
 }
 
 /// Without a file: one profile, `default`, from whatever identity source is here, for the W&B server and the

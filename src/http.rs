@@ -13,6 +13,7 @@ use url::Url;
 use zeroize::Zeroizing;
 
 use crate::backoff::parse_retry_after;
+use crate::blocking;
 use crate::clock::{self, Clock, Now};
 use crate::env::Env;
 use crate::error::{Error, Reason};
@@ -212,8 +213,9 @@ impl Http {
         };
         cell.get_or_try_init(async || {
             // Reads the certificates, from wherever the environment says.
-            let built = tokio::task::spawn_blocking(move || build_tls(way, &Env::system())).await;
-            built.unwrap_or_else(|_| Err(unusable("reading the CA certificates was interrupted")))
+            let built = blocking::run(move || build_tls(way, &Env::system())).await;
+            built
+                .map_err(|error| Error::transient(format!("cannot read the CA certificates now: {error}")))?
         })
         .await
     }

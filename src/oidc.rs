@@ -14,9 +14,11 @@ use openidconnect::{IssuerUrl, Nonce, PkceCodeVerifier, RedirectUrl};
 use url::Url;
 use zeroize::Zeroizing;
 
+use crate::blocking;
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Reason, Stage};
 use crate::http::Http;
+use crate::private_file::{self, Holds};
 use crate::token::Secret;
 
 mod authorize;
@@ -213,20 +215,20 @@ impl RelyingParty {
             Some(SecretSource::File(path)) => {
                 let read = {
                     let path = path.clone();
-                    move || std::fs::read_to_string(path)
+                    move || private_file::read(&path, Holds::Secret, Stage::SignIn, MAX_SECRET)
                 };
-                match tokio::task::spawn_blocking(read).await {
-                    Ok(Ok(text)) => Ok(Some(Secret::new(text.trim().to_owned()))),
-                    Ok(Err(error)) => Err(misconfigured(format!(
-                        "cannot read client-secret-file {}: {error}",
-                        path.display()
-                    ))),
-                    Err(_) => Err(transient("reading the client secret was cut short")),
+                match blocking::run(read).await {
+                    Ok(Ok(content)) => Ok(Some(Secret::new(content.text.trim().to_owned()))),
+                    Ok(Err(error)) => Err(error.context("client-secret-file")),
+                    Err(error) => Err(transient(format!("cannot read the client secret now: {error}"))),
                 }
             }
         }
     }
 }
+
+/// Far longer than any client secret.
+const MAX_SECRET: u64 = 16 * 1024;
 
 /// Endpoints hardly ever change; keys that do are looked up when they are met.
 const METADATA_AGE: Duration = Duration::from_secs(24 * 3600);

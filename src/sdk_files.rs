@@ -15,6 +15,7 @@ use zeroize::Zeroizing;
 
 use crate::atomic_file;
 use crate::backoff::Backoff;
+use crate::blocking;
 use crate::clock::{Clock, Now};
 use crate::paths;
 use crate::profile::{BaseUrl, Profile};
@@ -147,8 +148,8 @@ impl Files {
             return false;
         }
         let (files, new) = (Arc::clone(self), outdated.clone());
-        let outcome = tokio::task::spawn_blocking(move || files.write(&new)).await;
-        let outcome = outcome.unwrap_or_else(|_| Err("the write was interrupted".to_owned()));
+        let outcome = blocking::run(move || files.write(&new)).await;
+        let outcome = outcome.unwrap_or_else(|error| Err(error.to_string()));
         self.written.send_modify(|written| match &outcome {
             Ok(()) => {
                 written.identity = outdated.identity.as_ref().map(|token| token.hash()).or(written.identity);
@@ -195,7 +196,7 @@ impl Files {
     /// Removes the files. A program that uses them then fails as if they had never been there.
     async fn remove(self: &Arc<Self>, profile: &str) {
         let files = Arc::clone(self);
-        let removed = tokio::task::spawn_blocking(move || {
+        let removed = blocking::run(move || {
             [ORIGIN, CREDENTIALS, IDENTITY_TOKEN].iter().try_for_each(|name| {
                 match std::fs::remove_file(files.dir.join(name)) {
                     Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -203,7 +204,7 @@ impl Files {
                 }
             })
         });
-        if let Ok(Err(error)) = removed.await {
+        if let Err(error) = removed.await.flatten() {
             warn!(profile, %error, dir = %self.dir.display(), "cannot remove the SDK files after signing out");
         }
         self.written.send_replace(Written::default());
@@ -212,7 +213,7 @@ impl Files {
     /// Compares the files with what was written to them. If they differ, the next `update` writes again.
     async fn detect_foreign_write(self: &Arc<Self>, wanted: &Wanted, profile: &str) {
         let (files, wanted) = (Arc::clone(self), wanted.clone());
-        let differs = tokio::task::spawn_blocking(move || {
+        let differs = blocking::run(move || {
             let differs = |path: &Path, wanted: &[u8]| {
                 std::fs::read(path).map(Zeroizing::new).map_or(true, |found| *found != wanted)
             };

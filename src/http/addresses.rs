@@ -1,9 +1,11 @@
 //! Which addresses a request may go to. A name is judged by what it resolves to, at the moment of the connection: there is
 //! no gap for another answer.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 
 use url::{Host, Url};
+
+use crate::blocking;
 
 /// Where a client connects to. A name that also leads elsewhere is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +36,8 @@ impl reqwest::dns::Resolve for Addresses {
     fn resolve(&self, name: reqwest::dns::Name) -> reqwest::dns::Resolving {
         let addresses = *self;
         Box::pin(async move {
-            let found = tokio::net::lookup_host((name.as_str(), 0)).await.map_err(LookupError::Unknown)?;
+            let look_up = move || (name.as_str(), 0).to_socket_addrs();
+            let found = blocking::run(look_up).await.flatten().map_err(LookupError::Unknown)?;
             let found: Vec<SocketAddr> = found.collect();
             addresses.judge(&found)?;
             let found: reqwest::dns::Addrs = Box::new(found.into_iter());

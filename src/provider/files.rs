@@ -6,7 +6,9 @@ use std::path::Path;
 
 use zeroize::Zeroizing;
 
+use crate::blocking;
 use crate::error::{Error, FileFault, Kind, Reason, Stage};
+use crate::private_file::{self, Holds};
 use crate::token;
 
 /// Runs `read`, which reads `path`, off the daemon's one thread: open(2) blocks if the file is on a dead network mount.
@@ -14,8 +16,8 @@ pub(crate) async fn off_thread<T: Send + 'static>(
     path: &Path,
     read: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
-    tokio::task::spawn_blocking(read).await.map_err(|_| {
-        Error::transient(format!("reading {} was interrupted", path.display()))
+    blocking::run(read).await.map_err(|error| {
+        Error::transient(format!("cannot read {} now: {error}", path.display()))
             .because(Reason::File { path: path.to_owned(), fault: FileFault::Unreadable })
     })?
 }
@@ -52,21 +54,7 @@ pub(crate) fn read(path: &Path) -> Result<Zeroizing<String>, Error> {
 
 /// A secret, which only its owner (us, or root) may be able to read or write.
 pub(crate) fn read_private(path: &Path) -> Result<Zeroizing<String>, Error> {
-    let shown = path.display();
-    let meta = std::fs::metadata(path)
-        .map_err(|error| unusable(path, (&error).into(), format!("cannot read {shown}: {error}")))?;
-    let (owner, uid) = (meta.uid(), rustix::process::geteuid().as_raw());
-    if owner != uid && owner != 0 {
-        let message = format!("{shown} belongs to uid {owner}, not to us (uid {uid})");
-        return Err(unusable(path, FileFault::Foreign { owner }, message));
-    }
-    let mode = meta.mode() & 0o7777;
-    if mode & 0o077 != 0 {
-        let message =
-            format!("{shown} holds a secret and has mode {mode:04o}, open to others; run: chmod 600 {shown}");
-        return Err(unusable(path, FileFault::Loose { mode }, message));
-    }
-    read(path)
+    private_file::read(path, Holds::Secret, Stage::Identity, MAX_FILE).map(|content| content.text)
 }
 
 /// The error for a read that failed: a missing file may come, but permissions do not change by themselves.

@@ -100,7 +100,7 @@ fn is_readable_word(letters: &str) -> bool {
     if length < 12 {
         humps * 4 <= length + 3 && upper * 2 <= length + 2 && vowels > 0
     } else {
-        humps * 4 <= length && upper * 3 <= length + 3 && vowels * 4 >= length
+        humps * 4 <= length && upper * 4 <= length + 4 && vowels * 4 >= length
     }
 }
 

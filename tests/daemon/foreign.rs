@@ -21,9 +21,8 @@ fn open_to_all(path: &Path) {
 fn daemon_in_the_open(home: &Home) -> Daemon {
     let folder = home.path("run");
     fs::create_dir(&folder).expect("made");
-    for place in [home.path(""), folder] {
-        open_to_all(&place);
-    }
+    fs::set_permissions(home.path(""), fs::Permissions::from_mode(0o755)).expect("chmod");
+    open_to_all(&folder);
     let listener = UnixListener::bind(home.socket()).expect("bound");
     open_to_all(&home.socket());
     fs::copy(COMMAND, home.path("wandb-cred")).expect("copied");

@@ -18,5 +18,6 @@ mod rotation;
 mod setup;
 mod storm;
 mod talk;
+mod threads;
 mod upstream;
 mod wakeups;

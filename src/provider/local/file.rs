@@ -73,7 +73,7 @@ impl File {
     /// Whether somebody may still be writing it.
     async fn changed_lately(&self) -> bool {
         let (path, now) = (self.path.clone(), self.cx.clock.now().wall);
-        let changed = tokio::task::spawn_blocking(move || path.metadata()?.modified()).await;
+        let changed = crate::blocking::run(move || path.metadata()?.modified()).await;
         let changed = changed.ok().and_then(Result::ok).and_then(|at| jiff::Timestamp::try_from(at).ok());
         changed.is_some_and(|at| now.duration_since(at).unsigned_abs() < YOUNG)
     }

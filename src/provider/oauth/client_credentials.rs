@@ -36,13 +36,13 @@ pub use self::proof::Auth;
 use self::proof::{Client, Proof};
 use crate::duration::HumanDuration;
 use crate::error::{Error, Kind, Reason};
+use crate::foreign_text;
 use crate::http::{Answer, Reach};
 use crate::json::{Fault, Object};
 use crate::oidc::metadata::Document;
 use crate::provider::answer;
 use crate::provider::settings::{require_absolute, setting_url};
 use crate::provider::source::{Context, Provider};
-use crate::redact::redact;
 use crate::token::{self, IdentityToken};
 
 mod proof;
@@ -226,7 +226,7 @@ impl ClientCredentials {
         let server = Document::parse(&answer.body).map_err(|fault| answer::refused(&who, &fault))?;
         let theirs = server.issuer().map_err(|fault| answer::refused(&who, &fault))?;
         if theirs != *issuer {
-            let theirs = redact(&theirs, 200);
+            let theirs = foreign_text::name(&theirs);
             let message = format!(
                 "{who} is for the issuer {theirs:?}, not {issuer:?}; set `issuer` to what it says if that is yours"
             );

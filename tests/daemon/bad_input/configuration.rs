@@ -201,6 +201,33 @@ fn a_configuration_that_others_can_write_or_that_cannot_be_read_is_refused() {
 }
 
 #[test]
+fn a_configuration_that_others_can_replace_is_refused() {
+    let sandbox = Sandbox::start(&[]);
+    let home = Home::new(&sandbox.profile("work"));
+    chmod(&home.config(), 0o600);
+    for mode in [0o777, 0o770, 0o707] {
+        chmod(&home.path(""), mode);
+        let refused = home.refused();
+        assert_eq!(refused.code, Some(78), "{mode:o}: {}", refused.err);
+        assert!(refused.err.contains(&format!("mode {mode:04o}")), "{}", refused.err);
+        assert!(refused.err.contains("chmod go-w"), "{}", refused.err);
+    }
+    chmod(&home.path(""), 0o755);
+    drop(home.daemon());
+}
+
+#[test]
+fn a_configuration_that_is_a_fifo_is_refused_at_once() {
+    let home = Home::new("");
+    fs::remove_file(home.config()).expect("removed");
+    let made = ran(std::process::Command::new("mkfifo").args(["-m", "600"]).arg(home.config()));
+    assert_eq!(made.code, Some(0), "{}", made.err);
+    let refused = home.refused();
+    assert_eq!(refused.code, Some(78), "{}", refused.err);
+    assert!(refused.err.contains("not a regular file"), "{}", refused.err);
+}
+
+#[test]
 fn an_unknown_profile_is_told_with_the_nearest_and_all_known_names() {
     let sandbox = Sandbox::start(&[]);
     let home = Home::new(&format!("{}{}", sandbox.profile("work"), sandbox.profile("eval")));

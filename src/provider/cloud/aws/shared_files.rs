@@ -4,11 +4,11 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use zeroize::Zeroizing;
-
+use crate::blocking;
 use crate::env::Env;
-use crate::error::{Error, FileFault, Kind};
-use crate::provider::files::{self, unusable};
+use crate::error::{Error, FileFault, Stage};
+use crate::private_file::{self, Holds};
+use crate::provider::files::unusable;
 use crate::token::Secret;
 
 /// The settings of one profile.
@@ -33,7 +33,7 @@ impl Profile {
         let config = path(env, "AWS_CONFIG_FILE", ".aws/config");
         let credentials = path(env, "AWS_SHARED_CREDENTIALS_FILE", ".aws/credentials");
         let wanted = name.clone();
-        let read = tokio::task::spawn_blocking(move || {
+        let read = blocking::run(move || {
             let mut profile = Self { name: wanted, ..Self::default() };
             for (section, settings) in sections(config.as_deref())? {
                 if section_of_profile(&section).as_deref() == Some(&profile.name) {
@@ -47,8 +47,9 @@ impl Profile {
             }
             Ok::<_, Error>(profile)
         });
-        let profile: Self =
-            read.await.map_err(|_| Error::transient("reading the AWS files was interrupted"))??;
+        let profile: Self = read
+            .await
+            .map_err(|error| Error::transient(format!("cannot read the AWS files now: {error}")))??;
         if named && !profile.found {
             let message = format!(
                 "the AWS profile {name} is in neither the config nor the credentials file; list them with: aws configure list-profiles"
@@ -98,19 +99,21 @@ fn path(env: &Env, name: &str, usual: &str) -> Option<PathBuf> {
 }
 
 fn sections(path: Option<&Path>) -> Result<Vec<(String, Settings)>, Error> {
-    let Some(path) = path else { return Ok(Vec::new()) };
-    match std::fs::read_to_string(path).map(Zeroizing::new) {
-        Ok(text) => parse(&text).map_err(|line| {
+    // AWS_CONFIG_FILE=/dev/null is how people say that there is none.
+    let Some(path) = path.filter(|path| *path != Path::new("/dev/null")) else { return Ok(Vec::new()) };
+    // They can name a program (`credential_process`). Others may read them: AWS' own clients do not mind.
+    match private_file::read(path, Holds::Programs, Stage::Identity, MAX_FILE) {
+        Ok(content) => parse(&content.text).map_err(|line| {
             let message = format!("{} line {line} is not a setting", path.display());
             unusable(path, FileFault::Malformed, message)
         }),
-        Err(why) if why.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
-        Err(error) => {
-            let what = format!("cannot read {}", path.display());
-            Err(files::failed(path, what, &error).kind(Kind::Misconfigured))
-        }
+        Err(error) if error.file_fault() == Some(&FileFault::Missing) => Ok(Vec::new()),
+        Err(error) => Err(error),
     }
 }
+
+/// Real ones have some hundred lines.
+const MAX_FILE: u64 = 1024 * 1024;
 
 /// The error is the number of the first line that cannot be read.
 fn parse(text: &str) -> Result<Vec<(String, Settings)>, usize> {
