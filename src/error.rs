@@ -142,6 +142,8 @@ pub enum Reason {
     StoreLocked,
     /// The store of the session cannot be used.
     StoreUnavailable,
+    /// Another process uses the session, and does not come to an end.
+    SessionHeld { pid: Option<u32> },
 
     /// Seconds of life left, and asked for.
     LifetimeTooShort { left: u64, asked: u64 },

@@ -27,7 +27,7 @@ pub fn socket(env: &Env) -> Result<PathBuf> {
 
 /// `$XDG_RUNTIME_DIR/wandb-cred`; if that is unset (batch jobs, cron: systemd/systemd#3355)
 /// `/run/user/UID/wandb-cred` if that folder is ours, else `$TMPDIR/wandb-cred-UID`.
-fn runtime_base(env: &Env) -> PathBuf {
+pub fn runtime_base(env: &Env) -> PathBuf {
     if let Some(dir) = env.var("XDG_RUNTIME_DIR") {
         return Path::new(&dir).join("wandb-cred");
     }

@@ -1,9 +1,10 @@
 //! One person's sign-in for one profile: the one owner of its refresh token.
 //!
-//! The provider asks it for identity tokens, `login` stores a new sign-in and removes it. A refresh token
-//! that rotates can be redeemed once: so redeeming and storing happen under one lock, in a task that no
-//! cancelled caller cuts short, and the new refresh token is in the store before the ID token beside it is
-//! handed out. Where the store does not take it, both are kept in memory and offered to the store again.
+//! The provider asks it for identity tokens, `login` stores a new sign-in and removes it. A refresh token that rotates
+//! can be redeemed once: so redeeming and storing happen under one lock (which other processes respect too, see
+//! `secrets::lock`), in a task that no cancelled caller cuts short. That the store can take a new refresh token is proved
+//! before the old one is spent, and the new one is in the store before the ID token beside it is handed out. Where the
+//! store does not take it after all, both are kept in memory, under the lock, and offered to the store again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +18,7 @@ use super::error::{transient, untrusted};
 use super::{RelyingParty, Tokens};
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Reason, Stage};
-use crate::secrets::{self, Key, Presence, Store};
+use crate::secrets::{self, Key, Lock, Prepared, Presence, Store};
 use crate::token::{IdentityToken, Outlook, Renewal, Secret, TokenHash};
 
 /// The sign-in of one profile.
@@ -74,6 +75,9 @@ pub struct SignedOut {
 
 #[derive(Default)]
 struct Inner {
+    /// Held while the session is used, and for as long as there is something unsaved: until then the store holds a refresh
+    /// token that is spent.
+    lock: Option<Lock>,
     /// Redeemed, but not confirmed by the store yet.
     unsaved: Option<Saved>,
     /// An ID token that came with a sign-in, or with an unsaved refresh: handed out before asking for more.
@@ -134,7 +138,13 @@ impl Session {
 
     /// Waits for an attempt under way, so that the daemon does not stop between redeeming and storing.
     pub async fn drain(&self) {
-        drop(self.inner.lock().await);
+        let mut inner = self.inner.lock().await;
+        if inner.unsaved.is_some()
+            && let Ok(()) = self.lock(&mut inner).await
+            && let Err(error) = self.flush(&mut inner, Presence::Nobody).await
+        {
+            tracing::error!(profile = self.key.profile, %error, "stopping with a sign-in that could not be saved");
+        }
     }
 
     /// A person has signed in. The sign-in counts only when the store has it.
@@ -157,11 +167,16 @@ impl Session {
         inner.refused = None;
         inner.ready = Some(token.with_renewal(saved.renewal(&self.party)));
         inner.unsaved = Some(saved);
-        self.flush(&mut inner, Presence::Person).await.map_err(|error| {
-            transient(format!(
+        let stored = match self.lock(&mut inner).await {
+            Ok(()) => self.flush(&mut inner, Presence::Person).await,
+            Err(error) => Err(error),
+        };
+        stored.map_err(|error| {
+            self.store_error(&error, format_args!(
                 "you are signed in, but the session could not be saved: {error}. It will be retried; you do not need to sign in again"
             ))
         })?;
+        inner.lock = None;
         self.person.send_replace(Some(person.clone()));
         self.changes.send_modify(|change| *change = Change::SignedIn(change.next()));
         Ok(person)
@@ -170,11 +185,24 @@ impl Session {
     /// Ends the session here, and at the provider where it can.
     pub async fn sign_out(&self) -> Result<SignedOut, Error> {
         let mut inner = self.inner.lock().await;
-        let saved = match inner.unsaved.take() {
-            Some(saved) => Some(saved),
-            None => self.load().await.map_err(|error| transient(error.to_string()))?,
+        let deleted = async {
+            self.lock(&mut inner).await?;
+            let saved = match &inner.unsaved {
+                Some(saved) => Some(saved.clone()),
+                None => self.load().await?,
+            };
+            self.store.delete(&self.key).await?;
+            Ok(saved)
         };
-        self.store.delete(&self.key).await.map_err(|error| transient(error.to_string()))?;
+        let saved = match deleted.await {
+            Ok(saved) => saved,
+            Err(error) => {
+                self.unlock(&mut inner);
+                return Err(
+                    self.store_error(&error, format_args!("the session could not be deleted: {error}"))
+                );
+            }
+        };
         *inner = Inner::default();
         self.person.send_replace(None);
         self.changes.send_modify(|change| *change = Change::SignedOut(change.next()));
@@ -190,34 +218,77 @@ impl Session {
 
     async fn attempt(&self) -> Result<IdentityToken, Error> {
         let mut inner = self.inner.lock().await;
-        self.flush(&mut inner, Presence::Nobody).await.map_err(|error| self.locked(&error))?;
+        if inner.unsaved.is_none()
+            && let Some(ready) = inner.ready.take()
+            && self.is_good(&ready)
+        {
+            return Ok(ready);
+        }
+        self.lock(&mut inner).await.map_err(|error| self.unreadable(&error))?;
+        let outcome = self.renew(&mut inner).await;
+        self.unlock(&mut inner);
+        outcome
+    }
+
+    /// Redeems the refresh token in the store. The caller holds the lock.
+    async fn renew(&self, inner: &mut Inner) -> Result<IdentityToken, Error> {
+        self.flush(inner, Presence::Nobody).await.map_err(|error| self.unwritable(&error))?;
         if let Some(ready) = inner.ready.take()
             && self.is_good(&ready)
         {
             return Ok(ready);
         }
-        let saved = self.load().await.map_err(|error| self.locked(&error))?;
-        let Some(mut saved) = saved else {
-            self.person.send_replace(None);
-            return Err(self.sign_in(Reason::SignedOut, "nobody is signed in"));
-        };
-        self.person.send_replace(Some(saved.person()));
-        let Some(current) = saved.refresh_token.clone() else {
-            let token =
-                saved.id_token.as_ref().map(|raw| IdentityToken::parse_insecure(raw, self.clock.now()));
-            return match token {
-                Some(Ok(token)) => Ok(token.with_renewal(saved.renewal(&self.party))),
-                _ => Err(self
-                    .sign_in(Reason::SignedOut, "the sign-in has expired, and came without a refresh token")),
+        let mut redeemed = None;
+        loop {
+            let Some(saved) = self.load().await.map_err(|error| self.unreadable(&error))? else {
+                self.person.send_replace(None);
+                return Err(self.sign_in(Reason::SignedOut, "nobody is signed in"));
             };
-        };
-        let current = Secret::new(current.to_string());
-        let hash = TokenHash::of(current.expose());
-        if let Some((refused, why)) = &inner.refused
-            && *refused == hash
-        {
-            return Err(self.sign_in(Reason::SessionRefused { error: "invalid_grant".to_owned() }, why));
+            self.person.send_replace(Some(saved.person()));
+            let Some(current) = &saved.refresh_token else {
+                return self.without_refresh(&saved);
+            };
+            let hash = TokenHash::of(current);
+            if let Some((refused, why)) = &inner.refused
+                && *refused == hash
+            {
+                return Err(self.sign_in(Reason::SessionRefused { error: "invalid_grant".to_owned() }, why));
+            }
+            let first = redeemed.replace(hash).is_none();
+            match self.redeem(inner, saved).await {
+                // Where nothing can be locked, another process may have been faster: then the store has its successor.
+                Err(error) if error.kind == Kind::NeedsLogin && first => {
+                    let why = self.sign_in(error.reason.clone(), &error.message);
+                    match self.load().await {
+                        Ok(Some(now)) if now.refresh_hash().is_some_and(|now| now != hash) => {}
+                        _ => return Err(why),
+                    }
+                }
+                Err(error) if error.kind == Kind::NeedsLogin => {
+                    return Err(self.sign_in(error.reason, &error.message));
+                }
+                outcome => return outcome,
+            }
         }
+    }
+
+    /// What there is without a refresh token.
+    fn without_refresh(&self, saved: &Saved) -> Result<IdentityToken, Error> {
+        let token = saved.id_token.as_ref().map(|raw| IdentityToken::parse_insecure(raw, self.clock.now()));
+        match token {
+            Some(Ok(token)) => Ok(token.with_renewal(saved.renewal(&self.party))),
+            _ => {
+                let why = "the sign-in has expired, and came without a refresh token";
+                Err(self.sign_in(Reason::SignedOut, why))
+            }
+        }
+    }
+
+    /// One request, and what it gave in the store.
+    async fn redeem(&self, inner: &mut Inner, mut saved: Saved) -> Result<IdentityToken, Error> {
+        let current = Secret::new(saved.refresh_token.as_deref().cloned().unwrap_or_default());
+        let prepared =
+            self.store.prepare(&self.key, &saved.to_json()).await.map_err(|error| self.unwritable(&error))?;
         let refreshed = self.party.refresh(&current, &saved.subject).await;
         let now = self.clock.now();
         if let Some(rotated) = refreshed.rotated {
@@ -234,24 +305,31 @@ impl Session {
                     .map(|token| token.with_renewal(saved.renewal(&self.party)))
                     .map_err(|why| Error::rejected(format!("{}: {why}", self.key.issuer)))
             }
-            Err(error) if error.kind == Kind::NeedsLogin => {
-                inner.refused = Some((hash, error.message.clone()));
-                Err(self.sign_in(error.reason, &error.message))
+            Err(error) => {
+                if error.kind == Kind::NeedsLogin {
+                    inner.refused = Some((TokenHash::of(current.expose()), error.message.clone()));
+                }
+                Err(error)
             }
-            Err(error) => Err(error),
         };
-        if let Err(error) = self.flush(&mut inner, Presence::Nobody).await {
+        if let Err(error) = self.commit(inner, prepared).await {
             inner.ready = token.ok();
-            return Err(self.locked(&error));
+            return Err(self.unwritable(&error));
         }
         token
+    }
+
+    async fn commit(&self, inner: &mut Inner, prepared: Prepared) -> Result<(), secrets::Error> {
+        let Some(unsaved) = &inner.unsaved else { return Ok(()) };
+        self.store.commit(prepared, &self.key, &unsaved.to_json()).await?;
+        inner.unsaved = None;
+        Ok(())
     }
 
     /// Brings to the store what it has not confirmed yet.
     async fn flush(&self, inner: &mut Inner, presence: Presence) -> Result<(), secrets::Error> {
         let Some(unsaved) = &inner.unsaved else { return Ok(()) };
-        let json = Zeroizing::new(serde_json::to_string(unsaved).expect("plain data"));
-        self.store.save(&self.key, &Secret::new(json.to_string()), presence).await?;
+        self.store.save(&self.key, &unsaved.to_json(), presence).await?;
         inner.unsaved = None;
         Ok(())
     }
@@ -260,6 +338,21 @@ impl Session {
         let Some(json) = self.store.load(&self.key).await? else { return Ok(None) };
         // A value that cannot be read (from another version) counts as signed out.
         Ok(serde_json::from_str(json.expose()).ok().filter(|saved: &Saved| saved.version == VERSION))
+    }
+
+    /// Takes the lock, unless it is held already for what is unsaved.
+    async fn lock(&self, inner: &mut Inner) -> Result<(), secrets::Error> {
+        if inner.lock.is_none() {
+            inner.lock = Some(self.store.lock(&self.key, &self.clock).await?);
+        }
+        Ok(())
+    }
+
+    /// Gives it back, unless the store still holds what is spent.
+    fn unlock(&self, inner: &mut Inner) {
+        if inner.unsaved.is_none() {
+            inner.lock = None;
+        }
     }
 
     fn is_good(&self, token: &IdentityToken) -> bool {
@@ -278,12 +371,53 @@ impl Session {
     }
 
     /// Nothing is asked of the provider while the store is closed: what it answers could not be kept.
-    fn locked(&self, error: &secrets::Error) -> Error {
-        transient(format!("the sign-in of profile {} cannot be read: {error}", self.key.profile))
+    fn unreadable(&self, error: &secrets::Error) -> Error {
+        self.store_error(
+            error,
+            format_args!("the sign-in of profile {} cannot be read: {error}", self.key.profile),
+        )
+    }
+
+    /// The same while it cannot be written.
+    fn unwritable(&self, error: &secrets::Error) -> Error {
+        self.store_error(
+            error,
+            format_args!("the sign-in of profile {} cannot be saved: {error}", self.key.profile),
+        )
+    }
+
+    fn store_error(&self, error: &secrets::Error, message: std::fmt::Arguments<'_>) -> Error {
+        let (reason, message) = match error {
+            // It says it all.
+            secrets::Error::Held { holder, .. } => {
+                (Reason::SessionHeld { pid: holder.pid }, error.to_string())
+            }
+            secrets::Error::Locked(_) => (Reason::StoreLocked, message.to_string()),
+            secrets::Error::Unavailable(_) | secrets::Error::Failed(_) => {
+                (Reason::StoreUnavailable, message.to_string())
+            }
+        };
+        transient(message).because(reason)
     }
 }
 
 impl Saved {
+    /// Made in one piece: a buffer that grows leaves copies behind.
+    fn to_json(&self) -> Secret<String> {
+        let text = |text: &Option<Zeroizing<String>>| text.as_ref().map_or(0, |text| text.len());
+        let account = self.account.as_ref().map_or(0, String::len);
+        // Every byte of a name may need an escape of six.
+        let size =
+            text(&self.refresh_token) + text(&self.id_token) + 6 * (self.subject.len() + account) + 512;
+        let mut json = Vec::with_capacity(size);
+        serde_json::to_writer(&mut json, self).expect("plain data");
+        Secret::new(String::from_utf8(json).expect("JSON is text"))
+    }
+
+    fn refresh_hash(&self) -> Option<TokenHash> {
+        self.refresh_token.as_ref().map(|token| TokenHash::of(token))
+    }
+
     fn person(&self) -> Person {
         Person { subject: self.subject.clone(), account: self.account.clone(), since: self.signed_in_at }
     }
