@@ -142,6 +142,8 @@ pub enum Reason {
     StoreLocked,
     /// The store of the session cannot be used.
     StoreUnavailable,
+    /// The browser cannot return to this port: another program listens there.
+    PortUnavailable { port: u16 },
     /// Another process uses the session, and does not come to an end.
     SessionHeld { pid: Option<u32> },
 
