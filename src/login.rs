@@ -139,6 +139,7 @@ impl Attempt {
         let profile = self.session.profile().to_owned();
         tracing::info!(profile, method = ?self.method, "sign-in started");
         let attempt = async {
+            self.session.check_store().await?;
             match self.method {
                 LoginMethod::Browser => self.browser().await,
                 LoginMethod::Device => self.device().await,

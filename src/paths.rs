@@ -11,7 +11,7 @@ use crate::error::{Error, FileFault, Kind, Reason, Result, Stage};
 
 mod places;
 
-pub use places::{Places, state_dir};
+pub use places::{Places, home_state_dir, state_dir};
 
 /// The socket alone, which is all that the command needs.
 pub fn socket(env: &Env) -> Result<PathBuf> {

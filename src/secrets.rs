@@ -91,9 +91,11 @@ pub struct Prepared(Option<atomic_file::Prepared>);
 impl Store {
     /// Does not access the store yet.
     pub fn new(kind: Kind, env: &Env) -> Result<Self, Error> {
-        let state = paths::state_dir(env).map_err(|error| Error::Unavailable(error.to_string()));
+        let (state, home) = (paths::state_dir(env), paths::home_state_dir(env));
+        // Beside the session, if it is a file. A keyring is the same one for processes that differ in XDG_STATE_HOME.
+        let beside = if kind == Kind::File { state.as_ref() } else { home.as_ref() };
         // A home folder may lie on a file system that cannot lock, or that is read-only.
-        let folders = state.iter().cloned().chain([paths::runtime_base(env)]);
+        let folders = beside.ok().cloned().into_iter().chain([paths::runtime_base(env)]);
         let locks = lock::Locks::new(folders.map(|dir| dir.join("locks")).collect());
         let place = match kind {
             Kind::Keyring => Place::Keyring(keyring::Keyring),
@@ -105,7 +107,10 @@ impl Store {
                     "token-store = \"kernel\" works only on Linux; use \"keyring\"".to_owned(),
                 ));
             }
-            Kind::File => Place::File(file::Folder(state?.join("sessions"))),
+            Kind::File => {
+                let state = state.map_err(|error| Error::Unavailable(error.to_string()))?;
+                Place::File(file::Folder(state.join("sessions")))
+            }
         };
         Ok(Self { place, locks })
     }
@@ -129,6 +134,20 @@ impl Store {
             drop(Zeroizing::new(error.into_bytes()));
             Error::Failed(format!("the {} holds something that is not UTF-8", self.name()))
         })
+    }
+
+    /// Whether a first secret can be stored, as far as can be told. A keyring that is locked counts as usable: a person is
+    /// there to unlock it.
+    pub async fn check(&self, key: &Key) -> Result<(), Error> {
+        match &self.place {
+            Place::File(folder) => {
+                blocking(folder, key, |folder, key| folder.prepare(&key, GROWTH)).await.map(drop)
+            }
+            _ => match self.load(key).await {
+                Ok(_) | Err(Error::Locked(_)) => Ok(()),
+                Err(error) => Err(error),
+            },
+        }
     }
 
     /// Proves that a successor of `current` can be stored, by storing as much: a file of that size beside the session's,
@@ -262,6 +281,16 @@ mod tests {
 
     fn key(profile: &str, issuer: &str, client_id: &str) -> Key {
         Key { profile: profile.into(), issuer: issuer.into(), client_id: client_id.into() }
+    }
+
+    #[test]
+    fn processes_that_share_a_keyring_share_its_locks_whatever_their_state_folder() {
+        let locks = |kind, state: &str| {
+            let env = Env::fixed([("HOME", "/h"), ("XDG_STATE_HOME", state), ("XDG_RUNTIME_DIR", "/r")]);
+            format!("{:?}", Store::new(kind, &env).expect("a store").locks)
+        };
+        assert_eq!(locks(Kind::Keyring, "/a"), locks(Kind::Keyring, "/b"));
+        assert_ne!(locks(Kind::File, "/a"), locks(Kind::File, "/b"), "these are two sessions");
     }
 
     fn store_in(dir: &std::path::Path) -> Store {

@@ -147,6 +147,18 @@ impl Session {
         }
     }
 
+    /// Whether a sign-in could be saved: to be asked before a person takes the trouble.
+    pub async fn check_store(&self) -> Result<(), Error> {
+        let mut inner = self.inner.lock().await;
+        let checked = async {
+            self.lock(&mut inner).await?;
+            self.store.check(&self.key).await
+        };
+        let checked = checked.await;
+        self.unlock(&mut inner);
+        checked.map_err(|error| self.unwritable(&error))
+    }
+
     /// A person has signed in. The sign-in counts only when the store has it.
     pub async fn signed_in(&self, tokens: Tokens) -> Result<Person, Error> {
         let mut inner = self.inner.lock().await;

@@ -175,11 +175,11 @@ mod tests {
     #[tokio::test]
     async fn one_holds_the_lock_and_the_next_gets_it_when_it_is_dropped() {
         let temp = tempfile::tempdir().expect("temp dir");
-        let (locks, clock) = (locks(temp.path()), Clock::system());
-        let first = locks.acquire(&key(), &clock).await.expect("free");
-        let held = locks.attempt(&format!("{}.lock", key().short())).expect("asked");
+        let (locks, clock, key) = (locks(temp.path()), Clock::system(), key());
+        let first = locks.acquire(&key, &clock).await.expect("free");
+        let held = locks.attempt(&format!("{}.lock", key.short())).expect("asked");
         assert_eq!(held.expect_err("held"), Holder { pid: Some(std::process::id()), host: None });
-        let (next, ()) = tokio::join!(locks.acquire(&key(), &clock), async { drop(first) });
+        let (next, ()) = tokio::join!(locks.acquire(&key, &clock), async { drop(first) });
         next.expect("free again");
     }
 

@@ -218,6 +218,8 @@ def test_nothing_is_redeemed_while_the_session_folder_is_read_only(world):
     with mounted("--bind", sessions, sessions):
         subprocess.run(["mount", "-o", "remount,ro,bind", sessions], check=True)
         is_not_redeemed_while(provider, daemon, "Read-only file system")
+        login = daemon.begin()
+        assert login["state"] == "failed" and "cannot be saved" in login["error"], "before a person takes the trouble"
     until(lambda: daemon.renew()[0] == 200, what="a token, now that there is room")
     assert "refresh_token invalid_grant" not in provider.stats()
 
