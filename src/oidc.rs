@@ -26,6 +26,7 @@ pub mod discover;
 mod error;
 mod metadata;
 pub mod preset;
+mod saved;
 pub mod session;
 mod wire;
 

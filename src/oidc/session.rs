@@ -7,19 +7,18 @@
 //! store does not take it after all, both are kept in memory, under the lock, and offered to the store again.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, watch};
 use zeroize::Zeroizing;
 
 use super::error::{transient, untrusted};
+use super::saved::{Saved, VERSION};
 use super::{RelyingParty, Tokens};
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Reason, Stage};
 use crate::secrets::{self, Key, Lock, Prepared, Presence, Store};
-use crate::token::{IdentityToken, Outlook, Renewal, Secret, TokenHash};
+use crate::token::{IdentityToken, Secret, TokenHash};
 
 /// The sign-in of one profile.
 pub struct Session {
@@ -84,22 +83,6 @@ struct Inner {
     ready: Option<IdentityToken>,
     /// The refresh token that the provider has refused, by hash, and its words: it is not asked again.
     refused: Option<(TokenHash, String)>,
-}
-
-/// What the store holds, as JSON.
-#[derive(Clone, Serialize, Deserialize)]
-struct Saved {
-    version: u32,
-    refresh_token: Option<Zeroizing<String>>,
-    /// Only where there is no refresh token: all there is of the session.
-    id_token: Option<Zeroizing<String>>,
-    subject: String,
-    account: Option<String>,
-    signed_in_at: Timestamp,
-    /// When the refresh token ends, and when that was learned.
-    refresh_ends: Option<(Timestamp, Timestamp)>,
-    /// When the session ends whatever happens, if that can be told.
-    session_ends: Option<Timestamp>,
 }
 
 impl Session {
@@ -412,70 +395,3 @@ impl Session {
         transient(message).because(reason)
     }
 }
-
-impl Saved {
-    /// Made in one piece: a buffer that grows leaves copies behind.
-    fn to_json(&self) -> Secret<String> {
-        let text = |text: &Option<Zeroizing<String>>| text.as_ref().map_or(0, |text| text.len());
-        let account = self.account.as_ref().map_or(0, String::len);
-        // Every byte of a name may need an escape of six.
-        let size =
-            text(&self.refresh_token) + text(&self.id_token) + 6 * (self.subject.len() + account) + 512;
-        let mut json = Vec::with_capacity(size);
-        serde_json::to_writer(&mut json, self).expect("plain data");
-        Secret::new(String::from_utf8(json).expect("JSON is text"))
-    }
-
-    fn refresh_hash(&self) -> Option<TokenHash> {
-        self.refresh_token.as_ref().map(|token| TokenHash::of(token))
-    }
-
-    fn person(&self) -> Person {
-        Person { subject: self.subject.clone(), account: self.account.clone(), since: self.signed_in_at }
-    }
-
-    /// A refresh token whose end does not move when it is renewed belongs to a session with a fixed end.
-    fn learn_end(&mut self, life: Option<Duration>, now: Timestamp) {
-        let Some(end) = life.map(|life| now + life) else { return };
-        if let Some((before, learned)) = self.refresh_ends {
-            let passed = now.duration_since(learned);
-            if passed < END_MOVES {
-                return;
-            }
-            self.session_ends = (end.duration_since(before) < passed / 2).then_some(end);
-        }
-        self.refresh_ends = Some((end, now));
-    }
-
-    fn renewal(&self, party: &RelyingParty) -> Renewal {
-        let issuer = party.settings.issuer.as_str();
-        if self.refresh_token.is_none() {
-            let until = self
-                .id_token
-                .as_ref()
-                .and_then(|raw| {
-                    jsonwebtoken::dangerous::insecure_decode::<crate::token::Claims>(raw.as_str()).ok()
-                })
-                .and_then(|token| Timestamp::from_second(token.claims.exp? as i64).ok());
-            return Renewal {
-                // There is nothing to ask for before it expires.
-                not_before_expiry: Some(Duration::ZERO),
-                outlook: until.map(|until| Outlook {
-                    until,
-                    reason: format!("{issuer} gave no refresh token with this sign-in").into(),
-                }),
-            };
-        }
-        Renewal {
-            not_before_expiry: None,
-            outlook: self
-                .session_ends
-                .map(|until| Outlook { until, reason: format!("the session at {issuer} ends then").into() }),
-        }
-    }
-}
-
-const VERSION: u32 = 1;
-
-/// Two ends seen closer together than this say nothing about whether the end moves.
-const END_MOVES: jiff::SignedDuration = jiff::SignedDuration::from_secs(60);
