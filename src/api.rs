@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 mod next;
 mod problem;
 
-pub use next::{next_command, next_command_in};
+pub use next::{next_after_sign_in, next_command, next_command_in};
 pub use problem::{Problem, ProblemKind};
 
 /// `GET /v1/token`.
@@ -242,6 +242,9 @@ pub struct Login {
     /// Why it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// The command to type next, if it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -148,6 +148,10 @@ pub enum Reason {
     StoreLocked,
     /// The store of the session cannot be used.
     StoreUnavailable,
+    /// The browser cannot return to this port: another program listens there.
+    PortUnavailable { port: u16 },
+    /// Another process uses the session, and does not come to an end.
+    SessionHeld { pid: Option<u32> },
 
     /// Seconds of life left, and asked for.
     LifetimeTooShort { left: u64, asked: u64 },

@@ -259,6 +259,11 @@ impl<T: Expires> Keeper<T> {
         let outcome = outcome.and_then(|token| self.alive(token, now));
         self.shared.published.send_modify(|snapshot| {
             let before = snapshot.error.as_ref().map(|error| error.kind);
+            if snapshot.end_void(now) {
+                // Whoever waits still wants an answer.
+                self.want(false);
+                return;
+            }
             match outcome {
                 Ok(token) => {
                     let wait = snapshot.on_success(token, self.shared.policy, now);

@@ -2,17 +2,19 @@
 //!
 //! The server starts, follows and cancels them for the command. A caller that asks while one is in progress joins it, so
 //! that many callers cause only one prompt. An `Attempt` runs in a task of its own and publishes what the person has to
-//! do. When it succeeds, the tokens are in the profile's `oidc::Session`.
+//! do. When it succeeds, the tokens are in the profile's `oidc::Session`. When the last command that waits for it goes, it
+//! ends.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use openidconnect::CsrfToken;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::api::{self, LoginMethod, LoginState};
-use crate::clock::Clock;
+use crate::clock::{Clock, Wake};
 use crate::error::Error;
 use crate::oidc::session::{Session, SignedOut};
 use crate::oidc::{self, Tokens};
@@ -20,6 +22,7 @@ use crate::token::TokenHash;
 
 mod browser;
 pub mod follow;
+mod listener;
 mod loopback;
 pub mod notify;
 mod page;
@@ -28,6 +31,7 @@ mod page;
 #[derive(Clone)]
 pub struct Logins {
     entries: Arc<Mutex<HashMap<String, Entry>>>,
+    listeners: listener::Listeners,
     clock: Clock,
 }
 
@@ -36,6 +40,8 @@ struct Entry {
     id: String,
     method: LoginMethod,
     published: watch::Receiver<Option<api::Login>>,
+    /// Told of each command that asks how far it is.
+    asked: Arc<Notify>,
     task: tokio::task::AbortHandle,
 }
 
@@ -49,7 +55,7 @@ impl Entry {
 
 impl Logins {
     pub fn new(clock: Clock) -> Self {
-        Self { entries: Arc::default(), clock }
+        Self { entries: Arc::default(), listeners: listener::Listeners::default(), clock }
     }
 
     /// Starts a sign-in, or joins the one in progress; one with another method replaces it. Returns as soon as it is
@@ -78,10 +84,11 @@ impl Logins {
         }
     }
 
-    /// The state of the sign-in `id`. `None` if there is none, or another has replaced it.
+    /// The state of the sign-in `id`, for a command that waits for it. `None` if there is none, or another has replaced it.
     pub fn get(&self, id: &str) -> Option<api::Login> {
         let entries = self.entries.lock().expect("no holder panics");
         let entry = entries.values().find(|entry| entry.id == id)?;
+        entry.asked.notify_one();
         entry.published.borrow().clone()
     }
 
@@ -98,9 +105,19 @@ impl Logins {
         let mut id = TokenHash::of(CsrfToken::new_random().secret()).to_string();
         id.truncate(32);
         let (publish, published) = watch::channel(None);
-        let attempt = Attempt { id: id.clone(), session, method, publish, clock: self.clock.clone() };
+        let asked = Arc::new(Notify::new());
+        let attempt = Attempt {
+            id: id.clone(),
+            session,
+            method,
+            publish,
+            asked: Arc::clone(&asked),
+            is_answered: AtomicBool::new(false),
+            listeners: self.listeners.clone(),
+            clock: self.clock.clone(),
+        };
         let task = tokio::spawn(attempt.run()).abort_handle();
-        Entry { id, method, published, task }
+        Entry { id, method, published, asked, task }
     }
 }
 
@@ -110,6 +127,10 @@ struct Attempt {
     session: Arc<Session>,
     method: LoginMethod,
     publish: watch::Sender<Option<api::Login>>,
+    asked: Arc<Notify>,
+    /// The person is done: from here on nothing is given up.
+    is_answered: AtomicBool,
+    listeners: listener::Listeners,
     clock: Clock,
 }
 
@@ -117,17 +138,44 @@ impl Attempt {
     async fn run(self) {
         let profile = self.session.profile().to_owned();
         tracing::info!(profile, method = ?self.method, "sign-in started");
-        let result = match self.method {
-            LoginMethod::Browser => self.browser().await,
-            LoginMethod::Device => self.device().await,
+        let attempt = async {
+            self.session.check_store().await?;
+            match self.method {
+                LoginMethod::Browser => self.browser().await,
+                LoginMethod::Device => self.device().await,
+            }
+        };
+        let result = tokio::select! {
+            result = attempt => result,
+            () = self.abandoned() => Err(oidc::declined("the command that waited for this sign-in has gone")),
         };
         match result {
             Ok(account) => tracing::info!(profile, "signed in as {account}"),
             Err(error) => {
                 tracing::warn!(profile, "sign-in failed: {error}");
-                self.failed(error.to_string());
+                self.failed(&error);
             }
         }
+    }
+
+    /// Ends when a command has waited for this sign-in, and none does any more.
+    async fn abandoned(&self) {
+        self.asked.notified().await;
+        loop {
+            tokio::select! {
+                () = self.asked.notified() => {}
+                // A machine that was suspended stopped the command too.
+                wake = self.clock.sleep(ABANDONED_AFTER) => {
+                    if wake == Wake::Elapsed && !self.is_answered.load(Ordering::Relaxed) {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    fn answered(&self) {
+        self.is_answered.store(true, Ordering::Relaxed);
     }
 
     async fn device(&self) -> Result<String, Error> {
@@ -139,7 +187,9 @@ impl Attempt {
             ..self.login(device.verification_uri.to_string(), timeout)
         });
         let tokens = tokio::time::timeout(timeout, self.session.party.device_tokens(&device)).await;
-        self.finish(tokens.unwrap_or_else(|_| Err(timed_out(timeout)))?).await
+        let tokens = tokens.unwrap_or_else(|_| Err(timed_out(timeout)))?;
+        self.answered();
+        self.finish(tokens).await
     }
 
     /// Stores the tokens and publishes the success. Returns who signed in.
@@ -159,11 +209,12 @@ impl Attempt {
         self.publish.send_replace(Some(login));
     }
 
-    fn failed(&self, error: String) {
+    fn failed(&self, error: &Error) {
         self.publish.send_modify(|login| {
             let login = login.get_or_insert_with(|| self.login(String::new(), Duration::ZERO));
             login.state = LoginState::Failed;
-            login.error = Some(error);
+            login.error = Some(error.to_string());
+            login.next = Some(api::next_after_sign_in(&error.reason, self.session.profile()));
         });
     }
 
@@ -179,6 +230,7 @@ impl Attempt {
             expires_at: self.clock.now().wall + timeout,
             account: None,
             error: None,
+            next: None,
         }
     }
 }
@@ -190,3 +242,6 @@ fn timed_out(timeout: Duration) -> Error {
 
 /// The limit for codes that are valid for longer: nobody enters a code after a quarter of an hour.
 const DEVICE_TIMEOUT: Duration = Duration::from_secs(15 * 60);
+
+/// Commands ask twice a second.
+const ABANDONED_AFTER: Duration = Duration::from_secs(10);

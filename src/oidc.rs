@@ -29,6 +29,7 @@ mod id_token;
 pub mod keys;
 pub mod metadata;
 pub mod preset;
+mod saved;
 pub mod session;
 #[cfg(test)]
 pub(crate) mod test;

@@ -11,7 +11,7 @@ use crate::error::{Error, FileFault, Kind, Reason, Result, Stage};
 
 mod places;
 
-pub use places::{Places, state_dir};
+pub use places::{Places, home_state_dir, state_dir};
 
 /// The socket alone, which is all that the command needs.
 pub fn socket(env: &Env) -> Result<PathBuf> {
@@ -36,7 +36,7 @@ pub fn socket_uid(env: &Env) -> Result<Option<u32>> {
 
 /// `$XDG_RUNTIME_DIR/wandb-cred`; if that is unset (batch jobs, cron: systemd/systemd#3355)
 /// `/run/user/UID/wandb-cred` if that folder is ours, else `$TMPDIR/wandb-cred-UID`.
-fn runtime_base(env: &Env) -> PathBuf {
+pub fn runtime_base(env: &Env) -> PathBuf {
     if let Some(dir) = env.var("XDG_RUNTIME_DIR") {
         return Path::new(&dir).join("wandb-cred");
     }

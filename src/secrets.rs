@@ -8,16 +8,21 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
+use zeroize::Zeroizing;
 
+use crate::clock::Clock;
 use crate::env::Env;
-use crate::paths;
 use crate::token::Secret;
+use crate::{atomic_file, paths};
 
 mod file;
 #[cfg(target_os = "linux")]
 mod kernel;
 #[cfg_attr(target_os = "macos", path = "secrets/keychain.rs")]
 mod keyring;
+mod lock;
+
+pub use lock::{Holder, Lock};
 
 /// `token-store`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -64,54 +69,125 @@ pub enum Presence {
     Person,
 }
 
-/// The configured store.
+/// The configured store, and the locks of the sessions in it.
 #[derive(Clone, Debug)]
-pub enum Store {
+pub struct Store {
+    place: Place,
+    locks: lock::Locks,
+}
+
+#[derive(Clone, Debug)]
+enum Place {
     Keyring(keyring::Keyring),
     #[cfg(target_os = "linux")]
     Kernel,
     File(file::Folder),
 }
 
+/// Room for a new secret, made before the old one is spent.
+#[derive(Debug)]
+pub struct Prepared(Option<atomic_file::Prepared>);
+
 impl Store {
     /// Does not access the store yet.
     pub fn new(kind: Kind, env: &Env) -> Result<Self, Error> {
-        match kind {
-            Kind::Keyring => Ok(Self::Keyring(keyring::Keyring)),
+        let (state, home) = (paths::state_dir(env), paths::home_state_dir(env));
+        // Beside the session, if it is a file. A keyring is the same one for processes that differ in XDG_STATE_HOME.
+        let beside = if kind == Kind::File { state.as_ref() } else { home.as_ref() };
+        // A home folder may lie on a file system that cannot lock, or that is read-only.
+        let folders = beside.ok().cloned().into_iter().chain([paths::runtime_base(env)]);
+        let locks = lock::Locks::new(folders.map(|dir| dir.join("locks")).collect());
+        let place = match kind {
+            Kind::Keyring => Place::Keyring(keyring::Keyring),
             #[cfg(target_os = "linux")]
-            Kind::Kernel => Ok(Self::Kernel),
+            Kind::Kernel => Place::Kernel,
             #[cfg(not(target_os = "linux"))]
-            Kind::Kernel => Err(Error::Unavailable(
-                "token-store = \"kernel\" works only on Linux; use \"keyring\"".to_owned(),
-            )),
-            Kind::File => {
-                let dir = paths::state_dir(env).map_err(|error| Error::Unavailable(error.to_string()))?;
-                Ok(Self::File(file::Folder(dir.join("sessions"))))
+            Kind::Kernel => {
+                return Err(Error::Unavailable(
+                    "token-store = \"kernel\" works only on Linux; use \"keyring\"".to_owned(),
+                ));
             }
-        }
+            Kind::File => {
+                let state = state.map_err(|error| Error::Unavailable(error.to_string()))?;
+                Place::File(file::Folder(state.join("sessions")))
+            }
+        };
+        Ok(Self { place, locks })
+    }
+
+    /// Waits until no other process uses this session. To be taken before the store is read, and held until what was
+    /// redeemed is in it.
+    pub async fn lock(&self, key: &Key, clock: &Clock) -> Result<Lock, Error> {
+        self.locks.acquire(key, clock).await
     }
 
     /// The secret, or `None` if the store is accessible and has none.
     pub async fn load(&self, key: &Key) -> Result<Option<Secret<String>>, Error> {
-        let bytes = match self {
-            Self::Keyring(keyring) => bounded(Presence::Nobody, keyring.load(key)).await?,
+        let bytes = match &self.place {
+            Place::Keyring(keyring) => bounded(Presence::Nobody, keyring.load(key)).await?,
             #[cfg(target_os = "linux")]
-            Self::Kernel => kernel::load(key)?,
-            Self::File(folder) => blocking(folder, key, |folder, key| folder.load(&key)).await?,
+            Place::Kernel => kernel::load(key)?,
+            Place::File(folder) => blocking(folder, key, |folder, key| folder.load(&key)).await?,
         };
         let Some(bytes) = bytes else { return Ok(None) };
-        String::from_utf8(bytes)
-            .map(|text| Some(Secret::new(text)))
-            .map_err(|_| Error::Failed(format!("the {} holds something that is not UTF-8", self.name())))
+        String::from_utf8(bytes).map(|text| Some(Secret::new(text))).map_err(|error| {
+            drop(Zeroizing::new(error.into_bytes()));
+            Error::Failed(format!("the {} holds something that is not UTF-8", self.name()))
+        })
+    }
+
+    /// Whether a first secret can be stored, as far as can be told. A keyring that is locked counts as usable: a person is
+    /// there to unlock it.
+    pub async fn check(&self, key: &Key) -> Result<(), Error> {
+        match &self.place {
+            Place::File(folder) => {
+                blocking(folder, key, |folder, key| folder.prepare(&key, GROWTH)).await.map(drop)
+            }
+            _ => match self.load(key).await {
+                Ok(_) | Err(Error::Locked(_)) => Ok(()),
+                Err(error) => Err(error),
+            },
+        }
+    }
+
+    /// Proves that a successor of `current` can be stored, by storing as much: a file of that size beside the session's,
+    /// or the same secret again, with as much white space behind it as a longer successor may need.
+    pub async fn prepare(&self, key: &Key, current: &Secret<String>) -> Result<Prepared, Error> {
+        let size = current.expose().len() + GROWTH;
+        match &self.place {
+            Place::File(folder) => {
+                let prepared = blocking(folder, key, move |folder, key| folder.prepare(&key, size)).await?;
+                Ok(Prepared(Some(prepared)))
+            }
+            _ => {
+                let mut padded = String::with_capacity(size);
+                padded.push_str(current.expose());
+                padded.extend(std::iter::repeat_n(' ', GROWTH));
+                self.save(key, &Secret::new(padded), Presence::Nobody).await?;
+                Ok(Prepared(None))
+            }
+        }
+    }
+
+    /// Replaces the secret, in the room that was made for it.
+    pub async fn commit(&self, prepared: Prepared, key: &Key, value: &Secret<String>) -> Result<(), Error> {
+        match (&self.place, prepared.0) {
+            (Place::File(folder), Some(prepared)) => {
+                let value = value.clone();
+                let commit = move |_, _| prepared.commit(value.expose().as_bytes()).map_err(Error::from);
+                blocking(folder, key, commit).await
+            }
+            _ => self.save(key, value, Presence::Nobody).await,
+        }
     }
 
     /// Replaces the secret. Returns once the store has confirmed it.
     pub async fn save(&self, key: &Key, value: &Secret<String>, presence: Presence) -> Result<(), Error> {
-        match self {
-            Self::Keyring(keyring) => bounded(presence, keyring.save(key, value, presence)).await,
+        match &self.place {
+            Place::Keyring(keyring) => bounded(presence, keyring.save(key, value, presence)).await,
             #[cfg(target_os = "linux")]
-            Self::Kernel => kernel::save(key, value),
-            Self::File(folder) => {
+            Place::Kernel => kernel::save(key, value),
+            Place::File(folder) => {
                 let value = value.clone();
                 blocking(folder, key, move |folder, key| folder.save(&key, &value)).await
             }
@@ -120,21 +196,21 @@ impl Store {
 
     /// Removes the secret, if there is one.
     pub async fn delete(&self, key: &Key) -> Result<(), Error> {
-        match self {
-            Self::Keyring(keyring) => bounded(Presence::Nobody, keyring.delete(key)).await,
+        match &self.place {
+            Place::Keyring(keyring) => bounded(Presence::Nobody, keyring.delete(key)).await,
             #[cfg(target_os = "linux")]
-            Self::Kernel => kernel::delete(key),
-            Self::File(folder) => blocking(folder, key, |folder, key| folder.delete(&key)).await,
+            Place::Kernel => kernel::delete(key),
+            Place::File(folder) => blocking(folder, key, |folder, key| folder.delete(&key)).await,
         }
     }
 
     /// For messages.
     pub fn name(&self) -> &'static str {
-        match self {
-            Self::Keyring(_) => "keyring",
+        match &self.place {
+            Place::Keyring(_) => "keyring",
             #[cfg(target_os = "linux")]
-            Self::Kernel => "kernel keyring",
-            Self::File(_) => "session file",
+            Place::Kernel => "kernel keyring",
+            Place::File(_) => "session file",
         }
     }
 }
@@ -177,7 +253,21 @@ pub enum Error {
     /// The store returned an error.
     #[error("{0}")]
     Failed(String),
+    /// Another process uses the session, and does not come to an end.
+    #[error(
+        "{holder} holds the session of profile {profile}, and did not let go of it within {seconds} s; if it hangs, end it"
+    )]
+    Held { profile: String, seconds: u64, holder: Holder },
 }
+
+impl From<atomic_file::Error> for Error {
+    fn from(error: atomic_file::Error) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+/// How much longer a secret may be than the one before it.
+const GROWTH: usize = 2048;
 
 /// gnome-keyring answers in milliseconds; a store that asks its user first does not.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -191,6 +281,16 @@ mod tests {
 
     fn key(profile: &str, issuer: &str, client_id: &str) -> Key {
         Key { profile: profile.into(), issuer: issuer.into(), client_id: client_id.into() }
+    }
+
+    #[test]
+    fn processes_that_share_a_keyring_share_its_locks_whatever_their_state_folder() {
+        let locks = |kind, state: &str| {
+            let env = Env::fixed([("HOME", "/h"), ("XDG_STATE_HOME", state), ("XDG_RUNTIME_DIR", "/r")]);
+            format!("{:?}", Store::new(kind, &env).expect("a store").locks)
+        };
+        assert_eq!(locks(Kind::Keyring, "/a"), locks(Kind::Keyring, "/b"));
+        assert_ne!(locks(Kind::File, "/a"), locks(Kind::File, "/b"), "these are two sessions");
     }
 
     fn store_in(dir: &std::path::Path) -> Store {

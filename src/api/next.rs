@@ -1,6 +1,7 @@
 //! The one place that chooses the command to type next.
 
 use super::{ProblemKind, State};
+use crate::error::Reason;
 
 /// What helps after a problem of this kind with `profile`, if a command does.
 pub fn next_command(kind: ProblemKind, profile: Option<&str>) -> Option<String> {
@@ -25,6 +26,15 @@ pub fn next_command(kind: ProblemKind, profile: Option<&str>) -> Option<String> 
         | ProblemKind::ShuttingDown => "wandb-cred status".to_owned(),
         ProblemKind::Forbidden => return None,
     })
+}
+
+/// What helps after a sign-in that failed.
+pub fn next_after_sign_in(reason: &Reason, profile: &str) -> String {
+    match reason {
+        // The same command again would fail the same way.
+        Reason::PortUnavailable { .. } => format!("wandb-cred login --device --profile {profile}"),
+        _ => format!("wandb-cred login --profile {profile}"),
+    }
 }
 
 /// What helps while `profile` is in `state`, if a command does.

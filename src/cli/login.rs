@@ -98,14 +98,18 @@ fn sign_in(
         None => {}
     }
     let target = format!("/v1/login/{}", login.id);
+    // Asks at once, so that the daemon knows of a command that waits, and gives up when it goes.
     while login.state == LoginState::Waiting {
-        sleep(POLL_INTERVAL);
         login = client.get(&target, LOGIN_TIMEOUT)?;
+        if login.state == LoginState::Waiting {
+            sleep(POLL_INTERVAL);
+        }
     }
     if login.state == LoginState::Failed {
         let why = login.error.unwrap_or_else(|| "the sign-in failed".to_owned());
-        let next = next_command(ProblemKind::NeedsLogin, Some(&login.profile)).unwrap_or_default();
-        return Err(CommandError::new(Exit::NeedsLogin, why).hint(next));
+        // A daemon of an earlier version does not say.
+        let next = login.next.or_else(|| next_command(ProblemKind::NeedsLogin, Some(&login.profile)));
+        return Err(CommandError::new(Exit::NeedsLogin, why).hint(next.unwrap_or_default()));
     }
     Ok(login)
 }

@@ -25,6 +25,8 @@ pub struct Snapshot<T> {
     /// When the next attempt is due; it is made only if something needs the token then.
     pub due: Option<Now>,
     last_attempt: Option<Now>,
+    /// The attempt under way began before a sign-out: what it brings is not kept.
+    void: bool,
     /// No attempt before this, even a forced one: the server asked for it (`Retry-After`).
     not_before: Option<Now>,
 }
@@ -77,6 +79,7 @@ impl<T> Default for Snapshot<T> {
             renewing: false,
             due: None,
             last_attempt: None,
+            void: false,
             not_before: None,
         }
     }
@@ -138,6 +141,15 @@ impl<T: Expires> Snapshot<T> {
         wait
     }
 
+    /// Ends an attempt that began before a sign-out; true if this one did. Another is due at once.
+    pub(super) fn end_void(&mut self, now: Now) -> bool {
+        let void = std::mem::take(&mut self.void);
+        if void {
+            self.end(now, Duration::ZERO);
+        }
+        void
+    }
+
     fn end(&mut self, now: Now, wait: Duration) {
         self.renewing = false;
         self.attempts += 1;
@@ -155,7 +167,8 @@ impl<T: Expires> Snapshot<T> {
 
     /// After a sign-out: nothing is known any more, but how often was asked.
     pub(super) fn forget(&mut self) {
-        *self = Self { attempts: self.attempts, ..Self::default() };
+        let Self { attempts, renewing, .. } = *self;
+        *self = Self { attempts, renewing, void: renewing, ..Self::default() };
     }
 
     /// Time until the next attempt; `None` for "not until somebody asks".

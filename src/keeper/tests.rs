@@ -335,3 +335,17 @@ async fn looking_again_is_one_attempt_and_in_backoff_none() {
     pass(2).await;
     t.keeper.fetch_new(Duration::from_secs(100)).await.expect("after the backoff");
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_a_renewal_brings_after_a_sign_out_is_not_kept() {
+    let t = setup(true, [Step::Hang, Step::Fail(Kind::NeedsLogin)]);
+    pass(1).await;
+    assert!(t.keeper.snapshot().renewing);
+    t.keeper.forget();
+    t.script.0.gate.notify_one();
+    pass(1).await;
+    let snapshot = t.keeper.snapshot();
+    assert!(snapshot.token.is_none() && !snapshot.renewing);
+    assert_eq!(snapshot.state(t.clock.now()), api::State::NeedsLogin, "whoever waits is told");
+    assert_eq!(t.script.asked().len(), 2);
+}

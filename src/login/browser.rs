@@ -5,19 +5,22 @@ use std::time::Duration;
 
 use openidconnect::RedirectUrl;
 
-use super::loopback::{Callback, Loopback, Verdict};
+use super::loopback::{Callback, Loopback, Verdict, equal};
 use super::{Attempt, page, timed_out};
 use crate::backoff::Thinned;
-use crate::error::Error;
+use crate::error::{Error, Reason};
 use crate::oidc::{self, Authorization, Flow, Tokens};
 
 impl Attempt {
     pub(super) async fn browser(&self) -> Result<String, Error> {
         let settings = &self.session.party.settings;
         let form_post = settings.flow == Flow::Implicit;
-        let mut loopback = Loopback::bind(settings.redirect_host, settings.redirect_port, form_post).await?;
+        let (host, port) = (settings.redirect_host, settings.redirect_port);
+        let loopback = Loopback::open(&self.listeners, host, port, form_post).await;
+        let mut loopback = loopback.map_err(|error| self.no_listener(port, &error))?;
         let redirect = RedirectUrl::new(loopback.redirect_uri()).expect("host and port make a URL");
         let authorization = self.session.party.authorize(redirect).await?;
+        loopback.expect(authorization.state.secret());
         self.waiting(self.login(authorization.url.to_string(), SIGN_IN_TIMEOUT));
         let answer = self.await_answer(&mut loopback, authorization);
         let result = tokio::time::timeout(SIGN_IN_TIMEOUT, answer).await;
@@ -47,6 +50,7 @@ impl Attempt {
                 continue;
             }
             loopback.refuse_further();
+            self.answered();
             let result = match self.tokens(&callback, authorization).await {
                 Ok(tokens) => self.finish(tokens).await,
                 Err(error) => Err(error),
@@ -57,6 +61,21 @@ impl Attempt {
             });
             return result;
         }
+    }
+
+    fn no_listener(&self, port: u16, error: &std::io::Error) -> Error {
+        if port == 0 {
+            return oidc::transient(format!(
+                "cannot listen on 127.0.0.1 for the browser to return to: {error}"
+            ));
+        }
+        let message = format!(
+            "cannot listen on 127.0.0.1:{port} for the browser to return to: {error}; end the program that listens there, \
+             or register another port with the provider and set `redirect-port` in [profile.{}.provider.oidc], or sign in \
+             with --device, which needs no port",
+            self.session.profile()
+        );
+        oidc::transient(message).because(Reason::PortUnavailable { port })
     }
 
     async fn tokens(&self, callback: &Callback, authorization: Authorization) -> Result<Tokens, Error> {
@@ -97,12 +116,6 @@ fn check_callback(callback: &Callback, authorization: &Authorization) -> Result<
         None if authorization.issuer_required => Err("it does not name the identity provider it comes from"),
         _ => Ok(()),
     }
-}
-
-/// Compares in a time that does not reveal how much of the text is right.
-fn equal(given: &str, wanted: &str) -> bool {
-    use sha2::{Digest as _, Sha256};
-    Sha256::digest(given) == Sha256::digest(wanted)
 }
 
 /// After three minutes the person has signed in or has left.

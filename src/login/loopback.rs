@@ -1,13 +1,14 @@
-//! The loopback server that the browser returns to: one path, one answer, one user.
+//! What the browser may bring back to the loopback address: one path, one answer for each sign-in, one user.
 //!
 //! Any page in any browser on this machine can send requests here, so it accepts as little as it can: the exact `Host`
 //! (DNS rebinding would send another), top-level navigation only (`Sec-Fetch-*`), one path, one method. It allows no
 //! cross-origin reads, sets no cookie, and echoes nothing that it was sent.
 
 use std::convert::Infallible;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::Arc;
+use std::io;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,26 +23,15 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
 use zeroize::Zeroizing;
 
+use super::listener::{Listener, Listeners, Seat, Seats};
 use super::page::{self, Page};
 use crate::accept::accept;
-use crate::error::Error;
-use crate::oidc;
 
-/// Listens until it is dropped.
+/// Where one sign-in waits for its browser, until this is dropped.
 pub(super) struct Loopback {
-    rules: Arc<Rules>,
+    seat: Arc<Seat>,
     callbacks: mpsc::Receiver<Callback>,
-    /// Dropping this stops the listeners.
-    _tasks: JoinSet<()>,
-}
-
-struct Rules {
-    /// What `Host` must be: `127.0.0.1:PORT`.
-    authority: String,
-    form_post: bool,
-    /// The one answer has been taken; all others are too late.
-    closed: AtomicBool,
-    callbacks: mpsc::Sender<Callback>,
+    _listener: Arc<Listener>,
 }
 
 /// A browser that has returned and waits for a page.
@@ -69,34 +59,33 @@ impl Callback {
 }
 
 impl Loopback {
-    pub(super) async fn bind(host: &str, port: u16, form_post: bool) -> Result<Self, Error> {
-        let first = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await.map_err(|error| {
-            oidc::transient(format!(
-                "cannot listen on 127.0.0.1:{port} for the browser to return to: {error}"
-            ))
-        })?;
-        let port = first.local_addr().map_err(|e| oidc::transient(e.to_string()))?.port();
+    pub(super) async fn open(
+        listeners: &Listeners,
+        host: &str,
+        port: u16,
+        form_post: bool,
+    ) -> io::Result<Self> {
+        let listener = listeners.get(port).await?;
         let (sender, callbacks) = mpsc::channel(4);
-        let rules = Arc::new(Rules {
-            authority: format!("{host}:{port}"),
+        let seat = Arc::new(Seat {
+            authority: format!("{host}:{}", listener.port),
             form_post,
+            state: OnceLock::new(),
             closed: AtomicBool::new(false),
             callbacks: sender,
         });
-        let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-        let mut tasks = JoinSet::new();
-        // `localhost` may take a browser to either address, and no other program should get the other one.
-        if host == "localhost"
-            && let Ok(second) = TcpListener::bind((Ipv6Addr::LOCALHOST, port)).await
-        {
-            tasks.spawn(listen(second, Arc::clone(&slots), Arc::clone(&rules)));
-        }
-        tasks.spawn(listen(first, slots, Arc::clone(&rules)));
-        Ok(Self { rules, callbacks, _tasks: tasks })
+        listener.join(&seat);
+        Ok(Self { seat, callbacks, _listener: listener })
     }
 
     pub(super) fn redirect_uri(&self) -> String {
-        format!("http://{}{PATH}", self.rules.authority)
+        format!("http://{}{PATH}", self.seat.authority)
+    }
+
+    /// Says which `state` is this sign-in's.
+    pub(super) fn expect(&self, state: &str) {
+        // Told once.
+        let _ = self.seat.state.set(state.to_owned());
     }
 
     pub(super) async fn callback(&mut self) -> Option<Callback> {
@@ -105,7 +94,7 @@ impl Loopback {
 
     /// From now on, tells every browser that it is too late.
     pub(super) fn refuse_further(&self) {
-        self.rules.closed.store(true, Ordering::Relaxed);
+        self.seat.closed.store(true, Ordering::Relaxed);
     }
 
     /// Keeps telling them so for `delay`, then closes.
@@ -116,13 +105,13 @@ impl Loopback {
 }
 
 /// Serves connections from this machine. When this is dropped, they are too.
-async fn listen(listener: TcpListener, slots: Arc<Semaphore>, rules: Arc<Rules>) {
+pub(super) async fn listen(listener: TcpListener, slots: Arc<Semaphore>, seats: Arc<Seats>) {
     let mut connections = JoinSet::new();
     let serve = |(stream, peer): (TcpStream, SocketAddr), slot| {
         if peer.ip().is_loopback() {
-            let rules = Arc::clone(&rules);
+            let seats = Arc::clone(&seats);
             connections.spawn(async move {
-                connection(stream, rules).await;
+                connection(stream, seats).await;
                 drop(slot);
             });
         }
@@ -132,10 +121,10 @@ async fn listen(listener: TcpListener, slots: Arc<Semaphore>, rules: Arc<Rules>)
     accept(&slots, || listener.accept(), serve).await;
 }
 
-async fn connection(stream: TcpStream, rules: Arc<Rules>) {
+async fn connection(stream: TcpStream, seats: Arc<Seats>) {
     let service = service_fn(|request| {
-        let rules = rules.clone();
-        async move { Ok::<_, Infallible>(answer(request, &rules).await.response()) }
+        let seats = seats.all();
+        async move { Ok::<_, Infallible>(answer(request, seats).await.response()) }
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
@@ -147,10 +136,11 @@ async fn connection(stream: TcpStream, rules: Arc<Rules>) {
     let _ = tokio::time::timeout(CONNECTION_TIMEOUT, connection).await;
 }
 
-async fn answer(request: Request<Incoming>, rules: &Rules) -> Page {
-    if let Err(page) = check(request.method(), request.uri(), request.headers(), rules) {
-        return page;
-    }
+async fn answer(request: Request<Incoming>, seats: Vec<Arc<Seat>>) -> Page {
+    let seats = match check(request.method(), request.uri(), request.headers(), seats) {
+        Ok(seats) => seats,
+        Err(page) => return page,
+    };
     let params = match *request.method() {
         Method::GET => parse(request.uri().query().unwrap_or_default().as_bytes()),
         _ => match Limited::new(request.into_body(), MAX_FORM).collect().await {
@@ -161,13 +151,17 @@ async fn answer(request: Request<Incoming>, rules: &Rules) -> Page {
     let Some(params) = params else {
         return page::refused(StatusCode::BAD_REQUEST, "it cannot be read, or has a parameter twice");
     };
-    if rules.closed.load(Ordering::Relaxed) {
+    let state = params.iter().find(|(key, _)| key == "state").map(|(_, value)| value.as_str());
+    let Some(callbacks) = choose(&seats, state).map(|seat| seat.callbacks.clone()) else {
         return page::late();
-    }
+    };
+    // Only the sign-in itself keeps its seat.
+    drop(seats);
     let (answer, verdict) = oneshot::channel();
-    if rules.callbacks.send(Callback { params, answer }).await.is_err() {
+    if callbacks.send(Callback { params, answer }).await.is_err() {
         return page::late();
     }
+    drop(callbacks);
     match verdict.await {
         Ok(Verdict::Refused(why)) => page::refused(StatusCode::BAD_REQUEST, why),
         Ok(Verdict::SignedIn(page) | Verdict::Failed(page)) => page,
@@ -176,11 +170,38 @@ async fn answer(request: Request<Incoming>, rules: &Rules) -> Page {
     }
 }
 
-/// What can be checked before reading any of the answer.
-fn check(method: &Method, uri: &hyper::Uri, headers: &HeaderMap, rules: &Rules) -> Result<(), Page> {
+/// Whose answer it is: the sign-in's with this `state`; what is nobody's goes to the newest one, which refuses it. `None`
+/// if it is too late.
+fn choose<'a>(seats: &'a [Arc<Seat>], state: Option<&str>) -> Option<&'a Arc<Seat>> {
+    let is_open = |seat: &&Arc<Seat>| !seat.closed.load(Ordering::Relaxed);
+    let named = seats.iter().find(|seat| match (seat.state.get(), state) {
+        (Some(wanted), Some(given)) => equal(given, wanted),
+        _ => false,
+    });
+    match named {
+        Some(seat) => Some(seat).filter(is_open),
+        None => seats.iter().rev().find(is_open),
+    }
+}
+
+/// Compares in a time that does not reveal how much of the text is right.
+pub(super) fn equal(given: &str, wanted: &str) -> bool {
+    use sha2::{Digest as _, Sha256};
+    Sha256::digest(given) == Sha256::digest(wanted)
+}
+
+/// What can be checked before reading any of the answer. Gives the sign-ins that it can be for.
+fn check(
+    method: &Method,
+    uri: &hyper::Uri,
+    headers: &HeaderMap,
+    mut seats: Vec<Arc<Seat>>,
+) -> Result<Vec<Arc<Seat>>, Page> {
     let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
     let refuse = |status, why| Err(page::refused(status, why));
-    if headers.get_all(HOST).iter().count() != 1 || text("host") != Some(&rules.authority) {
+    let host = text(HOST.as_str()).filter(|_| headers.get_all(HOST).iter().count() == 1);
+    seats.retain(|seat| host == Some(&seat.authority));
+    if seats.is_empty() {
         return refuse(
             StatusCode::MISDIRECTED_REQUEST,
             "it was sent to a different host name than this server's",
@@ -189,8 +210,8 @@ fn check(method: &Method, uri: &hyper::Uri, headers: &HeaderMap, rules: &Rules) 
     if uri.path() != PATH {
         return refuse(StatusCode::NOT_FOUND, "there is nothing else here");
     }
-    let wanted = if rules.form_post { Method::POST } else { Method::GET };
-    if *method != wanted {
+    seats.retain(|seat| *method == if seat.form_post { Method::POST } else { Method::GET });
+    if seats.is_empty() {
         return refuse(StatusCode::METHOD_NOT_ALLOWED, "it was not sent the way this sign-in expects");
     }
     // With these headers, browsers tell a person's navigation from requests by scripts and frames.
@@ -205,7 +226,7 @@ fn check(method: &Method, uri: &hyper::Uri, headers: &HeaderMap, rules: &Rules) 
     if *method == Method::POST && !form.starts_with("application/x-www-form-urlencoded") {
         return refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, "it is not a form");
     }
-    Ok(())
+    Ok(seats)
 }
 
 /// The parameters. Each may occur only once (RFC 6749, section 3.1).
@@ -237,7 +258,6 @@ const PATH: &str = "/callback";
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// The browser waits while the code is redeemed, which may include a prompt of the keyring's.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(150);
-const MAX_CONNECTIONS: usize = 16;
 const MAX_HEAD: usize = 32 * 1024;
 const MAX_FORM: usize = 128 * 1024;
 const MAX_PARAMS: usize = 20;
@@ -246,13 +266,14 @@ const MAX_PARAMS: usize = 20;
 mod tests {
     use super::*;
 
-    fn rules(form_post: bool) -> Rules {
-        Rules {
+    fn seat(form_post: bool, state: &str) -> Arc<Seat> {
+        Arc::new(Seat {
             authority: "127.0.0.1:4000".to_owned(),
             form_post,
+            state: OnceLock::from(state.to_owned()),
             closed: AtomicBool::new(false),
             callbacks: mpsc::channel(1).0,
-        }
+        })
     }
 
     fn status(method: &str, path: &str, headers: &[(&'static str, &str)], form_post: bool) -> u16 {
@@ -260,10 +281,45 @@ mod tests {
         let headers = headers.iter().map(|(name, value)| {
             (hyper::header::HeaderName::from_static(name), value.parse().expect("value"))
         });
-        match check(&method, &path.parse().expect("uri"), &headers.collect(), &rules(form_post)) {
-            Ok(()) => 200,
+        let seats = vec![seat(form_post, "s")];
+        match check(&method, &path.parse().expect("uri"), &headers.collect(), seats) {
+            Ok(_) => 200,
             Err(page) => page.status.as_u16(),
         }
+    }
+
+    #[test]
+    fn an_answer_goes_to_the_sign_in_with_its_state_and_what_is_nobodys_to_the_newest() {
+        let seats = [seat(false, "one"), seat(false, "two")];
+        let chosen = |state| choose(&seats, state).and_then(|seat| seat.state.get()).map(String::as_str);
+        assert_eq!((chosen(Some("one")), chosen(Some("two"))), (Some("one"), Some("two")));
+        assert_eq!((chosen(Some("guessed")), chosen(None)), (Some("two"), Some("two")));
+        seats[1].closed.store(true, Ordering::Relaxed);
+        assert_eq!((chosen(Some("two")), chosen(Some("guessed"))), (None, Some("one")));
+        seats[0].closed.store(true, Ordering::Relaxed);
+        assert_eq!(chosen(Some("guessed")), None, "all are over");
+    }
+
+    #[tokio::test]
+    async fn a_fixed_port_is_handed_on_and_free_after_the_last_sign_in() {
+        let listeners = Listeners::default();
+        let free =
+            TcpListener::bind("127.0.0.1:0").await.expect("a port").local_addr().expect("bound").port();
+        let open = async || Loopback::open(&listeners, "127.0.0.1", free, false).await;
+        let (first, second) = (open().await.expect("free"), open().await.expect("shared"));
+        drop(first);
+        let third = open().await.expect("handed on");
+        drop((second, third));
+        open().await.expect("free again");
+        let _stranger = loop {
+            // The accept loops end when the runtime gets to them.
+            match TcpListener::bind(("127.0.0.1", free)).await {
+                Ok(listener) => break listener,
+                Err(_) => tokio::task::yield_now().await,
+            }
+        };
+        let refused = open().await.err().expect("a stranger has it");
+        assert_eq!(refused.kind(), io::ErrorKind::AddrInUse);
     }
 
     #[test]

@@ -1,25 +1,25 @@
 //! One person's sign-in for one profile: the one owner of its refresh token.
 //!
-//! The provider asks it for identity tokens, `login` stores a new sign-in and removes it. A refresh token
-//! that rotates can be redeemed once: so redeeming and storing happen under one lock, in a task that no
-//! cancelled caller cuts short, and the new refresh token is in the store before the ID token beside it is
-//! handed out. Where the store does not take it, both are kept in memory and offered to the store again.
+//! The provider asks it for identity tokens, `login` stores a new sign-in and removes it. A refresh token that rotates
+//! can be redeemed once: so redeeming and storing happen under one lock (which other processes respect too, see
+//! `secrets::lock`), in a task that no cancelled caller cuts short. That the store can take a new refresh token is proved
+//! before the old one is spent, and the new one is in the store before the ID token beside it is handed out. Where the
+//! store does not take it after all, both are kept in memory, under the lock, and offered to the store again.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, watch};
 use zeroize::Zeroizing;
 
 use super::error::{transient, untrusted};
+use super::saved::{Saved, VERSION};
 use super::{RelyingParty, Tokens};
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Reason, Stage};
 use crate::foreign_text;
-use crate::secrets::{self, Key, Presence, Store};
-use crate::token::{IdentityToken, Outlook, Renewal, Secret, TokenHash};
+use crate::secrets::{self, Key, Lock, Prepared, Presence, Store};
+use crate::token::{IdentityToken, Secret, TokenHash};
 
 /// The sign-in of one profile.
 pub struct Session {
@@ -75,28 +75,15 @@ pub struct SignedOut {
 
 #[derive(Default)]
 struct Inner {
+    /// Held while the session is used, and for as long as there is something unsaved: until then the store holds a refresh
+    /// token that is spent.
+    lock: Option<Lock>,
     /// Redeemed, but not confirmed by the store yet.
     unsaved: Option<Saved>,
     /// An ID token that came with a sign-in, or with an unsaved refresh: handed out before asking for more.
     ready: Option<IdentityToken>,
     /// The refresh token that the provider has refused, by hash, and its words: it is not asked again.
     refused: Option<(TokenHash, String)>,
-}
-
-/// What the store holds, as JSON.
-#[derive(Clone, Serialize, Deserialize)]
-struct Saved {
-    version: u32,
-    refresh_token: Option<Zeroizing<String>>,
-    /// Only where there is no refresh token: all there is of the session.
-    id_token: Option<Zeroizing<String>>,
-    subject: String,
-    account: Option<String>,
-    signed_in_at: Timestamp,
-    /// When the refresh token ends, and when that was learned.
-    refresh_ends: Option<(Timestamp, Timestamp)>,
-    /// When the session ends whatever happens, if that can be told.
-    session_ends: Option<Timestamp>,
 }
 
 impl Session {
@@ -135,7 +122,25 @@ impl Session {
 
     /// Waits for an attempt under way, so that the daemon does not stop between redeeming and storing.
     pub async fn drain(&self) {
-        drop(self.inner.lock().await);
+        let mut inner = self.inner.lock().await;
+        if inner.unsaved.is_some()
+            && let Ok(()) = self.lock(&mut inner).await
+            && let Err(error) = self.flush(&mut inner, Presence::Nobody).await
+        {
+            tracing::error!(profile = self.key.profile, %error, "stopping with a sign-in that could not be saved");
+        }
+    }
+
+    /// Whether a sign-in could be saved: to be asked before a person takes the trouble.
+    pub async fn check_store(&self) -> Result<(), Error> {
+        let mut inner = self.inner.lock().await;
+        let checked = async {
+            self.lock(&mut inner).await?;
+            self.store.check(&self.key).await
+        };
+        let checked = checked.await;
+        self.unlock(&mut inner);
+        checked.map_err(|error| self.unwritable(&error))
     }
 
     /// A person has signed in. The sign-in counts only when the store has it.
@@ -158,11 +163,16 @@ impl Session {
         inner.refused = None;
         inner.ready = Some(token.with_renewal(saved.renewal(&self.party)));
         inner.unsaved = Some(saved);
-        self.flush(&mut inner, Presence::Person).await.map_err(|error| {
-            transient(format!(
+        let stored = match self.lock(&mut inner).await {
+            Ok(()) => self.flush(&mut inner, Presence::Person).await,
+            Err(error) => Err(error),
+        };
+        stored.map_err(|error| {
+            self.store_error(&error, format_args!(
                 "you are signed in, but the session could not be saved: {error}. It will be retried; you do not need to sign in again"
             ))
         })?;
+        inner.lock = None;
         self.person.send_replace(Some(person.clone()));
         self.changes.send_modify(|change| *change = Change::SignedIn(change.next()));
         Ok(person)
@@ -171,11 +181,24 @@ impl Session {
     /// Ends the session here, and at the provider where it can.
     pub async fn sign_out(&self) -> Result<SignedOut, Error> {
         let mut inner = self.inner.lock().await;
-        let saved = match inner.unsaved.take() {
-            Some(saved) => Some(saved),
-            None => self.load().await.map_err(|error| transient(error.to_string()))?,
+        let deleted = async {
+            self.lock(&mut inner).await?;
+            let saved = match &inner.unsaved {
+                Some(saved) => Some(saved.clone()),
+                None => self.load().await?,
+            };
+            self.store.delete(&self.key).await?;
+            Ok(saved)
         };
-        self.store.delete(&self.key).await.map_err(|error| transient(error.to_string()))?;
+        let saved = match deleted.await {
+            Ok(saved) => saved,
+            Err(error) => {
+                self.unlock(&mut inner);
+                return Err(
+                    self.store_error(&error, format_args!("the session could not be deleted: {error}"))
+                );
+            }
+        };
         *inner = Inner::default();
         self.person.send_replace(None);
         self.changes.send_modify(|change| *change = Change::SignedOut(change.next()));
@@ -191,44 +214,85 @@ impl Session {
 
     async fn attempt(&self) -> Result<IdentityToken, Error> {
         let mut inner = self.inner.lock().await;
-        self.flush(&mut inner, Presence::Nobody).await.map_err(|error| self.locked(&error))?;
+        if inner.unsaved.is_none()
+            && let Some(ready) = inner.ready.take()
+            && self.is_good(&ready)
+        {
+            return Ok(ready);
+        }
+        self.lock(&mut inner).await.map_err(|error| self.unreadable(&error))?;
+        let outcome = self.renew(&mut inner).await;
+        self.unlock(&mut inner);
+        outcome
+    }
+
+    /// Redeems the refresh token in the store. The caller holds the lock.
+    async fn renew(&self, inner: &mut Inner) -> Result<IdentityToken, Error> {
+        self.flush(inner, Presence::Nobody).await.map_err(|error| self.unwritable(&error))?;
         if let Some(ready) = inner.ready.take()
             && self.is_good(&ready)
         {
             return Ok(ready);
         }
-        let saved = self.load().await.map_err(|error| self.locked(&error))?;
-        let Some(mut saved) = saved else {
-            self.person.send_replace(None);
-            return Err(self.sign_in(Reason::SignedOut, "nobody is signed in"));
-        };
-        self.person.send_replace(Some(saved.person()));
-        let Some(current) = saved.refresh_token.clone() else {
-            let token =
-                saved.id_token.as_ref().map(|raw| IdentityToken::parse_insecure(raw, self.clock.now()));
-            return match token {
-                Some(Ok(token)) => Ok(token.with_renewal(saved.renewal(&self.party))),
-                _ => Err(self
-                    .sign_in(Reason::SignedOut, "the sign-in has expired, and came without a refresh token")),
+        let mut redeemed = None;
+        loop {
+            let Some(saved) = self.load().await.map_err(|error| self.unreadable(&error))? else {
+                self.person.send_replace(None);
+                return Err(self.sign_in(Reason::SignedOut, "nobody is signed in"));
             };
-        };
-        let current = Secret::new(current.to_string());
-        let hash = TokenHash::of(current.expose());
-        if let Some((refused, why)) = &inner.refused
-            && *refused == hash
-        {
-            return Err(self.sign_in(Reason::SessionRefused { error: "invalid_grant".to_owned() }, why));
+            self.person.send_replace(Some(saved.person()));
+            let Some(current) = &saved.refresh_token else {
+                return self.without_refresh(&saved);
+            };
+            let hash = TokenHash::of(current);
+            if let Some((refused, why)) = &inner.refused
+                && *refused == hash
+            {
+                return Err(self.sign_in(Reason::SessionRefused { error: "invalid_grant".to_owned() }, why));
+            }
+            let first = redeemed.replace(hash).is_none();
+            match self.redeem(inner, saved).await {
+                // Where nothing can be locked, another process may have been faster: then the store has its successor.
+                Err(error) if error.kind == Kind::NeedsLogin && first => {
+                    let why = self.sign_in(error.reason.clone(), &error.message);
+                    match self.load().await {
+                        Ok(Some(now)) if now.refresh_hash().is_some_and(|now| now != hash) => {}
+                        _ => return Err(why),
+                    }
+                }
+                Err(error) if error.kind == Kind::NeedsLogin => {
+                    return Err(self.sign_in(error.reason, &error.message));
+                }
+                outcome => return outcome,
+            }
         }
+    }
+
+    /// What there is without a refresh token.
+    fn without_refresh(&self, saved: &Saved) -> Result<IdentityToken, Error> {
+        let token = saved.id_token.as_ref().map(|raw| IdentityToken::parse_insecure(raw, self.clock.now()));
+        match token {
+            Some(Ok(token)) => Ok(token.with_renewal(saved.renewal(&self.party))),
+            _ => {
+                let why = "the sign-in has expired, and came without a refresh token";
+                Err(self.sign_in(Reason::SignedOut, why))
+            }
+        }
+    }
+
+    /// One request, and what it gave in the store.
+    async fn redeem(&self, inner: &mut Inner, mut saved: Saved) -> Result<IdentityToken, Error> {
+        let current = Secret::new(saved.refresh_token.as_deref().cloned().unwrap_or_default());
+        let prepared =
+            self.store.prepare(&self.key, &saved.to_json()).await.map_err(|error| self.unwritable(&error))?;
         let granted = self.party.refresh(&current).await;
         let new = granted.as_ref().ok().and_then(|granted| granted.refresh_token.as_ref());
-        let rotated = new.filter(|new| new.expose() != current.expose());
-        let has_rotated = rotated.is_some();
-        if let Some(rotated) = rotated {
+        if let Some(rotated) = new.filter(|new| new.expose() != current.expose()) {
             saved.refresh_token = Some(Zeroizing::new(rotated.expose().clone()));
             inner.unsaved = Some(saved.clone());
-            // Before the rest of the answer is judged, which can take requests. Where the store does not take it now, it
-            // is offered to it again below.
-            let _ = self.flush(&mut inner, Presence::Nobody).await;
+            // Before the rest of the answer is judged, which can take requests. If the store does not take it now, it is
+            // offered to the store again below.
+            let _ = self.commit(inner, prepared).await;
         }
         let tokens = match granted {
             Ok(granted) => self.party.renewed(granted, &saved.subject).await,
@@ -239,33 +303,38 @@ impl Session {
             Ok(tokens) => {
                 let before = (saved.refresh_ends, saved.session_ends);
                 saved.learn_end(tokens.refresh_expires_in, now.wall);
-                if has_rotated && before != (saved.refresh_ends, saved.session_ends)
-                    || inner.unsaved.is_some()
-                {
+                if before != (saved.refresh_ends, saved.session_ends) || inner.unsaved.is_some() {
                     inner.unsaved = Some(saved.clone());
                 }
                 IdentityToken::parse_insecure(&tokens.id_token, now)
                     .map(|token| token.with_renewal(saved.renewal(&self.party)))
                     .map_err(|why| Error::rejected(format!("{}: {why}", self.key.issuer)))
             }
-            Err(error) if error.kind == Kind::NeedsLogin => {
-                inner.refused = Some((hash, error.message.clone()));
-                Err(self.sign_in(error.reason, &error.message))
+            Err(error) => {
+                if error.kind == Kind::NeedsLogin {
+                    inner.refused = Some((TokenHash::of(current.expose()), error.message.clone()));
+                }
+                Err(error)
             }
-            Err(error) => Err(error),
         };
-        if let Err(error) = self.flush(&mut inner, Presence::Nobody).await {
+        if let Err(error) = self.flush(inner, Presence::Nobody).await {
             inner.ready = token.ok();
-            return Err(self.locked(&error));
+            return Err(self.unwritable(&error));
         }
         token
+    }
+
+    async fn commit(&self, inner: &mut Inner, prepared: Prepared) -> Result<(), secrets::Error> {
+        let Some(unsaved) = &inner.unsaved else { return Ok(()) };
+        self.store.commit(prepared, &self.key, &unsaved.to_json()).await?;
+        inner.unsaved = None;
+        Ok(())
     }
 
     /// Brings to the store what it has not confirmed yet.
     async fn flush(&self, inner: &mut Inner, presence: Presence) -> Result<(), secrets::Error> {
         let Some(unsaved) = &inner.unsaved else { return Ok(()) };
-        let json = Zeroizing::new(serde_json::to_string(unsaved).expect("plain data"));
-        self.store.save(&self.key, &Secret::new(json.to_string()), presence).await?;
+        self.store.save(&self.key, &unsaved.to_json(), presence).await?;
         inner.unsaved = None;
         Ok(())
     }
@@ -274,6 +343,21 @@ impl Session {
         let Some(json) = self.store.load(&self.key).await? else { return Ok(None) };
         // A value that cannot be read (from another version) counts as signed out.
         Ok(serde_json::from_str(json.expose()).ok().filter(|saved: &Saved| saved.version == VERSION))
+    }
+
+    /// Takes the lock, unless it is held already for what is unsaved.
+    async fn lock(&self, inner: &mut Inner) -> Result<(), secrets::Error> {
+        if inner.lock.is_none() {
+            inner.lock = Some(self.store.lock(&self.key, &self.clock).await?);
+        }
+        Ok(())
+    }
+
+    /// Gives it back, unless the store still holds what is spent.
+    fn unlock(&self, inner: &mut Inner) {
+        if inner.unsaved.is_none() {
+            inner.lock = None;
+        }
     }
 
     fn is_good(&self, token: &IdentityToken) -> bool {
@@ -292,58 +376,32 @@ impl Session {
     }
 
     /// Nothing is asked of the provider while the store is closed: what it answers could not be kept.
-    fn locked(&self, error: &secrets::Error) -> Error {
-        transient(format!("the sign-in of profile {} cannot be read: {error}", self.key.profile))
-    }
-}
-
-impl Saved {
-    fn person(&self) -> Person {
-        Person { subject: self.subject.clone(), account: self.account.clone(), since: self.signed_in_at }
+    fn unreadable(&self, error: &secrets::Error) -> Error {
+        self.store_error(
+            error,
+            format_args!("the sign-in of profile {} cannot be read: {error}", self.key.profile),
+        )
     }
 
-    /// A refresh token whose end does not move when it is renewed belongs to a session with a fixed end.
-    fn learn_end(&mut self, life: Option<Duration>, now: Timestamp) {
-        let Some(end) = life.map(|life| now + life) else { return };
-        if let Some((before, learned)) = self.refresh_ends {
-            let passed = now.duration_since(learned);
-            if passed < END_MOVES {
-                return;
+    /// The same while it cannot be written.
+    fn unwritable(&self, error: &secrets::Error) -> Error {
+        self.store_error(
+            error,
+            format_args!("the sign-in of profile {} cannot be saved: {error}", self.key.profile),
+        )
+    }
+
+    fn store_error(&self, error: &secrets::Error, message: std::fmt::Arguments<'_>) -> Error {
+        let (reason, message) = match error {
+            // It says it all.
+            secrets::Error::Held { holder, .. } => {
+                (Reason::SessionHeld { pid: holder.pid }, error.to_string())
             }
-            self.session_ends = (end.duration_since(before) < passed / 2).then_some(end);
-        }
-        self.refresh_ends = Some((end, now));
-    }
-
-    fn renewal(&self, party: &RelyingParty) -> Renewal {
-        let issuer = party.settings.issuer.as_str();
-        if self.refresh_token.is_none() {
-            let until = self
-                .id_token
-                .as_ref()
-                .and_then(|raw| {
-                    jsonwebtoken::dangerous::insecure_decode::<crate::token::Claims>(raw.as_str()).ok()
-                })
-                .and_then(|token| Timestamp::from_second(token.claims.exp? as i64).ok());
-            return Renewal {
-                // There is nothing to ask for before it expires.
-                not_before_expiry: Some(Duration::ZERO),
-                outlook: until.map(|until| Outlook {
-                    until,
-                    reason: format!("{issuer} gave no refresh token with this sign-in").into(),
-                }),
-            };
-        }
-        Renewal {
-            not_before_expiry: None,
-            outlook: self
-                .session_ends
-                .map(|until| Outlook { until, reason: format!("the session at {issuer} ends then").into() }),
-        }
+            secrets::Error::Locked(_) => (Reason::StoreLocked, message.to_string()),
+            secrets::Error::Unavailable(_) | secrets::Error::Failed(_) => {
+                (Reason::StoreUnavailable, message.to_string())
+            }
+        };
+        transient(message).because(reason)
     }
 }
-
-const VERSION: u32 = 1;
-
-/// Two ends seen closer together than this say nothing about whether the end moves.
-const END_MOVES: jiff::SignedDuration = jiff::SignedDuration::from_secs(60);

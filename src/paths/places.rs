@@ -54,6 +54,11 @@ pub fn state_dir(env: &Env) -> Result<PathBuf> {
     if let Some(dir) = env.var("XDG_STATE_HOME").filter(|dir| Path::new(dir).is_absolute()) {
         return Ok(Path::new(&dir).join("wandb-cred"));
     }
+    home_state_dir(env)
+}
+
+/// The same, whatever `XDG_STATE_HOME` says: for what all processes of a user must agree on.
+pub fn home_state_dir(env: &Env) -> Result<PathBuf> {
     let home = env.var("HOME").ok_or_else(no_home)?;
     let below = if cfg!(target_os = "macos") { "Library/Application Support" } else { ".local/state" };
     Ok(Path::new(&home).join(below).join("wandb-cred"))

@@ -11,7 +11,7 @@ use crate::token::Secret;
 
 /// The folder of all session files.
 #[derive(Clone, Debug)]
-pub struct Folder(pub(super) PathBuf);
+pub(super) struct Folder(pub(super) PathBuf);
 
 impl Folder {
     pub(super) fn load(&self, key: &Key) -> Result<Option<Vec<u8>>, Error> {
@@ -40,9 +40,20 @@ impl Folder {
     }
 
     pub(super) fn save(&self, key: &Key, value: &Secret<String>) -> Result<(), Error> {
-        paths::private_dir(&self.0).map_err(|error| Error::Failed(error.to_string()))?;
-        atomic_file::replace(&self.path(key), value.expose().as_bytes())
-            .map_err(|error| Error::Failed(error.to_string()))
+        self.create()?;
+        Ok(atomic_file::replace(&self.path(key), value.expose().as_bytes())?)
+    }
+
+    /// Only for the holder of the session's lock.
+    pub(super) fn prepare(&self, key: &Key, size: usize) -> Result<atomic_file::Prepared, Error> {
+        self.create()?;
+        let path = self.path(key);
+        atomic_file::remove_leftovers_of(&path);
+        Ok(atomic_file::prepare(&path, size)?)
+    }
+
+    fn create(&self) -> Result<(), Error> {
+        paths::private_dir(&self.0).map_err(|error| Error::Failed(error.to_string()))
     }
 
     pub(super) fn delete(&self, key: &Key) -> Result<(), Error> {

@@ -7,7 +7,7 @@ use crate::token::Secret;
 
 /// The user's default keychain.
 #[derive(Clone, Debug)]
-pub struct Keyring;
+pub(super) struct Keyring;
 
 impl Keyring {
     pub(super) async fn load(&self, key: &Key) -> Result<Option<Vec<u8>>, Error> {

@@ -14,7 +14,7 @@ use crate::token::Secret;
 
 /// The Secret Service on the session bus.
 #[derive(Clone, Debug)]
-pub struct Keyring;
+pub(super) struct Keyring;
 
 impl Keyring {
     pub(super) async fn load(&self, key: &Key) -> Result<Option<Vec<u8>>, Error> {

@@ -50,6 +50,11 @@ struct Rendered {
 }
 
 impl TokenAnswer {
+    /// After a sign-out: nothing of the token stays.
+    pub(super) fn forget(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+
     pub(super) fn render(&self, profile: &Profile, token: &AccessToken, left: Duration) -> Answer {
         // A token that is served has at least a second: rounding down never says 0.
         let seconds = left.as_secs();

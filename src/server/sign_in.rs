@@ -32,12 +32,14 @@ pub(super) fn progress(state: &State, id: &str) -> Result<Answer, Problem> {
 pub(super) async fn logout(state: &State, query: Option<&str>) -> Result<Answer, Problem> {
     let query = Query::parse(query, &["profile"])?;
     let directory = state.directory();
-    let profile = &directory.find(query.profile.as_deref())?.profile;
-    let ended = state
-        .logins
-        .stop(session(profile)?)
-        .await
-        .map_err(|error| Problem::from_error(&profile.name, &error))?;
+    let member = directory.find(query.profile.as_deref())?;
+    let profile = &member.profile;
+    let ended = state.logins.stop(session(profile)?).await;
+    let ended = ended.map_err(|error| Problem::from_error(&profile.name, &error))?;
+    // Before the answer: whoever has it may rely on nothing being handed out any more.
+    profile.identity.forget();
+    profile.access.forget();
+    member.token_answer.forget();
     Ok(answer::json(&api::Logout {
         profile: profile.name.to_string(),
         account: ended.person.map(|person| person.name()),

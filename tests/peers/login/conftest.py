@@ -159,6 +159,9 @@ class Daemon:
     def profile(self):
         return self.call("GET", "/v1/status")[1]["profiles"][0]
 
+    def profile_of(self, name):
+        return next(profile for profile in self.call("GET", "/v1/status")[1]["profiles"] if profile["name"] == name)
+
     def token(self):
         return self.call("GET", "/v1/token?wait=30")
 

@@ -6,7 +6,7 @@ import signal
 import subprocess
 
 import pytest
-from conftest import Daemon, until
+from conftest import BIN, Daemon, Provider, until
 
 pytestmark = pytest.mark.skipif(not shutil.which("gnome-keyring-daemon"), reason="no gnome-keyring-daemon here")
 
@@ -101,6 +101,34 @@ def test_stored_locked_unlocked_restarted(desktop, op, wandb, tmp_path):
         assert "refresh_token" not in desktop.tool("search", "--all", "application", "wandb-cred").stdout
     finally:
         daemon.kill()
+
+
+def jobs_at_once(daemon):
+    """What jobs without a service say, and their exit codes: they differ in the folder of state, but not in the keyring."""
+    jobs = [subprocess.Popen([BIN / "wandb-cred", "exec", "--", "true"], stderr=subprocess.PIPE, text=True,
+                             env={**daemon.env, "XDG_STATE_HOME": str(daemon.home / f"state-{number}")})
+            for number in range(4)]
+    return [(job.communicate(timeout=60)[1], job.returncode) for job in jobs]
+
+
+@pytest.mark.parametrize("store", ["keyring", "kernel"])
+def test_jobs_that_start_at_once_share_a_session_that_is_no_file(desktop, wandb, tmp_path, store):
+    provider = Provider(DELAY_MS=100)
+    daemon = Daemon(tmp_path, provider.issuer, wandb.url, store=store, env=desktop.env).start()
+    try:
+        daemon.call("GET", "/v1/token?wait=1")
+        if "persistent keyring" in str(daemon.call("GET", "/v1/status")[1]):
+            pytest.skip("this kernel or container gives no persistent keyring")
+        daemon.sign_in()
+        daemon.kill(signal.SIGTERM)
+        assert jobs_at_once(daemon) == [("", 0)] * 4
+        assert "refresh_token invalid_grant" not in provider.stats()
+        assert provider.stats()["refresh_token success"] == 4
+        daemon.start()
+        assert daemon.call("POST", "/v1/logout")[1]["revoked"]
+    finally:
+        daemon.kill()
+        provider.stop()
 
 
 def test_no_keyring_is_said_and_nothing_else_is_used(op, wandb, tmp_path):
