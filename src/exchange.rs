@@ -59,7 +59,8 @@ impl Exchange {
         }
     }
 
-    fn success(&self, answer: &Answer) -> Result<AccessToken, Error> {
+    /// Reads an answer of status 200.
+    pub fn success(&self, answer: &Answer) -> Result<AccessToken, Error> {
         let unreadable = |field: Option<&str>, why| {
             let reason =
                 Reason::UnreadableAnswer { host: self.host.clone(), field: field.map(str::to_owned) };
@@ -83,7 +84,8 @@ impl Exchange {
         Ok(AccessToken::new(token, Expiry::after(answer.sent, life)))
     }
 
-    fn refusal(&self, answer: &Answer) -> Error {
+    /// Reads an answer that refuses the identity token.
+    pub fn refusal(&self, answer: &Answer) -> Error {
         let (code, description) = match serde_json::from_slice::<OauthError>(&answer.body) {
             Ok(error) => (error.error, error.error_description.unwrap_or_default()),
             Err(_) => (String::new(), answer.text().to_string()),

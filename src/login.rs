@@ -20,7 +20,7 @@ use crate::token::TokenHash;
 
 mod browser;
 pub mod follow;
-mod loopback;
+pub mod loopback;
 pub mod notify;
 mod page;
 

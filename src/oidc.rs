@@ -24,7 +24,7 @@ use crate::token::Secret;
 mod authorize;
 pub mod discover;
 mod error;
-mod metadata;
+pub mod metadata;
 pub mod preset;
 pub mod session;
 mod wire;

@@ -84,7 +84,7 @@ impl Metadata {
 
 /// Members of the discovery document that the library does not know.
 #[derive(Clone, Debug, Deserialize, Serialize)]
-pub(super) struct Extra {
+pub struct Extra {
     device_authorization_endpoint: Option<Url>,
     revocation_endpoint: Option<Url>,
     #[serde(default)]
@@ -95,7 +95,7 @@ impl AdditionalProviderMetadata for Extra {}
 
 /// Members of a token response that the library does not know.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
-pub(super) struct MoreFields {
+pub struct MoreFields {
     /// Keycloak. Zero means that it does not end.
     #[serde(default, deserialize_with = "number_or_nothing")]
     refresh_expires_in: Option<u64>,
@@ -114,7 +114,8 @@ fn number_or_nothing<'de, D: Deserializer<'de>>(input: D) -> Result<Option<u64>,
     Ok(serde_json::Value::deserialize(input)?.as_u64())
 }
 
-type Document = ProviderMetadata<
+/// The discovery document.
+pub type Document = ProviderMetadata<
     Extra,
     CoreAuthDisplay,
     CoreClientAuthMethod,
@@ -129,7 +130,7 @@ type Document = ProviderMetadata<
     CoreSubjectIdentifierType,
 >;
 
-type Fields = IdTokenFields<
+pub type Fields = IdTokenFields<
     EmptyAdditionalClaims,
     MoreFields,
     CoreGenderClaim,
@@ -137,14 +138,15 @@ type Fields = IdTokenFields<
     CoreJwsSigningAlgorithm,
 >;
 
-pub(super) type IdToken = openidconnect::IdToken<
+pub type IdToken = openidconnect::IdToken<
     EmptyAdditionalClaims,
     CoreGenderClaim,
     CoreJweContentEncryptionAlgorithm,
     CoreJwsSigningAlgorithm,
 >;
 
-pub(super) type Tokens = StandardTokenResponse<Fields, CoreTokenType>;
+/// The answer of the token endpoint.
+pub type Tokens = StandardTokenResponse<Fields, CoreTokenType>;
 
 /// A client of which discovery has set the endpoints that discovery knows.
 pub(super) type Client = openidconnect::Client<

@@ -157,7 +157,7 @@ async fn drain(from: &mut (impl AsyncRead + Unpin), into: &mut Vec<u8>, most: us
 }
 
 /// The last lines of what the program wrote to standard error.
-fn last_lines(stderr: &[u8]) -> String {
+pub fn last_lines(stderr: &[u8]) -> String {
     let text = String::from_utf8_lossy(stderr);
     let mut lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
     lines.drain(..lines.len().saturating_sub(3));

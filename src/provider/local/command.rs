@@ -71,7 +71,7 @@ impl Provider for Command {
 }
 
 /// A bare JWT, or JSON that holds one.
-fn extract(stdout: &[u8], field: Option<&str>) -> Result<Zeroizing<String>, String> {
+pub fn extract(stdout: &[u8], field: Option<&str>) -> Result<Zeroizing<String>, String> {
     let text = std::str::from_utf8(stdout).map_err(|_| "is not text".to_owned())?.trim();
     if !text.starts_with('{') && field.is_none() {
         return Ok(Zeroizing::new(text.to_owned()));
