@@ -118,6 +118,8 @@ pub enum Reason {
     MalformedToken { how: Malformed },
     /// The identity token expired.
     TokenExpired { at: Timestamp },
+    /// The identity token is valid only from then on (`nbf`).
+    NotYetValid { at: Timestamp },
     /// The JWT is for somebody else.
     AudienceMismatch { found: Vec<String>, wanted: String },
     /// The ID token failed a check: signature, issuer, nonce, subject, authorized party.
@@ -235,9 +237,24 @@ pub enum Malformed {
     /// Not `header.payload.signature`: an opaque token, an error page, or a half-written file.
     #[error("it is not a JWT: {count} dot-separated parts where a JWT has 3")]
     NotThreeParts { count: usize },
-    /// Three parts, but not base64url of JSON.
-    #[error("it has the three parts of a JWT but they are not base64url of JSON")]
-    NotDecodable,
+    /// Several lines; `jwts` are those that are a JWT, counted from 1.
+    #[error("it is {count} lines{}; it must be the JWT alone", which(*.count, .jwts))]
+    Lines { count: usize, jwts: Vec<usize> },
+    #[error("it has spaces inside, so it is not a JWT")]
+    Spaces,
+    #[error("it is JSON, not a bare JWT; use the provider `command` with `field` to take the JWT out of it")]
+    Json,
+    #[error("it is an HTML or XML page, not a JWT")]
+    Page,
+    /// Three parts, of which this one is not base64url.
+    #[error("it has the three parts of a JWT, but its {part} is not base64url; is it cut or altered?")]
+    NotBase64 { part: Part },
+    /// Base64url, but not of a JSON object.
+    #[error("it has the three parts of a JWT, but its {part} is not a JSON object")]
+    NotAnObject { part: Part },
+    /// A claim (or header field) that is needed is of a type that says nothing.
+    #[error("the JWT has {found} in `{claim}` where {wanted} is needed")]
+    Claim { claim: String, found: String, wanted: String },
     /// `alg` is `none`, or there is no signature.
     #[error("the JWT is unsigned, which no server takes")]
     Unsigned,
@@ -247,6 +264,36 @@ pub enum Malformed {
     /// Already over when it came.
     #[error("the JWT expired at {at}")]
     Expired { at: Timestamp },
+}
+
+/// One of the three parts of a JWT.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Part {
+    Header,
+    Claims,
+    Signature,
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Header => "header",
+            Self::Claims => "claims part",
+            Self::Signature => "signature",
+        })
+    }
+}
+
+/// Which of several lines look like JWTs, in words.
+fn which(count: usize, jwts: &[usize]) -> String {
+    match jwts {
+        [] => ", none of which looks like a JWT".to_owned(),
+        [only] if *only == count => ", the last looks like a JWT".to_owned(),
+        [1] => ", the first looks like a JWT".to_owned(),
+        [only] => format!(", line {only} looks like a JWT"),
+        several => format!(", {} of which look like JWTs", several.len()),
+    }
 }
 
 impl Error {

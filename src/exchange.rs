@@ -3,15 +3,16 @@
 //! The access keeper's source calls it. What real servers do is in the W&B SDK's own client (0.19.11 to
 //! 0.31.0): no client authentication, no scope, success is status 200 only, errors are JSON or plain text.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use reqwest::Method;
-use serde::Deserialize;
 use serde_json::Value;
 use url::Url;
 
 use crate::error::{Error, Kind, Reason, Stage, foreign};
 use crate::http::{Answer, Http, Reach};
+use crate::json::{self, Fault, Object};
 use crate::redact::redact;
 use crate::token::{AccessToken, Expiry, IdentityToken};
 
@@ -20,6 +21,8 @@ pub struct Exchange {
     endpoint: Url,
     host: String,
     http: Http,
+    /// Whether the log says that lifetimes are cut.
+    said: AtomicBool,
 }
 
 impl Exchange {
@@ -28,7 +31,7 @@ impl Exchange {
         let mut endpoint = base_url.clone();
         endpoint.set_path(&format!("{}/oidc/token", base_url.path().trim_end_matches('/')));
         let host = endpoint.host_str().unwrap_or_default().to_owned();
-        Self { endpoint, host, http }
+        Self { endpoint, host, http, said: AtomicBool::new(false) }
     }
 
     /// One attempt. The access token's life counts from the moment the request was sent: a slow answer must
@@ -61,34 +64,50 @@ impl Exchange {
 
     /// Reads an answer of status 200.
     pub fn success(&self, answer: &Answer) -> Result<AccessToken, Error> {
-        let unreadable = |field: Option<&str>, why| {
+        let unreadable = |field: Option<&str>, why: &dyn std::fmt::Display| {
             let reason =
                 Reason::UnreadableAnswer { host: self.host.clone(), field: field.map(str::to_owned) };
-            let message = format!("W&B token exchange: {} answered {why}", self.host);
+            let message = format!("W&B token exchange: the answer of {} {why}", self.host);
             error(Kind::Transient, reason, message)
         };
-        let parsed: Success = serde_json::from_slice(&answer.body)
-            .map_err(|_| unreadable(None, "status 200 with a body that is not a token response"))?;
-        let token = parsed.access_token;
-        if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(unreadable(Some("access_token"), "an access token that is empty or not printable"));
+        let refused = |fault: Fault| unreadable(fault.field(), &fault);
+        let fields = Object::parse(&answer.body).map_err(refused)?;
+        let token = fields.required_text("access_token").map_err(refused)?;
+        if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(unreadable(Some("access_token"), &"has an access token that is not printable"));
         }
-        if parsed.token_type.is_some_and(|kind| !kind.eq_ignore_ascii_case("bearer")) {
-            return Err(unreadable(Some("token_type"), "a token of another type than Bearer"));
+        if let Ok(Some(kind)) = fields.text("token_type")
+            && !kind.trim().eq_ignore_ascii_case("bearer")
+        {
+            return Err(unreadable(Some("token_type"), &"has a token of another type than Bearer"));
         }
-        let life = match &parsed.expires_in {
-            None | Some(Value::Null) => LIFE_UNSAID,
-            Some(value) => lifetime(value)
-                .ok_or_else(|| unreadable(Some("expires_in"), "an `expires_in` that is not a lifetime"))?,
+        let life = match fields.value("expires_in") {
+            None => LIFE_UNSAID,
+            Some(value) => lifetime(value).ok_or_else(|| {
+                unreadable(Some("expires_in"), &"has an `expires_in` that is not a lifetime")
+            })?,
         };
-        Ok(AccessToken::new(token, Expiry::after(answer.sent, life)))
+        Ok(AccessToken::new(token.into_owned(), Expiry::after(answer.sent, self.capped(life))))
+    }
+
+    /// No longer than a day: a server that says more means milliseconds, or nothing.
+    fn capped(&self, life: Duration) -> Duration {
+        if life <= MAX_LIFE {
+            return life;
+        }
+        if !self.said.swap(true, Ordering::Relaxed) {
+            let (host, seconds) = (&self.host, life.as_secs());
+            tracing::warn!(%host, seconds, "`expires_in` is over a day (milliseconds?), a day is assumed");
+        }
+        MAX_LIFE
     }
 
     /// Reads an answer that refuses the identity token.
     pub fn refusal(&self, answer: &Answer) -> Error {
-        let (code, description) = match serde_json::from_slice::<OauthError>(&answer.body) {
-            Ok(error) => (error.error, error.error_description.unwrap_or_default()),
-            Err(_) => (String::new(), answer.text().to_string()),
+        // RFC 6749, section 5.2.
+        let (code, description) = match Object::parse(&answer.body).map(|fields| oauth_error(&fields)) {
+            Ok(Some(said)) => said,
+            _ => (String::new(), answer.text().to_string()),
         };
         let (status, host) = (answer.status, &self.host);
         let reason = if foreign::is_replay(&code, &description) {
@@ -109,29 +128,17 @@ fn error(kind: Kind, reason: Reason, message: String) -> Error {
     Error::new(Stage::Exchange, kind, reason, message)
 }
 
-/// Fields of a success that matter (RFC 6749, section 5.1).
-#[derive(Deserialize)]
-struct Success {
-    access_token: String,
-    token_type: Option<String>,
-    expires_in: Option<Value>,
-}
-
-/// RFC 6749, section 5.2.
-#[derive(Deserialize)]
-struct OauthError {
-    error: String,
-    error_description: Option<String>,
+/// Code and description.
+fn oauth_error(fields: &Object) -> Option<(String, String)> {
+    let code = fields.text("error").ok()??.into_owned();
+    let description = fields.text("error_description").ok().flatten().unwrap_or_default();
+    Some((code, description.into_owned()))
 }
 
 /// Seconds as a JSON number, with or without fraction, or as a string of one.
 fn lifetime(value: &Value) -> Option<Duration> {
-    let seconds = match value {
-        Value::Number(number) => number.as_f64()?,
-        Value::String(text) => text.trim().parse().ok()?,
-        _ => return None,
-    };
-    (seconds >= 1.0).then(|| Duration::try_from_secs_f64(seconds).ok()).flatten()
+    let seconds = json::number(value).filter(|seconds| *seconds >= 1.0)?;
+    Some(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
 }
 
 const GRANT_TYPE: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
@@ -142,12 +149,16 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// Real answers are under 4 KiB.
 const MAX_BODY: usize = 64 * 1024;
 
+/// W&B's tokens live for an hour.
+const MAX_LIFE: Duration = Duration::from_secs(24 * 3600);
+
 /// `expires_in` is only RECOMMENDED (RFC 6749, section 5.1). Without it: short enough to be true.
 const LIFE_UNSAID: Duration = Duration::from_secs(300);
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::token::Expires as _;
 
     #[test]
     fn lifetimes_may_be_any_positive_number() {
@@ -155,9 +166,49 @@ mod tests {
         assert_eq!(read("3600"), Some(Duration::from_secs(3600)));
         assert_eq!(read("3599.5"), Some(Duration::from_millis(3_599_500)));
         assert_eq!(read("\"3600\""), Some(Duration::from_secs(3600)));
-        for bad in ["0", "-1", "0.5", "1e400", "1e30", "true", "\"soon\"", "[]"] {
+        assert_eq!(read("1e30"), Some(Duration::MAX));
+        for bad in ["0", "-1", "0.5", "1e400", "true", "\"soon\"", "[]"] {
             let value = serde_json::from_str(bad).unwrap_or(Value::Null);
             assert_eq!(lifetime(&value), None, "{bad}");
+        }
+    }
+
+    #[tokio::test]
+    async fn no_access_token_is_believed_for_more_than_a_day() {
+        let wandb = crate::oidc::test::StandIn::start();
+        let clock = crate::clock::Clock::system();
+        let exchange = Exchange::new(&wandb.url.parse().expect("a URL"), Http::new(clock.clone()));
+        let jwt = crate::provider::source::test::jwt(600, "");
+        let assertion = IdentityToken::parse_insecure(&jwt, clock.now()).expect("a JWT");
+        for (said, most) in [("1e18", 86400), ("3600000", 86400), ("\"1e30\"", 86400), ("3600", 3600)] {
+            let body = format!(
+                r#"{{"access_token":"wb_at_x","token_type":["Bearer"],"expires_in":{said},"scope":[]}}"#
+            );
+            wandb.on("/oidc/token", 200, body);
+            let token = exchange.redeem(&assertion).await.expect("a token");
+            let left = token.expiry().remaining(clock.now()).as_secs();
+            assert!(left <= most && left + 60 > most, "{said}: {left}");
+        }
+        assert!(exchange.said.load(Ordering::Relaxed), "the log says so");
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_no_token_is_refused_by_name() {
+        let wandb = crate::oidc::test::StandIn::start();
+        let clock = crate::clock::Clock::system();
+        let exchange = Exchange::new(&wandb.url.parse().expect("a URL"), Http::new(clock.clone()));
+        let jwt = crate::provider::source::test::jwt(600, "");
+        let assertion = IdentityToken::parse_insecure(&jwt, clock.now()).expect("a JWT");
+        for (body, said) in [
+            ("<html>", "is an HTML or XML page where JSON is needed"),
+            ("{}", "has no `access_token`"),
+            (r#"{"access_token":{}}"#, "has an object in `access_token` where text is needed"),
+            (r#"{"access_token":"x","token_type":"mac"}"#, "of another type than Bearer"),
+            (r#"{"access_token":"x","expires_in":"soon"}"#, "`expires_in` that is not a lifetime"),
+        ] {
+            wandb.on("/oidc/token", 200, body);
+            let error = exchange.redeem(&assertion).await.expect_err(said);
+            assert!(error.is_transient() && error.message.contains(said), "{error}");
         }
     }
 

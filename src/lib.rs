@@ -38,6 +38,7 @@ pub mod env;
 pub mod error;
 pub mod exchange;
 pub mod http;
+pub mod json;
 pub mod keeper;
 pub mod login;
 pub mod oidc;

@@ -5,8 +5,8 @@
 
 use std::fmt;
 use std::str::FromStr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use serde::{Deserialize, Deserializer};
 use url::Url;
@@ -108,6 +108,8 @@ impl Config {
                 profile: name.into(),
                 base_url: self.base_url.url().clone(),
                 http: parts.http.clone(),
+                clock: parts.clock.clone(),
+                early: Mutex::default(),
             },
             access: AccessSource::new(identity, exchange, exchanges),
         };

@@ -23,7 +23,7 @@ pub mod local;
 pub mod oauth;
 pub mod program;
 mod settings;
-mod source;
+pub(crate) mod source;
 mod variable;
 
 pub use auto::Detection;

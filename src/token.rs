@@ -8,12 +8,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use serde::Deserialize;
+use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::clock::Now;
-use crate::error::{Error, Malformed, Reason};
+use crate::error::{Error, Malformed, Part, Reason};
+
+mod claims;
+pub mod text;
+
+pub use claims::{Claims, Header};
 
 /// A value that must not be seen: no `Display`, a redacted `Debug`, zeroed when dropped.
 #[derive(Clone)]
@@ -99,28 +104,39 @@ pub struct IdentityToken {
 
 impl IdentityToken {
     /// Reads a compact JWS and its claims **without** checking the signature: W&B does that, and the
-    /// provider handed the token to us. White space around it is dropped.
+    /// provider handed the token to us. What people and programs put around it is dropped ([`text::bare`]).
     ///
     /// Its `exp` is by the clock of its issuer, and W&B judges it by its own: both are right where ours is wrong, as
     /// far as `now` knows.
     pub fn parse_insecure(raw: &str, now: Now) -> Result<Self, Malformed> {
-        let raw = raw.trim();
-        if raw.is_empty() {
-            return Err(Malformed::Empty);
+        if raw.len() > MAX_TEXT {
+            return Err(Malformed::TooLong { length: raw.len(), limit: MAX_JWT });
         }
+        let raw = text::bare(raw)?;
         if raw.len() > MAX_JWT {
             return Err(Malformed::TooLong { length: raw.len(), limit: MAX_JWT });
         }
-        let parts: Vec<_> = raw.split('.').collect();
-        let [header, payload, signature] = parts[..] else {
-            return Err(Malformed::NotThreeParts { count: parts.len() });
+        let mut parts = raw.split('.');
+        let (Some(header), Some(payload), Some(signature), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return Err(Malformed::NotThreeParts { count: raw.split('.').count() });
         };
         // Not by jsonwebtoken: it refuses a header with an algorithm that it does not know, which W&B may.
-        let header: Header = decode(header)?;
+        let header: Header = decode(header, Part::Header)?;
+        if header.alg.is_empty() {
+            return Err(unusable("alg", "nothing", "the name of a signature algorithm"));
+        }
         if header.alg.eq_ignore_ascii_case("none") || signature.is_empty() {
             return Err(Malformed::Unsigned);
         }
-        let claims: Claims = decode(payload)?;
+        let claims: Claims = decode(payload, Part::Claims)?;
+        decode_bytes(signature).ok_or(Malformed::NotBase64 { part: Part::Signature })?;
+        for (claim, wanted) in NEEDED {
+            if let Some(found) = claims.odd(claim) {
+                return Err(unusable(claim, found, wanted));
+            }
+        }
         let exp = claims.exp.ok_or(Malformed::NoExpiry)?;
         let exp = Timestamp::from_second(exp as i64).map_err(|_| Malformed::NoExpiry)?;
         let expiry = Expiry::at(now.to_local(exp), now);
@@ -128,7 +144,7 @@ impl IdentityToken {
             return Err(Malformed::Expired { at: exp });
         }
         Ok(Self {
-            jwt: Arc::new(Secret::new(raw.to_owned())),
+            jwt: Arc::new(Secret::new(raw.into_owned())),
             header: Arc::new(header),
             claims: Arc::new(claims),
             expiry,
@@ -160,6 +176,13 @@ impl IdentityToken {
         }
     }
 
+    /// How long it is not valid yet (`nbf`), by the issuer's clock as far as `now` knows it; and from when it is.
+    pub fn not_yet(&self, now: Now) -> Option<(Duration, Timestamp)> {
+        let from = Timestamp::from_second(self.claims.nbf?.ceil() as i64).ok()?;
+        let wait = Duration::try_from(now.to_local(from).duration_since(now.wall)).ok()?;
+        (!wait.is_zero()).then_some((wait, from))
+    }
+
     pub fn jwt(&self) -> &Secret<String> {
         &self.jwt
     }
@@ -184,40 +207,6 @@ impl Expires for IdentityToken {
 
     fn renewal(&self) -> Renewal {
         self.renewal.clone()
-    }
-}
-
-/// How the JWT says that it is signed.
-#[derive(Clone, Debug, Deserialize)]
-pub struct Header {
-    pub alg: String,
-    #[serde(default)]
-    pub kid: Option<String>,
-}
-
-/// The claims W&B looks at. Unknown ones are kept for the subject rule (any claim with "email").
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct Claims {
-    pub iss: Option<String>,
-    pub sub: Option<String>,
-    pub email: Option<String>,
-    #[serde(deserialize_with = "one_or_many")]
-    pub aud: Vec<String>,
-    /// Seconds since the epoch; a JSON number that may carry a fraction (RFC 7519, section 2, NumericDate).
-    pub exp: Option<f64>,
-    pub iat: Option<f64>,
-    pub jti: Option<String>,
-    #[serde(flatten)]
-    pub other: serde_json::Map<String, serde_json::Value>,
-}
-
-impl Claims {
-    /// The subject as W&B (server 0.74.0 and later) finds it: `sub`, then `email`, then any claim whose name
-    /// contains "email".
-    pub fn subject(&self) -> Option<&str> {
-        let named = || self.other.iter().find(|(name, _)| name.contains("email"))?.1.as_str();
-        self.sub.as_deref().or(self.email.as_deref()).or_else(named)
     }
 }
 
@@ -307,27 +296,33 @@ impl fmt::Display for TokenHash {
     }
 }
 
-fn decode<T: serde::de::DeserializeOwned>(part: &str) -> Result<T, Malformed> {
-    use base64::Engine as _;
-    let json = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(part);
-    let json = Zeroizing::new(json.map_err(|_| Malformed::NotDecodable)?);
-    serde_json::from_slice(&json).map_err(|_| Malformed::NotDecodable)
+/// A part of a JWT that is JSON.
+fn decode<T: From<Map<String, Value>>>(encoded: &str, part: Part) -> Result<T, Malformed> {
+    let json = decode_bytes(encoded).ok_or(Malformed::NotBase64 { part })?;
+    let fields: Map<String, Value> =
+        serde_json::from_slice(&json).map_err(|_| Malformed::NotAnObject { part })?;
+    Ok(fields.into())
 }
 
-fn one_or_many<'de, D: serde::Deserializer<'de>>(input: D) -> Result<Vec<String>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Aud {
-        None,
-        One(String),
-        Many(Vec<String>),
-    }
-    Ok(match Aud::deserialize(input)? {
-        Aud::None => Vec::new(),
-        Aud::One(one) => vec![one],
-        Aud::Many(many) => many,
-    })
+fn decode_part(encoded: &str) -> Option<Map<String, Value>> {
+    serde_json::from_slice(&decode_bytes(encoded)?).ok()
 }
+
+fn decode_bytes(encoded: &str) -> Option<Zeroizing<Vec<u8>>> {
+    use base64::Engine as _;
+    base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(encoded).ok().map(Zeroizing::new)
+}
+
+fn unusable(claim: &str, found: &str, wanted: &str) -> Malformed {
+    Malformed::Claim { claim: claim.to_owned(), found: found.to_owned(), wanted: wanted.to_owned() }
+}
+
+/// Without these no server takes a JWT. What else is odd in one is for W&B to judge.
+const NEEDED: [(&str, &str); 3] =
+    [("exp", "a number of seconds"), ("iss", "text"), ("aud", "text or a list of texts")];
+
+/// Longest text that is looked at: a JWT with white space in it, or something else altogether.
+const MAX_TEXT: usize = 2 * MAX_JWT;
 
 /// Longest identity token accepted. Real ones are 1 to 4 KiB; Entra ID with many groups reaches 10.
 const MAX_JWT: usize = 64 * 1024;
@@ -379,13 +374,62 @@ mod tests {
         let parse = |raw: &str| IdentityToken::parse_insecure(raw, now()).expect_err("malformed");
         assert_eq!(parse(" \n"), Malformed::Empty);
         assert_eq!(parse("opaque"), Malformed::NotThreeParts { count: 1 });
-        assert_eq!(parse("a.b.c"), Malformed::NotDecodable);
+        assert_eq!(parse("a.b.c"), Malformed::NotBase64 { part: Part::Header });
+        assert_eq!(parse("eyJhbGciOiJSUzI1NiJ9.W10.c2ln"), Malformed::NotAnObject { part: Part::Claims });
+        assert_eq!(parse(&format!("{}!", jwt("{}"))), Malformed::NotBase64 { part: Part::Signature });
         assert_eq!(parse("eyJhbGciOiJub25lIn0.e30.c2ln"), Malformed::Unsigned);
         assert_eq!(parse("eyJhbGciOiJSUzI1NiJ9.e30."), Malformed::Unsigned);
         assert_eq!(parse(&jwt("{}")), Malformed::NoExpiry);
         assert_eq!(parse(&jwt(r#"{"exp":1e300}"#)), Malformed::NoExpiry);
         assert!(matches!(parse(&jwt(r#"{"exp":1}"#)), Malformed::Expired { .. }));
         assert!(matches!(parse(&"x".repeat(MAX_JWT + 1)), Malformed::TooLong { .. }));
+    }
+
+    #[test]
+    fn claims_that_nobody_needs_may_be_anything() {
+        for json in [
+            r#"{"exp":1800000100,"email":["a@b.example","c@d.example"]}"#,
+            r#"{"exp":1800000100,"email_verified":"yes","amr":"pwd","iat":"yesterday","jti":{},"nbf":[]}"#,
+            r#"{"exp":"1800000100"}"#,
+            r#"{"exp":1800000100,"sub":{"id":1},"email":"me@acme.example"}"#,
+            r#"{"exp":1800000100,"iat":-1e308,"nbf":-1e308}"#,
+        ] {
+            let token = IdentityToken::parse_insecure(&jwt(json), now()).expect(json);
+            assert_eq!(token.expiry().remaining(now()).as_secs(), 100, "{json}");
+            assert_eq!(token.not_yet(now()), None, "{json}");
+        }
+    }
+
+    #[test]
+    fn a_claim_that_is_needed_is_refused_by_name() {
+        for (json, said) in [
+            (r#"{"exp":"soon"}"#, "the JWT has text in `exp` where a number of seconds is needed"),
+            (r#"{"exp":[1800000100]}"#, "the JWT has a list in `exp` where a number of seconds is needed"),
+            (
+                r#"{"exp":1800000100,"aud":{}}"#,
+                "the JWT has an object in `aud` where text or a list of texts is needed",
+            ),
+            (r#"{"exp":1800000100,"iss":true}"#, "the JWT has true or false in `iss` where text is needed"),
+        ] {
+            let error = IdentityToken::parse_insecure(&jwt(json), now()).expect_err(json);
+            assert_eq!(error.to_string(), said);
+        }
+    }
+
+    #[test]
+    fn a_jwt_that_is_not_valid_yet_says_for_how_long() {
+        let wait = |skew, nbf: &str| {
+            let now = Now { skew, ..now() };
+            let json = format!(r#"{{"exp":1800000100,"nbf":{nbf}}}"#);
+            let token = IdentityToken::parse_insecure(&jwt(&json), now).expect("good");
+            token.not_yet(now).map(|(wait, _)| wait.as_secs())
+        };
+        assert_eq!(wait(0, "1800000003"), Some(3));
+        assert_eq!(wait(0, "1800000000"), None);
+        assert_eq!(wait(0, "1799999999.5"), None);
+        assert_eq!(wait(2, "1800000003"), Some(1), "we are behind");
+        assert_eq!(wait(-600, "1799999990"), Some(590), "we are ahead");
+        assert_eq!(wait(0, "1e300"), None, "no time at all");
     }
 
     #[test]

@@ -1,12 +1,12 @@
 //! What each target reads, and what must hold for any input.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::Timestamp;
-use openidconnect::core::CoreJsonWebKeySet;
-use openidconnect::{ClientId, IdTokenVerifier, IssuerUrl, Nonce};
+use openidconnect::{IssuerUrl, Nonce};
 use serde_json::Value;
 use wandb_cred::backoff::parse_retry_after;
 use wandb_cred::client::parse_head;
@@ -15,7 +15,9 @@ use wandb_cred::config::Config;
 use wandb_cred::exchange::Exchange;
 use wandb_cred::http::{Answer, Http};
 use wandb_cred::login::loopback;
-use wandb_cred::oidc::{discover, metadata};
+use wandb_cred::oidc::keys::KeySet;
+use wandb_cred::oidc::metadata::Document;
+use wandb_cred::oidc::{Flow, Granted, Preset, RelyingParty, Settings, discover, read_device};
 use wandb_cred::provider::cloud::aws::sts;
 use wandb_cred::provider::local::command;
 use wandb_cred::provider::{answer, program};
@@ -26,7 +28,7 @@ pub fn jwt(input: &[u8]) {
     match IdentityToken::parse_insecure(&compact(input), now()) {
         Ok(token) => {
             assert!(!token.expiry().remaining(now()).is_zero(), "an expired token was taken");
-            let _ = token.claims().subject();
+            let _ = (token.claims().subject(), token.not_yet(now()));
             if let Err(error) = token.check_audience("work", Some("acme")) {
                 sentence(&error.message);
             }
@@ -49,35 +51,71 @@ pub fn token_answer(input: &[u8]) {
         Err(error) => sentence(&error.message),
     }
     sentence(&exchange.refusal(&answer(400, input)).message);
-    let _ = serde_json::from_slice::<metadata::Tokens>(input);
+    let granted = Granted::read(input);
+    if let Err(fault) = granted.id_token() {
+        sentence(&fault.to_string());
+    }
+    let _ = granted.refresh_expires_in();
+    if let Err(fault) = read_device(input) {
+        sentence(&fault.to_string());
+    }
 }
 
 /// A provider's description of itself, its keys, and W&B's answer to `/oidc/cli_config`.
 pub fn discovery(input: &[u8]) {
-    let _ = serde_json::from_slice::<metadata::Document>(input);
-    let _ = serde_json::from_slice::<CoreJsonWebKeySet>(input);
-    let _ = serde_json::from_slice::<discover::CliConfig>(input);
+    match Document::parse(input) {
+        Ok(document) => {
+            let _ = document.auth_methods();
+            let faults = document.issuer().err().into_iter();
+            for fault in faults.chain(ENDPOINTS.iter().filter_map(|field| document.required_url(field).err()))
+            {
+                sentence(&fault.to_string());
+            }
+        }
+        Err(fault) => sentence(&fault.to_string()),
+    }
+    if let Err(fault) = KeySet::parse(input) {
+        sentence(&fault.to_string());
+    }
+    if let Err(fault) = discover::read(input) {
+        sentence(&fault.to_string());
+    }
 }
 
 /// An ID token whose signature is right. An input that begins with `{` is its claims.
 pub fn id_token(input: &[u8]) {
-    let text = Value::String(compact(input));
-    let Ok(token) = serde_json::from_value::<metadata::IdToken>(text) else { return };
+    let Ok(token) = IdentityToken::parse_insecure(&compact(input), now()) else { return };
     let issuer = IssuerUrl::new("https://id.example".to_owned()).expect("a URL");
-    let keys = CoreJsonWebKeySet::new(Vec::new());
-    let verifier = IdTokenVerifier::new_public_client(ClientId::new("acme".to_owned()), issuer, keys)
-        .insecure_disable_signature_check();
-    let _ = token.claims(&verifier, |_: Option<&Nonce>| Ok(()));
+    let clock = Clock::system();
+    let settings = Settings {
+        profile: "work".to_owned(),
+        issuer,
+        client_id: "acme".to_owned(),
+        client_secret: None,
+        scopes: Vec::new(),
+        preset: Preset::Generic,
+        audience: None,
+        flow: Flow::Code,
+        redirect_host: "127.0.0.1",
+        redirect_port: 0,
+        authorize_params: BTreeMap::new(),
+    };
+    let party = RelyingParty::new(settings, Http::new(clock.clone()), clock);
+    for nonce in [None, Some(&Nonce::new("n".to_owned()))] {
+        if let Err(why) = party.check_claims(token.claims(), nonce) {
+            sentence(&why);
+        }
+    }
 }
 
 /// What a program prints on both its outputs, and what token services answer.
 pub fn provider_output(input: &[u8]) {
     for field in [None, Some("data.token")] {
-        if let Err(why) = command::extract(input, field) {
+        if let Err(why) = command::answer::token(input, field) {
             sentence(&why);
         }
     }
-    sentence(&program::last_lines(input));
+    sentence(&program::said(input));
     if let Err(error) = answer::json::<Value>("service", &answer(200, input)) {
         sentence(&error.message);
     }
@@ -170,8 +208,11 @@ fn now() -> Now {
     Now { wall, boot: Duration::from_secs(1000), skew: 0 }
 }
 
+/// What a discovery document is asked for.
+const ENDPOINTS: [&str; 3] = ["token_endpoint", "jwks_uri", "revocation_endpoint"];
+
 /// What is believed of an `expires_in`.
-const LONGEST_LIFE: Duration = Duration::from_secs(366 * 24 * 3600);
+const LONGEST_LIFE: Duration = Duration::from_secs(24 * 3600);
 
 /// They change the order in which the rest of a line is shown.
 const BIDIRECTIONAL: [char; 12] = [

@@ -4,7 +4,7 @@ use super::report::{Report, Step};
 use super::{Context, Source, subject};
 use crate::duration;
 use crate::error::{Error, Exit, Kind, Malformed, Reason};
-use crate::token::{Expires as _, IdentityToken};
+use crate::token::{Claims, Expires as _, IdentityToken};
 
 /// Asks the source once, and reports what that says about it.
 pub(super) async fn fetch(cx: &Context<'_>, source: &Source, report: &mut Report) -> Option<IdentityToken> {
@@ -31,6 +31,7 @@ pub(super) async fn fetch(cx: &Context<'_>, source: &Source, report: &mut Report
             "have the source write a new token before the old one expires; if the token is new, this machine's clock is wrong"
                 .to_owned()
         }
+        Reason::NotYetValid { .. } => EARLY_REMEDY.to_owned(),
         Reason::AudienceMismatch { .. } => audience_remedy(cx),
         _ => source_remedy(source.detected_provider().unwrap_or(cx.provider), &error),
     };
@@ -89,7 +90,7 @@ fn lifetime(cx: &Context<'_>, token: &IdentityToken, report: &mut Report) {
     let now = cx.clock.now();
     let left = i64::try_from(token.expiry().remaining(now).as_secs()).unwrap_or(i64::MAX);
     let claims = token.claims();
-    let life = claims.exp.zip(claims.iat).map(|(exp, iat)| (exp - iat) as i64);
+    let life = life(claims);
     let mut found = match life {
         Some(life) => format!("lives {}, {} left", duration::text(life), duration::text(left)),
         None => format!("{} left", duration::text(left)),
@@ -101,16 +102,10 @@ fn lifetime(cx: &Context<'_>, token: &IdentityToken, report: &mut Report) {
         ),
         None => format!("; renewed about every {}", duration::text(life.unwrap_or(left) * 65 / 100)),
     };
-    let not_before = claims.other.get("nbf").and_then(serde_json::Value::as_f64);
-    let early = not_before.map_or(0, |nbf| nbf as i64 - now.wall.as_second());
+    let early = claims.nbf.map_or(0, |nbf| (nbf as i64).saturating_sub(now.wall.as_second()));
     if early > MAX_SKEW {
         found = format!("not valid before {} from now (`nbf`)", duration::text(early));
-        report.fail(
-            Step::Lifetime,
-            Exit::TryLater,
-            found,
-            "this machine's clock is behind, or the issuer's is ahead: see the step `clock`",
-        );
+        report.fail(Step::Lifetime, Exit::TryLater, found, EARLY_REMEDY);
     } else if left < MIN_LIFETIME {
         report.warn(
             Step::Lifetime,
@@ -124,6 +119,13 @@ fn lifetime(cx: &Context<'_>, token: &IdentityToken, report: &mut Report) {
     } else {
         report.ok(Step::Lifetime, found);
     }
+}
+
+/// From `iat` to `exp`, where both are times of this century's clocks.
+fn life(claims: &Claims) -> Option<i64> {
+    let (exp, iat) = claims.exp.zip(claims.iat)?;
+    let plausible = |time: &f64| (0.0..LAST_TIME).contains(time);
+    (plausible(&exp) && plausible(&iat)).then_some((exp - iat) as i64)
 }
 
 fn audience(cx: &Context<'_>, token: &IdentityToken, report: &mut Report) {
@@ -178,7 +180,7 @@ fn audience_remedy(cx: &Context<'_>) -> String {
 fn step_of(reason: &Reason) -> Step {
     match reason {
         Reason::AudienceMismatch { .. } => Step::Audience,
-        Reason::TokenExpired { .. } => Step::Lifetime,
+        Reason::TokenExpired { .. } | Reason::NotYetValid { .. } => Step::Lifetime,
         Reason::MalformedToken { .. } => Step::Jwt,
         _ => Step::Provider,
     }
@@ -190,6 +192,10 @@ fn malformed_remedy(how: &Malformed) -> &'static str {
         Malformed::NotThreeParts { count: 5 } => {
             "this is an encrypted JWT (JWE); have the issuer sign it only"
         }
+        Malformed::Json => {
+            "name the field that holds the JWT: provider `command`, for example with argv [\"cat\", FILE], and `field`"
+        }
+        Malformed::Claim { .. } => "have the issuer write the claim as RFC 7519 says; W&B reads it too",
         Malformed::Unsigned => "have the issuer sign with RS256 or ES256",
         Malformed::Empty => "check what writes it: the write may be in progress, or have failed",
         _ => {
@@ -242,6 +248,9 @@ fn source_remedy(kind: &str, error: &Error) -> String {
     }
 }
 
+const EARLY_REMEDY: &str = "this machine's clock is behind, or the issuer's is ahead: see the step `clock`";
+/// The year 9999.
+const LAST_TIME: f64 = 253_402_300_800.0;
 /// How far clocks may differ.
 const MAX_SKEW: i64 = 30;
 /// Less may run out on the way to W&B or in a queue there.
@@ -254,6 +263,15 @@ const MIN_OUTLOOK: i64 = 1800;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_life_of_absurd_times_is_unknown() {
+        let life = |exp, iat| life(&Claims { exp: Some(exp), iat: Some(iat), ..Claims::default() });
+        assert_eq!(life(1_800_000_600.0, 1_800_000_000.0), Some(600));
+        for (exp, iat) in [(1_800_000_000.0, -1e308), (1e308, 1_800_000_000.0), (1_800_000_000.0, f64::MAX)] {
+            assert_eq!(life(exp, iat), None, "{exp} {iat}");
+        }
+    }
 
     #[test]
     fn an_encrypted_jwt_has_its_own_remedy() {

@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
-use jsonwebtoken::jwk::Jwk;
-use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use reqwest::Method;
-use serde_json::Value;
 use url::Url;
 
 use super::report::{Report, Step};
 use super::{Context, Probe};
 use crate::error::Exit;
 use crate::http::{self, Answer, Reach};
+use crate::json::Fault;
+use crate::oidc::keys::{KeySet, Unverified};
+use crate::oidc::metadata::Document;
 use crate::token::IdentityToken;
 
 pub(super) async fn check(cx: &Context<'_>, token: &IdentityToken) -> Probe {
@@ -39,17 +39,19 @@ fn failure(step: Step, found: impl Into<String>, remedy: impl Into<String>) -> F
 async fn check_documents(cx: &Context<'_>, token: &IdentityToken, probe: &mut Probe) -> Result<(), Failure> {
     let issuer = token.claims().iss.as_deref().unwrap_or_default();
     check_name(cx, issuer)?;
-    let document = format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'));
-    let answer = get(cx, Step::Issuer, &document).await?;
+    let address = Document::address(issuer);
+    let answer = get(cx, Step::Issuer, &address).await?;
     probe.skew = answer.skew;
-    let found: Value = serde_json::from_slice(&answer.body).map_err(|_| {
-        failure(
-            Step::Issuer,
-            format!("{document} is not JSON"),
-            "is this the issuer's URL, and not that of a page?",
-        )
-    })?;
-    let named = found["issuer"].as_str().unwrap_or_default();
+    let refused = |fault: Fault| {
+        let remedy = match fault {
+            Fault::NotJson(_) | Fault::NotAnObject(_) => "is this the issuer's URL, and not that of a page?",
+            Fault::Missing("jwks_uri") => "the issuer must publish its keys",
+            _ => "fix the document that the issuer publishes",
+        };
+        failure(Step::Issuer, format!("{address} {fault}"), remedy)
+    };
+    let document = Document::parse(&answer.body).map_err(refused)?;
+    let named = document.issuer().map_err(refused)?;
     if named != issuer {
         let slash = named.trim_end_matches('/') == issuer.trim_end_matches('/');
         let why = if slash { "they differ by a slash, and W&B compares exactly" } else { "W&B refuses that" };
@@ -59,16 +61,9 @@ async fn check_documents(cx: &Context<'_>, token: &IdentityToken, probe: &mut Pr
             "fix the issuer's own URL in the identity provider's settings, so that both are the same",
         ));
     }
-    let keys = found["jwks_uri"].as_str().unwrap_or_default().to_owned();
-    if keys.is_empty() {
-        return Err(failure(
-            Step::Issuer,
-            format!("{document} has no `jwks_uri`"),
-            "the issuer must publish its keys",
-        ));
-    }
+    let keys = String::from(document.required_url("jwks_uri").map_err(refused)?);
     if !is_fetchable(&keys) {
-        let found = format!("{document} names its keys at {keys:?}, which is not https");
+        let found = format!("{address} names its keys at {keys:?}, which is not https");
         return Err(failure(Step::Issuer, found, "publish the key set over https"));
     }
     probe.report.ok(
@@ -76,17 +71,11 @@ async fn check_documents(cx: &Context<'_>, token: &IdentityToken, probe: &mut Pr
         format!("{issuer:?} answers; an admin enters exactly this under Settings > Authentication > Set up JWT Issuer"),
     );
     let answer = get(cx, Step::Signature, &keys).await?;
-    let set: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
-    let Some(set) = set["keys"].as_array() else {
-        return Err(failure(
-            Step::Signature,
-            format!("{keys} is not a JSON Web Key Set"),
-            "the issuer must publish its keys there",
-        ));
-    };
-    // One key of an unknown type must not hide the others.
-    let parsed: Vec<Jwk> = set.iter().filter_map(|key| serde_json::from_value(key.clone()).ok()).collect();
-    signature(token, &keys, &parsed, &mut probe.report)
+    let set = KeySet::parse(&answer.body).map_err(|fault| {
+        let found = format!("{keys} is not a JSON Web Key Set: it {fault}");
+        failure(Step::Signature, found, "the issuer must publish its keys there")
+    })?;
+    signature(token, &keys, &set, &mut probe.report)
 }
 
 fn is_fetchable(url: &str) -> bool {
@@ -181,10 +170,11 @@ async fn get(cx: &Context<'_>, step: Step, url: &str) -> Result<Answer, Failure>
     }
 }
 
-fn signature(token: &IdentityToken, url: &str, keys: &[Jwk], report: &mut Report) -> Result<(), Failure> {
+fn signature(token: &IdentityToken, url: &str, keys: &KeySet, report: &mut Report) -> Result<(), Failure> {
     let header = token.header();
     let bad = |found: String, remedy: &str| Err(failure(Step::Signature, found, remedy));
-    if header.alg.to_ascii_uppercase().starts_with("HS") {
+    let checked = keys.check(token.jwt().expose(), &header.alg, header.kid.as_deref());
+    if let Err(Unverified::NotPublic) = checked {
         let found = format!("{} is made with a shared secret, which no public key can check", header.alg);
         return bad(found, "have the issuer sign with RS256 or ES256 (Auth0: API > Signing Algorithm)");
     }
@@ -194,29 +184,27 @@ fn signature(token: &IdentityToken, url: &str, keys: &[Jwk], report: &mut Report
             "the issuer must publish the key that it signs with",
         );
     }
-    let Ok(algorithm) = header.alg.parse::<Algorithm>() else {
-        let found = format!("{} cannot be checked here; {url} holds {} keys", header.alg, keys.len());
-        report.warn(Step::Signature, found, "every server supports RS256 and ES256");
-        return Ok(());
-    };
-    let ids: Vec<_> = keys.iter().filter_map(|key| key.common.key_id.as_deref()).collect();
-    let candidates: Vec<&Jwk> = match header.kid.as_deref() {
-        None => keys.iter().collect(),
-        Some(kid) => keys.iter().filter(|key| key.common.key_id.as_deref() == Some(kid)).collect(),
-    };
-    if candidates.is_empty() {
-        let kid = header.kid.as_deref().unwrap_or_default();
-        return bad(
-            format!("the JWT is signed with key {kid:?}, and {url} holds {}", ids.join(", ")),
-            "the issuer changed its keys, or the JWT is another issuer's: get a new JWT; if that does not help, fix the key \
-             set that the issuer publishes",
-        );
-    }
-    if !candidates.iter().any(|key| verifies(token, algorithm, key)) {
-        return bad(
-            format!("none of the keys at {url} made this signature ({})", header.alg),
-            "the JWT was changed on its way, or the published key is not the one in use: get a new JWT, and compare the key set",
-        );
+    match checked {
+        Ok(()) => {}
+        Err(Unverified::UnknownAlgorithm | Unverified::NotPublic) => {
+            let found = format!("{} cannot be checked here; {url} holds {} keys", header.alg, keys.len());
+            report.warn(Step::Signature, found, "every server supports RS256 and ES256");
+            return Ok(());
+        }
+        Err(Unverified::NoSuchKey) => {
+            let kid = header.kid.as_deref().unwrap_or_default();
+            return bad(
+                format!("the JWT is signed with key {kid:?}, and {url} holds {}", keys.ids().join(", ")),
+                "the issuer changed its keys, or the JWT is another issuer's: get a new JWT; if that does not help, fix the key \
+                 set that the issuer publishes",
+            );
+        }
+        Err(Unverified::Mismatch) => {
+            return bad(
+                format!("none of the keys at {url} made this signature ({})", header.alg),
+                "the JWT was changed on its way, or the published key is not the one in use: get a new JWT, and compare the key set",
+            );
+        }
     }
     match &header.kid {
         None if keys.len() > 1 => report.warn(
@@ -227,17 +215,6 @@ fn signature(token: &IdentityToken, url: &str, keys: &[Jwk], report: &mut Report
         _ => report.ok(Step::Signature, format!("{} by a key that the issuer publishes", header.alg)),
     }
     Ok(())
-}
-
-fn verifies(token: &IdentityToken, algorithm: Algorithm, key: &Jwk) -> bool {
-    let mut validation = Validation::new(algorithm);
-    validation.required_spec_claims.clear();
-    (validation.validate_exp, validation.validate_aud) = (false, false);
-    DecodingKey::from_jwk(key)
-        .and_then(|key| {
-            jsonwebtoken::decode::<serde::de::IgnoredAny>(token.jwt().expose().as_str(), &key, &validation)
-        })
-        .is_ok()
 }
 
 /// For each document.

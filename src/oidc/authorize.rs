@@ -1,8 +1,9 @@
 //! The authorization request: the URL that the browser opens, and what has to come back for it.
 
-use openidconnect::core::{CoreAuthPrompt, CoreAuthenticationFlow};
+use openidconnect::core::{CoreAuthPrompt, CoreAuthenticationFlow, CoreClient, CoreJsonWebKeySet};
 use openidconnect::{
-    AuthenticationFlow, CsrfToken, Nonce, PkceCodeChallenge, PkceCodeVerifier, RedirectUrl, Scope,
+    AuthUrl, AuthenticationFlow, ClientId, CsrfToken, Nonce, PkceCodeChallenge, PkceCodeVerifier,
+    RedirectUrl, Scope,
 };
 use serde::Deserialize;
 use url::Url;
@@ -37,8 +38,14 @@ pub struct Authorization {
 impl RelyingParty {
     pub async fn authorize(&self, redirect: RedirectUrl) -> Result<Authorization, Error> {
         let metadata = self.metadata().await?;
-        let client = self.client().await?.set_redirect_uri(redirect.clone());
         let settings = &self.settings;
+        let endpoint = AuthUrl::from_url(metadata.endpoint("authorization_endpoint")?);
+        // Only a request is made with it: no answer is read, so it needs no keys.
+        let keys = CoreJsonWebKeySet::new(Vec::new());
+        let client =
+            CoreClient::new(ClientId::new(settings.client_id.clone()), settings.issuer.clone(), keys)
+                .set_auth_uri(endpoint)
+                .set_redirect_uri(redirect.clone());
         let flow = match settings.flow {
             Flow::Code => CoreAuthenticationFlow::AuthorizationCode,
             Flow::Implicit => AuthenticationFlow::Implicit(false),

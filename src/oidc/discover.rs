@@ -10,9 +10,10 @@ use reqwest::Method;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use super::error::{error, misconfigured};
+use super::error::{error, misconfigured, unreadable};
 use crate::error::{Error, Kind, Reason};
 use crate::http::{self, Http, Reach};
+use crate::json::{Fault, Object};
 
 /// The server's answer.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -46,17 +47,42 @@ pub async fn cli_config(http: &Http, host: &str, organization: Option<&str>) -> 
         );
         return Err(error(Kind::Transient, Reason::Status { host, status }, message));
     }
-    let unreadable = || {
-        let message =
-            format!("{host} answers /oidc/cli_config with something that is not an issuer and client id");
-        let reason = Reason::UnreadableAnswer { host: host.clone(), field: None };
-        error(Kind::Transient, reason, message)
+    let refused = |fault: Fault| {
+        let message = format!("the answer of {host} to /oidc/cli_config {fault}");
+        unreadable(Kind::Transient, &host, fault.field(), message)
     };
-    let config: CliConfig = serde_json::from_slice(&answer.body).map_err(|_| unreadable())?;
-    let issuer = Url::parse(&config.issuer).map_err(|_| unreadable())?;
+    let config = read(&answer.body).map_err(refused)?;
+    let issuer = Url::parse(&config.issuer).map_err(|_| {
+        refused(Fault::Wrong { field: "issuer", found: "text that is no URL", wanted: "a URL" })
+    })?;
     http::check_url(&issuer, Reach::Network)?;
     Ok(config)
 }
 
+pub fn read(text: &[u8]) -> Result<CliConfig, Fault> {
+    let fields = Object::parse(text)?;
+    Ok(CliConfig {
+        issuer: fields.required_text("issuer")?.trim().to_owned(),
+        client_id: fields.required_text("client_id")?.trim().to_owned(),
+        scopes: fields.texts("scopes").unwrap_or_default(),
+        auth_methods: fields.texts("auth_methods"),
+    })
+}
+
 const TIMEOUT: Duration = Duration::from_secs(15);
 const LIMIT: usize = 64 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_used_may_be_anything() {
+        let text = br#"{"issuer":"https://idp.example ","client_id":42,"scopes":"openid email","auth_methods":7,"x":[]}"#;
+        let config = read(text).expect("an issuer and a client");
+        assert_eq!((config.issuer.as_str(), config.client_id.as_str()), ("https://idp.example", "42"));
+        assert_eq!(config.scopes, ["openid", "email"]);
+        assert_eq!(config.auth_methods, None);
+        assert_eq!(read(b"{\"issuer\":\"x\"}").err(), Some(Fault::Missing("client_id")));
+    }
+}

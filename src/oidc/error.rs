@@ -1,11 +1,5 @@
 //! Why a request to the identity provider failed, by what to do next.
 
-use openidconnect::core::CoreErrorResponseType;
-use openidconnect::{
-    DeviceCodeErrorResponse, DeviceCodeErrorResponseType, DiscoveryError, ErrorResponse, ErrorResponseType,
-    RequestTokenError, StandardErrorResponse,
-};
-
 use super::RelyingParty;
 use crate::error::{Error, Kind, Reason, Stage};
 use crate::redact::redact;
@@ -33,53 +27,31 @@ pub(crate) fn declined(message: impl Into<String>) -> Error {
     error(Kind::NeedsLogin, Reason::Declined, message)
 }
 
-pub(super) fn discovery(issuer: &str, error: DiscoveryError<Error>) -> Error {
-    match error {
-        DiscoveryError::Request(error) => error.at(Stage::SignIn),
-        DiscoveryError::Response(status, ..) => misconfigured(format!(
-            "{issuer} is not an OpenID Connect issuer: its discovery document or key set answers HTTP {}, or not as JSON",
-            status.as_u16()
-        )),
-        DiscoveryError::Validation(_) => misconfigured(format!(
-            "the discovery document under {issuer} names another issuer; `issuer` must be spelled exactly as the provider spells it, slash at the end included"
-        )),
-        DiscoveryError::Parse(error) => {
-            misconfigured(format!("the discovery document of {issuer} cannot be read at `{}`", error.path()))
-        }
-        _ => misconfigured(format!("`issuer` {issuer} is not a usable URL")),
+/// An answer that lacks what is needed, or has it in a form that says nothing.
+pub(super) fn unreadable(kind: Kind, host: &str, field: Option<&str>, message: String) -> Error {
+    let field = field.map(str::to_owned);
+    error(kind, Reason::UnreadableAnswer { host: host.to_owned(), field }, message)
+}
+
+/// Why a request for tokens was not granted.
+pub(super) enum Refusal {
+    /// OAuth's code and description.
+    Answered(String, Option<String>),
+    /// There was no answer, or none of OAuth's.
+    Failed(Error),
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
     }
 }
 
 impl RelyingParty {
-    /// An error answer of the token, device authorization or revocation endpoint.
-    pub(super) fn refused<T>(&self, error: RequestTokenError<Error, StandardErrorResponse<T>>) -> Error
-    where
-        T: ErrorResponseType + AsRef<str> + std::fmt::Display + 'static,
-    {
-        match error {
-            RequestTokenError::ServerResponse(response) => {
-                let code = response.error().as_ref().to_owned();
-                let said = self.said(&code, response.error_description().map(String::as_str));
-                self.by_code(&code, said)
-            }
-            other => self.unreadable(other),
-        }
-    }
-
-    pub(super) fn refused_device(&self, error: RequestTokenError<Error, DeviceCodeErrorResponse>) -> Error {
-        match error {
-            RequestTokenError::ServerResponse(response) => {
-                let code: &str = response.error().as_ref();
-                let said = self.said(code, response.error_description().map(String::as_str));
-                match response.error() {
-                    DeviceCodeErrorResponseType::AccessDenied => declined(said),
-                    DeviceCodeErrorResponseType::ExpiredToken => declined(
-                        "nobody entered the code before it expired; start the sign-in again".to_owned(),
-                    ),
-                    _ => self.by_code(code, said),
-                }
-            }
-            other => self.unreadable(other),
+    pub(super) fn refused(&self, refusal: Refusal) -> Error {
+        match refusal {
+            Refusal::Answered(code, description) => self.answered(&code, description.as_deref()),
+            Refusal::Failed(error) => error,
         }
     }
 
@@ -113,25 +85,4 @@ impl RelyingParty {
             None => format!("{issuer} answers {}", redact(code, 60)),
         }
     }
-
-    fn unreadable<T: ErrorResponse>(&self, error: RequestTokenError<Error, T>) -> Error {
-        let issuer = self.settings.issuer.as_str();
-        match error {
-            RequestTokenError::Request(error) => error.at(Stage::SignIn),
-            // The library's own words can hold pieces of the answer.
-            RequestTokenError::Parse(error, _) => {
-                let field = error.path().to_string();
-                let message = format!("{issuer} gave an answer that cannot be read at `{field}`");
-                self::error(
-                    Kind::Transient,
-                    Reason::UnreadableAnswer { host: issuer.to_owned(), field: Some(field) },
-                    message,
-                )
-            }
-            _ => transient(format!("{issuer} gave an answer that is none of OAuth's")),
-        }
-    }
 }
-
-/// The library's type for error codes, spelled out where its generics need one.
-pub(super) type TokenError = StandardErrorResponse<CoreErrorResponseType>;

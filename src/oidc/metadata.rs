@@ -1,170 +1,146 @@
-//! What a provider says of itself (OpenID Connect Discovery), and the library's types for it.
+//! What a provider says of itself (OpenID Connect Discovery): the few fields that are used, read leniently.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
-use openidconnect::core::{
-    CoreAuthDisplay, CoreAuthPrompt, CoreClaimName, CoreClaimType, CoreClientAuthMethod, CoreGenderClaim,
-    CoreGrantType, CoreJsonWebKey, CoreJsonWebKeySet, CoreJweContentEncryptionAlgorithm,
-    CoreJweKeyManagementAlgorithm, CoreJwsSigningAlgorithm, CoreResponseMode, CoreResponseType,
-    CoreRevocableToken, CoreRevocationErrorResponse, CoreSubjectIdentifierType,
-    CoreTokenIntrospectionResponse, CoreTokenType,
-};
-use openidconnect::{
-    AdditionalProviderMetadata, ClientId, ClientSecret, EmptyAdditionalClaims, EndpointMaybeSet,
-    EndpointNotSet, EndpointSet, ExtraTokenFields, IdTokenFields, IssuerUrl, ProviderMetadata,
-    StandardTokenResponse,
-};
-use serde::{Deserialize, Deserializer, Serialize};
+use openidconnect::IssuerUrl;
 use url::Url;
 
-use super::error::{self, TokenError, misconfigured};
+use super::error::{misconfigured, unreadable};
+use super::keys::KeySet;
 use super::wire::Wire;
 use crate::clock::Now;
-use crate::error::Error;
+use crate::error::{Error, Kind, Stage};
 use crate::http::is_loopback;
+use crate::json::{Fault, Object};
+
+/// A discovery document. A field that is not asked for may hold anything.
+pub struct Document(Object);
+
+impl Document {
+    pub fn parse(text: &[u8]) -> Result<Self, Fault> {
+        Object::parse(text).map(Self)
+    }
+
+    /// Where the document of `issuer` is.
+    pub fn address(issuer: &str) -> String {
+        format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'))
+    }
+
+    pub fn issuer(&self) -> Result<Cow<'_, str>, Fault> {
+        self.0.required_text("issuer")
+    }
+
+    /// The URL in this field, if there is one.
+    pub fn url(&self, field: &'static str) -> Result<Option<Url>, Fault> {
+        let Some(text) = self.0.text(field)? else { return Ok(None) };
+        let found = if text.trim().is_empty() { "white space" } else { "text that is no URL" };
+        Url::parse(text.trim()).map(Some).map_err(|_| Fault::Wrong { field, found, wanted: "a URL" })
+    }
+
+    pub fn required_url(&self, field: &'static str) -> Result<Url, Fault> {
+        self.url(field)?.ok_or(Fault::Missing(field))
+    }
+
+    /// How a client may prove itself at the token endpoint; `None` if the document does not say.
+    pub fn auth_methods(&self) -> Option<Vec<String>> {
+        self.0.texts("token_endpoint_auth_methods_supported").filter(|methods| !methods.is_empty())
+    }
+
+    /// Whether responses carry `iss` (RFC 9207), so that one without it is not this issuer's.
+    fn names_itself(&self) -> bool {
+        self.0.flag("authorization_response_iss_parameter_supported")
+    }
+}
 
 /// Discovery document and keys, and when they were fetched.
 pub struct Metadata {
+    issuer: String,
     document: Document,
+    keys: KeySet,
     fetched: Now,
 }
 
 impl Metadata {
     pub(super) async fn discover(issuer: &IssuerUrl, wire: &Wire, now: Now) -> Result<Self, Error> {
-        let document = Document::discover_async(issuer.clone(), wire)
-            .await
-            .map_err(|error| error::discovery(issuer.as_str(), error))?;
-        let secure = |url: &Url| url.scheme() == "https" || is_loopback(issuer.url());
-        let extra = document.additional_metadata();
-        let endpoints = [
-            Some(document.authorization_endpoint().url()),
-            document.token_endpoint().map(|url| url.url()),
-            extra.device_authorization_endpoint.as_ref(),
-            extra.revocation_endpoint.as_ref(),
-        ];
-        if endpoints.into_iter().flatten().any(|url| !secure(url)) {
-            let issuer = issuer.as_str();
-            return Err(misconfigured(format!("the metadata of {issuer} names an endpoint without https")));
+        let issuer = issuer.as_str();
+        let url = Url::parse(&Document::address(issuer))
+            .map_err(|_| misconfigured(format!("`issuer` {issuer} is not a usable URL")))?;
+        let text = fetch(wire, issuer, "discovery document", url).await?;
+        let refused = |what: &str, fault: &Fault| {
+            unreadable(Kind::Misconfigured, issuer, fault.field(), format!("the {what} of {issuer} {fault}"))
+        };
+        let document = Document::parse(&text).map_err(|fault| refused("discovery document", &fault))?;
+        if document.issuer().map_err(|fault| refused("discovery document", &fault))? != issuer {
+            return Err(misconfigured(format!(
+                "the discovery document under {issuer} names another issuer; `issuer` must be spelled exactly as the provider spells it, slash at the end included"
+            )));
         }
-        Ok(Self { document, fetched: now })
+        let address =
+            document.required_url("jwks_uri").map_err(|fault| refused("discovery document", &fault))?;
+        let text = fetch(wire, issuer, "key set", address).await?;
+        let keys = KeySet::parse(&text).map_err(|fault| refused("key set", &fault))?;
+        Ok(Self { issuer: issuer.to_owned(), document, keys, fetched: now })
     }
 
     pub(super) fn age(&self, now: Now) -> Duration {
         now.boot.saturating_sub(self.fetched.boot)
     }
 
-    pub(super) fn client(&self, id: ClientId, secret: Option<ClientSecret>) -> Client {
-        Client::from_provider_metadata(self.document.clone(), id, secret)
+    pub(super) fn keys(&self) -> &KeySet {
+        &self.keys
     }
 
-    pub(super) fn keys(&self) -> CoreJsonWebKeySet {
-        self.document.jwks().clone()
+    /// An endpoint that is needed now. It must be as well protected as the issuer itself.
+    pub(super) fn endpoint(&self, field: &'static str) -> Result<Url, Error> {
+        self.checked(self.document.required_url(field)).map_err(|error| error.at(Stage::SignIn))
     }
 
-    pub(super) fn device_authorization_endpoint(&self) -> Option<&Url> {
-        self.document.additional_metadata().device_authorization_endpoint.as_ref()
+    /// An endpoint that the provider may do without.
+    pub(super) fn optional_endpoint(&self, field: &'static str) -> Result<Option<Url>, Error> {
+        match self.document.url(field) {
+            Ok(None) => Ok(None),
+            Ok(Some(url)) => self.checked(Ok(url)).map(Some),
+            Err(fault) => self.checked(Err(fault)).map(Some),
+        }
     }
 
-    pub(super) fn revocation_endpoint(&self) -> Option<&Url> {
-        self.document.additional_metadata().revocation_endpoint.as_ref()
+    fn checked(&self, url: Result<Url, Fault>) -> Result<Url, Error> {
+        let issuer = &self.issuer;
+        let url = url.map_err(|fault| {
+            let message = format!("the discovery document of {issuer} {fault}");
+            unreadable(Kind::Misconfigured, issuer, fault.field(), message)
+        })?;
+        let local = Url::parse(issuer).is_ok_and(|issuer| is_loopback(&issuer));
+        if url.scheme() != "https" && !local {
+            return Err(misconfigured(format!("the metadata of {issuer} names an endpoint without https")));
+        }
+        Ok(url)
     }
 
-    /// Whether responses carry `iss` (RFC 9207), so that one without it is not this issuer's.
-    pub fn names_itself(&self) -> bool {
-        self.document.additional_metadata().authorization_response_iss_parameter_supported
+    pub(super) fn names_itself(&self) -> bool {
+        self.document.names_itself()
     }
 
     /// Whether the client secret may go into the Authorization header: the default where nothing is said.
     pub(super) fn takes_basic(&self) -> bool {
         self.document
-            .token_endpoint_auth_methods_supported()
-            .is_none_or(|methods| methods.contains(&CoreClientAuthMethod::ClientSecretBasic))
+            .auth_methods()
+            .is_none_or(|methods| methods.iter().any(|method| method == "client_secret_basic"))
     }
 }
 
-/// Members of the discovery document that the library does not know.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-pub struct Extra {
-    device_authorization_endpoint: Option<Url>,
-    revocation_endpoint: Option<Url>,
-    #[serde(default)]
-    authorization_response_iss_parameter_supported: bool,
-}
-
-impl AdditionalProviderMetadata for Extra {}
-
-/// Members of a token response that the library does not know.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
-pub struct MoreFields {
-    /// Keycloak. Zero means that it does not end.
-    #[serde(default, deserialize_with = "number_or_nothing")]
-    refresh_expires_in: Option<u64>,
-}
-
-impl MoreFields {
-    pub(super) fn refresh_expires_in(&self) -> Option<Duration> {
-        self.refresh_expires_in.filter(|seconds| *seconds > 0).map(Duration::from_secs)
+async fn fetch(
+    wire: &Wire,
+    issuer: &str,
+    what: &str,
+    url: Url,
+) -> Result<zeroize::Zeroizing<Vec<u8>>, Error> {
+    let answer = wire.get(url).await.map_err(|error| error.at(Stage::SignIn))?;
+    match answer.status {
+        200..=299 => Ok(answer.body),
+        status => Err(misconfigured(format!(
+            "{issuer} is not an OpenID Connect issuer: its {what} answers HTTP {status}"
+        ))),
     }
 }
-
-impl ExtraTokenFields for MoreFields {}
-
-/// Not a standard member, so no spelling of it may break the whole answer.
-fn number_or_nothing<'de, D: Deserializer<'de>>(input: D) -> Result<Option<u64>, D::Error> {
-    Ok(serde_json::Value::deserialize(input)?.as_u64())
-}
-
-/// The discovery document.
-pub type Document = ProviderMetadata<
-    Extra,
-    CoreAuthDisplay,
-    CoreClientAuthMethod,
-    CoreClaimName,
-    CoreClaimType,
-    CoreGrantType,
-    CoreJweContentEncryptionAlgorithm,
-    CoreJweKeyManagementAlgorithm,
-    CoreJsonWebKey,
-    CoreResponseMode,
-    CoreResponseType,
-    CoreSubjectIdentifierType,
->;
-
-pub type Fields = IdTokenFields<
-    EmptyAdditionalClaims,
-    MoreFields,
-    CoreGenderClaim,
-    CoreJweContentEncryptionAlgorithm,
-    CoreJwsSigningAlgorithm,
->;
-
-pub type IdToken = openidconnect::IdToken<
-    EmptyAdditionalClaims,
-    CoreGenderClaim,
-    CoreJweContentEncryptionAlgorithm,
-    CoreJwsSigningAlgorithm,
->;
-
-/// The answer of the token endpoint.
-pub type Tokens = StandardTokenResponse<Fields, CoreTokenType>;
-
-/// A client of which discovery has set the endpoints that discovery knows.
-pub(super) type Client = openidconnect::Client<
-    EmptyAdditionalClaims,
-    CoreAuthDisplay,
-    CoreGenderClaim,
-    CoreJweContentEncryptionAlgorithm,
-    CoreJsonWebKey,
-    CoreAuthPrompt,
-    TokenError,
-    Tokens,
-    CoreTokenIntrospectionResponse,
-    CoreRevocableToken,
-    CoreRevocationErrorResponse,
-    EndpointSet,
-    EndpointNotSet,
-    EndpointNotSet,
-    EndpointNotSet,
-    EndpointMaybeSet,
-    EndpointMaybeSet,
->;

@@ -218,16 +218,29 @@ impl Session {
         {
             return Err(self.sign_in(Reason::SessionRefused { error: "invalid_grant".to_owned() }, why));
         }
-        let refreshed = self.party.refresh(&current, &saved.subject).await;
-        let now = self.clock.now();
-        if let Some(rotated) = refreshed.rotated {
+        let granted = self.party.refresh(&current).await;
+        let new = granted.as_ref().ok().and_then(|granted| granted.refresh_token.as_ref());
+        let rotated = new.filter(|new| new.expose() != current.expose());
+        let has_rotated = rotated.is_some();
+        if let Some(rotated) = rotated {
             saved.refresh_token = Some(Zeroizing::new(rotated.expose().clone()));
             inner.unsaved = Some(saved.clone());
+            // Before the rest of the answer is judged, which can take requests. Where the store does not take it now, it
+            // is offered to it again below.
+            let _ = self.flush(&mut inner, Presence::Nobody).await;
         }
-        let token = match refreshed.tokens {
+        let tokens = match granted {
+            Ok(granted) => self.party.renewed(granted, &saved.subject).await,
+            Err(error) => Err(error),
+        };
+        let now = self.clock.now();
+        let token = match tokens {
             Ok(tokens) => {
+                let before = (saved.refresh_ends, saved.session_ends);
                 saved.learn_end(tokens.refresh_expires_in, now.wall);
-                if inner.unsaved.is_some() {
+                if has_rotated && before != (saved.refresh_ends, saved.session_ends)
+                    || inner.unsaved.is_some()
+                {
                     inner.unsaved = Some(saved.clone());
                 }
                 IdentityToken::parse_insecure(&tokens.id_token, now)

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use url::Url;
 
+use crate::clock::Clock;
 use crate::error::{Error, Kind, Reason, Stage};
 use crate::exchange::Exchange;
 use crate::http::Http;
@@ -21,12 +22,18 @@ pub(super) struct IdentitySource {
     /// W&B's address: where to ask for the time if a JWT seems to have expired and no server has told it yet.
     pub(super) base_url: Url,
     pub(super) http: Http,
+    pub(super) clock: Clock,
+    /// A token that came before it was valid (`nbf`). It is used once it is: another one may be early again.
+    pub(super) early: Mutex<Option<IdentityToken>>,
 }
 
 impl Source for IdentitySource {
     type Item = IdentityToken;
 
     async fn renew(&self) -> Result<IdentityToken, Error> {
+        if let Some(token) = self.begun() {
+            return Ok(token);
+        }
         let provider = &*self.provider;
         let token = match provider::fetch(provider).await {
             Err(Error { reason: Reason::TokenExpired { .. }, .. })
@@ -41,7 +48,33 @@ impl Source for IdentitySource {
             let error = error.context(format_args!("provider {}", provider.name()));
             error.hint("ask the source for that audience, or fix `audience`")
         })?;
-        Ok(token)
+        if token.not_yet(self.clock.now()).is_some() {
+            // If no server has told the time yet, it may be our clock that is behind.
+            self.http.skew(&self.base_url).await;
+        }
+        let Some((wait, at)) = token.not_yet(self.clock.now()) else { return Ok(token) };
+        *self.early.lock().unwrap_or_else(PoisonError::into_inner) = Some(token);
+        let message = format!(
+            "provider {}: the JWT is not valid before {at} (`nbf`), in {} s; is a clock wrong?",
+            provider.name(),
+            wait.as_secs() + 1
+        );
+        Err(Error::transient(message)
+            .because(Reason::NotYetValid { at })
+            .retry_after(Some(wait.min(MAX_EARLY))))
+    }
+}
+
+impl IdentitySource {
+    /// The token that came early, if it is valid by now and still lives.
+    fn begun(&self) -> Option<IdentityToken> {
+        let token = self.early.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+        let signed_out = self.provider.session().is_some_and(|session| session.person().borrow().is_none());
+        if signed_out {
+            return None;
+        }
+        let now = self.clock.now();
+        (token.not_yet(now).is_none() && token.expiry().remaining(now) > USABLE).then_some(token)
     }
 }
 
@@ -139,5 +172,66 @@ fn wants_new_assertion(error: &Error) -> bool {
 /// For one identity renewal within an exchange: above a command's own 100 s.
 const IDENTITY_TIMEOUT: Duration = Duration::from_secs(110);
 
+/// For a JWT that is valid only later than this, the source is asked again meanwhile.
+const MAX_EARLY: Duration = Duration::from_secs(60);
+
 /// A JWT with less life might expire on the way to W&B.
 const USABLE: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+
+    use super::*;
+    use crate::provider::source::test::{context, jwt};
+
+    /// Mints a JWT at each call that becomes valid a while later.
+    struct Early(i64);
+
+    #[async_trait]
+    impl Provider for Early {
+        fn name(&self) -> &'static str {
+            "early"
+        }
+
+        async fn fetch(&self) -> Result<IdentityToken, Error> {
+            let cx = context(&[]);
+            let nbf = cx.clock.now().wall.as_second() + self.0;
+            cx.parse(&jwt(300, &format!(r#""aud":"acme","nbf":{nbf}"#)), "the source")
+        }
+    }
+
+    fn source(ahead: i64) -> IdentitySource {
+        let clock = Clock::system();
+        IdentitySource {
+            provider: Box::new(Early(ahead)),
+            audience: None,
+            profile: "work".to_owned(),
+            // Nobody listens there, so nobody tells the time.
+            base_url: "http://127.0.0.1:1".parse().expect("a URL"),
+            http: Http::new(clock.clone()),
+            clock,
+            early: Mutex::default(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_jwt_that_comes_early_is_used_once_it_is_valid() {
+        let mut source = source(20);
+        let error = source.renew().await.expect_err("not valid yet");
+        assert!(error.is_transient() && matches!(error.reason, Reason::NotYetValid { .. }), "{error:?}");
+        let wait = error.retry_after.expect("the caller learns how long to wait");
+        assert!(wait > Duration::from_secs(10) && wait <= Duration::from_secs(20), "{wait:?}");
+        // A quarter of a minute later, by a clock that runs ahead.
+        source.clock = Clock::system_ahead(21);
+        let token = source.renew().await.expect("the same token, valid by now");
+        let nbf = token.claims().nbf.expect("it has one") as i64;
+        assert!(nbf <= source.clock.now().wall.as_second(), "a new one would be early again");
+    }
+
+    #[tokio::test]
+    async fn far_from_valid_the_source_is_asked_again_meanwhile() {
+        let error = source(3600).renew().await.expect_err("not valid yet");
+        assert_eq!(error.retry_after, Some(MAX_EARLY));
+    }
+}

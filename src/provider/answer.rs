@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Reason};
 use crate::http::Answer;
+use crate::json::Fault;
 use crate::redact::redact;
 
 /// The error for an answer that is not a success. `said` is the service's own message, if one was found.
@@ -41,6 +42,11 @@ pub fn refusal(who: &str, answer: &Answer, said: Option<&str>) -> Error {
 pub(crate) fn unreadable(who: &str, field: Option<&str>, message: String) -> Error {
     let field = field.map(str::to_owned);
     Error::transient(message).because(Reason::UnreadableAnswer { host: who.to_owned(), field })
+}
+
+/// The error for a document that lacks what is needed, or has it in a form that says nothing.
+pub(crate) fn refused(who: &str, fault: &Fault) -> Error {
+    unreadable(who, fault.field(), format!("{who} {fault}"))
 }
 
 /// Reads a JSON body.

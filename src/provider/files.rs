@@ -7,6 +7,7 @@ use std::path::Path;
 use zeroize::Zeroizing;
 
 use crate::error::{Error, FileFault, Kind, Reason, Stage};
+use crate::token;
 
 /// Runs `read`, which reads `path`, off the daemon's one thread: open(2) blocks if the file is on a dead network mount.
 pub(crate) async fn off_thread<T: Send + 'static>(
@@ -43,7 +44,7 @@ pub(crate) fn read(path: &Path) -> Result<Zeroizing<String>, Error> {
     }
     let mut raw = Zeroizing::new(Vec::with_capacity(8 * 1024));
     file.take(MAX_FILE).read_to_end(&mut raw).map_err(failed)?;
-    String::from_utf8(raw.to_vec()).map(Zeroizing::new).map_err(|_| {
+    token::text::of_bytes(&raw).ok_or_else(|| {
         let message = format!("{shown} is not text, so it does not hold a JWT");
         unusable(path, FileFault::Malformed, message).kind(Kind::Rejected)
     })

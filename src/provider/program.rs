@@ -17,15 +17,33 @@ use zeroize::Zeroizing;
 use crate::error::{Error, ProgramFault, Reason};
 use crate::redact::redact;
 
-/// Runs `argv` to its end and returns what it printed on standard output (at most 128 KiB).
+/// What a program that succeeded has written.
+pub(crate) struct Output {
+    /// On standard output; at most 128 KiB.
+    pub(crate) printed: Zeroizing<Vec<u8>>,
+    stderr: Zeroizing<Vec<u8>>,
+}
+
+impl Output {
+    /// Adds to an error about the output what the program said on standard error: some fail with status 0.
+    pub(crate) fn explain(&self, error: Error) -> Error {
+        match summary(&self.stderr) {
+            empty if empty.is_empty() => error,
+            said => error.hint(format_args!("its standard error says: {said}")),
+        }
+    }
+}
+
+/// Runs `argv` to its end.
 ///
-/// A program that cannot be started is misconfigured; one that fails or takes too long is transient;
-/// one that prints too much is refused. The last lines of its standard error, redacted, are in the message.
+/// A program that cannot be started is misconfigured, unless the system lacks something just now; one that fails or
+/// takes too long is transient; one that prints too much is refused. The message has the gist of its standard error,
+/// redacted.
 pub(crate) async fn run(
     argv: &[String],
     env: &BTreeMap<String, String>,
     timeout: Duration,
-) -> Result<Zeroizing<Vec<u8>>, Error> {
+) -> Result<Output, Error> {
     let program = &argv[0];
     let mut process = Command::new(program);
     process
@@ -41,6 +59,10 @@ pub(crate) async fn run(
     }
     let fault = |fault| Reason::Program { program: program.clone(), fault };
     let child = process.spawn().map_err(|error| {
+        if passes(&error) {
+            let message = format!("cannot run {program} just now: {error}");
+            return Error::transient(message).because(fault(ProgramFault::NotStarted));
+        }
         let message = format!("cannot run {program}: {error}; check argv[0] and PATH");
         let fault = fault(match error.kind() {
             ErrorKind::NotFound => ProgramFault::NotFound,
@@ -82,23 +104,32 @@ pub(crate) async fn run(
             let message = format!(
                 "{program} did not end within {} s and was killed{}",
                 timeout.as_secs(),
-                last_lines(&complaint)
+                said(&complaint)
             );
             Err(Error::transient(message).because(fault(ProgramFault::TimedOut)))
         }
         Ok(None) => {
             group.kill();
-            let message = format!("{program} printed more than {MAX_OUTPUT} bytes and was killed");
+            let message =
+                format!("{program} printed more than {MAX_OUTPUT} bytes and was killed{}", said(&complaint));
             Err(Error::rejected(message).because(fault(ProgramFault::TooMuchOutput)))
         }
         Ok(Some(Err(error))) => Err(Error::transient(format!("lost track of {program}: {error}"))
             .because(fault(ProgramFault::Killed))),
-        Ok(Some(Ok(status))) if status.success() => Ok(printed),
+        Ok(Some(Ok(status))) if status.success() => Ok(Output { printed, stderr: complaint }),
         Ok(Some(Ok(status))) => {
-            let message = format!("{program} failed ({status}){}", last_lines(&complaint));
+            let message = format!("{program} failed ({status}){}", said(&complaint));
             Err(Error::transient(message).because(fault(ended(status))))
         }
     }
+}
+
+/// Whether starting a program may succeed in a moment: it is being written (ETXTBSY), or the system is short of
+/// processes, memory or descriptors.
+fn passes(error: &std::io::Error) -> bool {
+    use rustix::io::Errno;
+    let passing = [Errno::TXTBSY, Errno::AGAIN, Errno::NOMEM, Errno::MFILE, Errno::NFILE, Errno::INTR];
+    passing.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
 fn ended(status: ExitStatus) -> ProgramFault {
@@ -142,29 +173,42 @@ async fn read_bounded(
     if into.len() > most { Err(TooMuch) } else { Ok(()) }
 }
 
-/// Reads to the end, keeping the last `most` bytes: a full pipe would stop the program.
+/// Reads to the end, keeping the first and the last `most` bytes: a full pipe would stop the program.
 async fn drain(from: &mut (impl AsyncRead + Unpin), into: &mut Vec<u8>, most: usize) -> Result<(), TooMuch> {
     let mut chunk = [0; 2048];
     while let Ok(n) = from.read(&mut chunk).await
         && n > 0
     {
         into.extend_from_slice(&chunk[..n]);
-        if into.len() > most {
-            into.drain(..into.len() - most);
+        if into.len() > 2 * most {
+            into.drain(most..into.len() - most);
         }
     }
     Ok(())
 }
 
-/// The last lines of what the program wrote to standard error.
-pub fn last_lines(stderr: &[u8]) -> String {
-    let text = String::from_utf8_lossy(stderr);
-    let mut lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
-    lines.drain(..lines.len().saturating_sub(3));
-    match redact(&lines.join(" "), 300) {
-        empty if empty.is_empty() => String::new(),
-        shown => format!(": {shown}"),
+/// The gist of standard error, to follow a statement.
+pub fn said(stderr: &[u8]) -> String {
+    match summary(stderr) {
+        empty if empty.is_empty() => empty,
+        summary => format!(": {summary}"),
     }
+}
+
+/// The lines that call themselves errors; else the first line and the last: usage texts and stack traces are long.
+fn summary(stderr: &[u8]) -> String {
+    let text = String::from_utf8_lossy(stderr);
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let is_error = |line: &&&str| {
+        let start = line.trim_start_matches('[').get(..5).unwrap_or_default();
+        start.eq_ignore_ascii_case("error") || start.eq_ignore_ascii_case("fatal")
+    };
+    let mut chosen: Vec<&str> = lines.iter().filter(is_error).take(3).copied().collect();
+    if chosen.is_empty() {
+        chosen.extend(lines.first());
+        chosen.extend(lines.last().filter(|_| lines.len() > 1));
+    }
+    redact(&chosen.join(" "), 300)
 }
 
 /// The service manager's channels are for the daemon alone; a W&B key has no business in a provider.
@@ -191,7 +235,61 @@ mod tests {
 
     async fn sh(script: &str, timeout: u64) -> Result<Zeroizing<Vec<u8>>, Error> {
         let argv = ["/bin/sh", "-c", script].map(str::to_owned);
-        run(&argv, &BTreeMap::new(), Duration::from_millis(timeout)).await
+        let output = run(&argv, &BTreeMap::new(), Duration::from_millis(timeout)).await;
+        output.map(|output| output.printed)
+    }
+
+    #[test]
+    fn errors_and_the_first_line_are_the_gist_of_standard_error() {
+        for (stderr, gist) in [
+            ("", ""),
+            ("one\n", "one"),
+            ("first\nsecond\nusage: a\nusage: b\nlast", "first last"),
+            (
+                "WARNING: old\nERROR: (gcloud) no account\nTo fix:\n  run x\n  run y\n  run z",
+                "ERROR: (gcloud) no account",
+            ),
+            ("[error] a\nx\nError: b\nfatal: c\nerror: d", "[error] a Error: b fatal: c"),
+            (
+                "Traceback (most recent call last):\n  File x\nKeyError: 'y'",
+                "Traceback (most recent call last): KeyError: 'y'",
+            ),
+        ] {
+            assert_eq!(summary(stderr.as_bytes()), gist);
+        }
+    }
+
+    #[test]
+    fn a_want_of_resources_passes() {
+        use rustix::io::Errno;
+        for errno in [Errno::TXTBSY, Errno::AGAIN, Errno::NOMEM, Errno::MFILE] {
+            assert!(passes(&errno.into()), "{errno:?}");
+        }
+        for errno in [Errno::NOENT, Errno::ACCESS, Errno::NOEXEC, Errno::NOTDIR] {
+            assert!(!passes(&errno.into()), "{errno:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_program_that_is_being_written_is_transient() {
+        use std::os::unix::fs::OpenOptionsExt as _;
+        let dir = tempfile::tempdir().expect("temp dir");
+        let program = dir.path().join("helper");
+        let writer =
+            std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o755).open(&program);
+        let _writer = writer.expect("created");
+        let argv = [program.to_str().expect("plain").to_owned()];
+        let error = run(&argv, &BTreeMap::new(), Duration::from_secs(5)).await.err().expect("busy");
+        assert_eq!(error.kind, Kind::Transient, "{error}");
+        let fault = ProgramFault::NotStarted;
+        assert_eq!(error.reason, Reason::Program { program: argv[0].clone(), fault });
+    }
+
+    #[tokio::test]
+    async fn the_first_and_the_last_of_a_long_complaint_are_kept() {
+        let error =
+            sh("echo first >&2; seq 100000 >&2; echo last >&2; exit 1", 5000).await.expect_err("fails");
+        assert!(error.message.ends_with(": first last"), "{error}");
     }
 
     #[tokio::test]
@@ -242,7 +340,7 @@ mod tests {
     #[tokio::test]
     async fn a_missing_program_is_misconfigured() {
         let argv = ["/nonexistent/program".to_owned()];
-        let error = run(&argv, &BTreeMap::new(), Duration::from_secs(5)).await.expect_err("cannot start");
+        let error = run(&argv, &BTreeMap::new(), Duration::from_secs(5)).await.err().expect("cannot start");
         assert_eq!(error.kind, Kind::Misconfigured);
         let program = argv[0].clone();
         assert_eq!(error.reason, Reason::Program { program, fault: ProgramFault::NotFound });

@@ -27,7 +27,7 @@ use crate::provider::detect::{Detect, both_set};
 use crate::provider::program::run;
 use crate::provider::source::{AUDIENCE_IGNORED, Context, Provider};
 use crate::provider::variable::token_in;
-use crate::token::{Expires as _, IdentityToken, Outlook, Renewal};
+use crate::token::{self, Expires as _, IdentityToken, Outlook, Renewal};
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -117,8 +117,11 @@ impl Circleci {
     async fn mint(&self) -> Result<IdentityToken, Error> {
         let claims = json!({ "aud": self.cx.require_audience("circleci")? }).to_string();
         let argv = [&self.program, "run", "oidc", "get", "--claims", &claims].map(str::to_owned);
-        let printed = run(&argv, &BTreeMap::new(), TIMEOUT).await?;
-        self.cx.identity(&String::from_utf8_lossy(&printed), "circleci run oidc get", AUDIENCE_IGNORED)
+        let output = run(&argv, &BTreeMap::new(), TIMEOUT).await?;
+        let text = token::text::of_bytes(&output.printed).unwrap_or_default();
+        let token = self.cx.parse(&text, "circleci run oidc get").map_err(|error| output.explain(error))?;
+        self.cx.check_audience(&token, "circleci run oidc get", AUDIENCE_IGNORED)?;
+        Ok(token)
     }
 }
 

@@ -1,5 +1,5 @@
 //! `azure`: the managed identity of an Azure VM, App Service, Function, Container App, Arc machine or Azure ML
-//! compute.
+//! compute, or the person of a Cloud Shell.
 //!
 //! `iss` is `https://sts.windows.net/TENANT/`, `sub` the object ID of the identity, and `aud` must be the
 //! Application ID URI (or the client ID) of an application registered in the tenant: Entra ID gives no token for
@@ -14,7 +14,8 @@
 //! ```
 //!
 //! Read from the environment: `AZURE_POD_IDENTITY_AUTHORITY_HOST`, `IDENTITY_ENDPOINT`, `IDENTITY_HEADER`, `IMDS_ENDPOINT`,
-//! `MSI_ENDPOINT`, `MSI_SECRET`, and `AZURE_CLIENT_ID` as DefaultAzureCredential does. Service Fabric
+//! `MSI_ENDPOINT`, `MSI_SECRET`, and `AZURE_CLIENT_ID` as DefaultAzureCredential does; on Azure ML
+//! `DEFAULT_IDENTITY_CLIENT_ID` too. `MSI_ENDPOINT` alone is Cloud Shell's. Service Fabric
 //! (`IDENTITY_SERVER_THUMBPRINT`) is refused: it needs TLS that trusts a SHA-1 thumbprint and nothing else, which
 //! this program does not have. AKS workload identity is not a managed identity: mount a second projected token and
 //! use the `kubernetes` provider.
@@ -69,14 +70,14 @@ pub struct Config {
 
 impl Config {
     pub fn build(self, cx: Context) -> Result<Azure, Error> {
-        let identity = self.identity(&cx.env)?;
+        let platform = self.platform.unwrap_or_else(|| detect(&cx.env));
+        let identity = self.identity(&cx.env, platform)?;
         let resource = match &self.resource {
             Some(resource) => resource.clone(),
             None => cx.require_audience(KIND)?.to_owned(),
         };
-        let platform = self.platform.unwrap_or_else(|| detect(&cx.env));
         let (mut url, header, version) = platform.endpoint(&cx.env)?;
-        {
+        if platform != Platform::CloudShell {
             let mut query = url.query_pairs_mut();
             query.append_pair("api-version", version).append_pair("resource", &resource);
             if let Some((kind, id)) = &identity {
@@ -84,10 +85,10 @@ impl Config {
             }
         }
         let timeout = self.timeout.map_or(TIMEOUT, |timeout| timeout.0);
-        Ok(Azure { platform, url, header, identity, key_dir: arc::KEY_DIR.into(), timeout, cx })
+        Ok(Azure { platform, url, resource, header, identity, key_dir: arc::KEY_DIR.into(), timeout, cx })
     }
 
-    fn identity(&self, env: &Env) -> Result<Option<(NameKind, String)>, Error> {
+    fn identity(&self, env: &Env, platform: Platform) -> Result<Option<(NameKind, String)>, Error> {
         let named: Vec<(NameKind, String)> = [
             (NameKind::Client, &self.client_id),
             (NameKind::Object, &self.object_id),
@@ -98,13 +99,30 @@ impl Config {
         .collect();
         match (named.as_slice(), self.system_assigned) {
             ([], true) => Ok(None),
-            ([], false) => Ok(env.var("AZURE_CLIENT_ID").map(|id| (NameKind::Client, id))),
+            // A Cloud Shell has its person's identity only.
+            ([], false) if platform == Platform::CloudShell => Ok(None),
+            (_, false) if platform == Platform::CloudShell => {
+                let message = "provider azure: a Cloud Shell has no identity but its person's; remove client-id, object-id and resource-id";
+                Err(Error::setting("client-id", message))
+            }
+            ([], false) => {
+                Ok(variables(platform).iter().find_map(|name| Some((NameKind::Client, env.var(name)?))))
+            }
             ([one], false) if !one.1.is_empty() => Ok(Some(one.clone())),
             _ => {
                 let message = "provider azure: give at most one of client-id, object-id, resource-id and system-assigned, and none empty";
                 Err(Error::setting("client-id", message))
             }
         }
+    }
+}
+
+/// The variables that name an identity where the configuration does not. Azure ML's names the one of the compute:
+/// without it the token is that of the person who is signed in (Azure/azure-sdk-for-python#31032).
+fn variables(platform: Platform) -> &'static [&'static str] {
+    match platform {
+        Platform::MachineLearning => &["AZURE_CLIENT_ID", "DEFAULT_IDENTITY_CLIENT_ID"],
+        _ => &["AZURE_CLIENT_ID"],
     }
 }
 
@@ -162,6 +180,7 @@ fn is_github_runner(env: &Env) -> bool {
 pub struct Azure {
     platform: Platform,
     url: Url,
+    resource: String,
     header: Option<(&'static str, Secret<String>)>,
     identity: Option<(NameKind, String)>,
     /// Where the Arc agent puts its keys.
@@ -206,7 +225,13 @@ impl Provider for Azure {
 impl Azure {
     async fn ask(&self, key: Option<Zeroizing<String>>) -> Result<Answer, Error> {
         let reach = platform::reach(&self.url);
-        let mut request = self.cx.http.request(reach, Method::GET, self.url.clone());
+        let mut request = match self.platform {
+            Platform::CloudShell => {
+                let form = [("resource", self.resource.as_str())];
+                self.cx.http.request(reach, Method::POST, self.url.clone()).form(&form)
+            }
+            _ => self.cx.http.request(reach, Method::GET, self.url.clone()),
+        };
         if self.platform != Platform::MachineLearning {
             request = request.header(METADATA, "true");
         }
@@ -271,6 +296,7 @@ impl Azure {
             Platform::ServiceFabric => "the Service Fabric identity endpoint",
             Platform::AppService => "the App Service identity endpoint",
             Platform::MachineLearning => "the Azure ML identity endpoint",
+            Platform::CloudShell => "the Cloud Shell identity endpoint",
             Platform::Arc => "the Azure Arc agent",
             Platform::Vm => "the Azure instance metadata service",
         }
@@ -345,6 +371,46 @@ mod tests {
                 "{vars:?}"
             );
         }
+    }
+
+    #[test]
+    fn azure_ml_is_asked_for_the_identity_of_the_compute() {
+        let ml = [
+            ("MSI_ENDPOINT", "http://127.0.0.1/x"),
+            ("MSI_SECRET", "s"),
+            ("DEFAULT_IDENTITY_CLIENT_ID", "d"),
+        ];
+        let query = |more: &[(&'static str, &'static str)], config: Config| {
+            let vars: Vec<_> = ml.iter().chain(more).copied().collect();
+            build(&vars, config).expect("built").url.query().expect("a query").to_owned()
+        };
+        assert!(query(&[], Config::default()).ends_with("&clientid=d"));
+        assert!(query(&[("AZURE_CLIENT_ID", "a")], Config::default()).ends_with("&clientid=a"));
+        let named = Config { client_id: Some("c".into()), ..Config::default() };
+        assert!(query(&[], named).ends_with("&clientid=c"));
+        let own = Config { system_assigned: true, ..Config::default() };
+        assert!(!query(&[], own).contains("clientid"));
+        let elsewhere = build(&[("DEFAULT_IDENTITY_CLIENT_ID", "d")], Config::default()).expect("built");
+        assert!(!elsewhere.url.query().expect("a query").contains("client"));
+    }
+
+    #[tokio::test]
+    async fn a_cloud_shell_is_asked_by_a_form() {
+        let shell = crate::oidc::test::StandIn::start();
+        let jwt = crate::provider::source::test::jwt(600, "");
+        shell.on("/oauth2/token", 200, format!(r#"{{"access_token":"{jwt}","expires_on":"1"}}"#));
+        let endpoint = format!("{}/oauth2/token", shell.url);
+        let vars = [("MSI_ENDPOINT", endpoint.as_str()), ("AZURE_CLIENT_ID", "c")];
+        let provider = build(&vars, Config::default()).expect("built");
+        provider.fetch().await.expect("a token");
+        let asked = shell.asked().to_ascii_lowercase();
+        assert!(
+            asked.starts_with("post /oauth2/token http") && asked.contains("\nmetadata: true\r"),
+            "{asked}"
+        );
+        assert!(asked.ends_with("\r\n\r\nresource=acme"), "{asked}");
+        let named = Config { client_id: Some("c".into()), ..Config::default() };
+        assert!(build(&vars, named).is_err());
     }
 
     #[test]

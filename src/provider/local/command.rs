@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::Deserialize;
-use zeroize::Zeroizing;
 
 use crate::duration::HumanDuration;
 use crate::error::{Error, ProgramFault, Reason};
 use crate::provider::program::run;
 use crate::provider::source::{Context, Provider};
 use crate::token::IdentityToken;
+
+pub mod answer;
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -60,37 +61,16 @@ impl Provider for Command {
     }
 
     async fn fetch(&self) -> Result<IdentityToken, Error> {
-        let stdout = run(&self.argv, &self.env, self.timeout).await?;
+        let output = run(&self.argv, &self.env, self.timeout).await?;
         let program = &self.argv[0];
-        let raw = extract(&stdout, self.field.as_deref()).map_err(|why| {
-            let reason = Reason::Program { program: program.clone(), fault: ProgramFault::NoToken };
-            Error::rejected(format!("the output of {program} {why}")).because(reason)
-        })?;
-        self.cx.parse(&raw, format_args!("the output of {program}"))
+        let reason = Reason::Program { program: program.clone(), fault: ProgramFault::NoToken };
+        let parsed = match answer::token(&output.printed, self.field.as_deref()) {
+            Ok(raw) => self.cx.parse(&raw, format_args!("the output of {program}")),
+            Err(why) => Err(Error::rejected(format!("the output of {program} {why}")).because(reason)),
+        };
+        parsed.map_err(|error| output.explain(error))
     }
 }
-
-/// A bare JWT, or JSON that holds one.
-pub fn extract(stdout: &[u8], field: Option<&str>) -> Result<Zeroizing<String>, String> {
-    let text = std::str::from_utf8(stdout).map_err(|_| "is not text".to_owned())?.trim();
-    if !text.starts_with('{') && field.is_none() {
-        return Ok(Zeroizing::new(text.to_owned()));
-    }
-    let json: serde_json::Value = serde_json::from_str(text).map_err(|_| "is not valid JSON".to_owned())?;
-    let found = match field {
-        Some(field) => json.pointer(&format!("/{}", field.replace('.', "/"))),
-        None => USUAL_FIELDS.iter().find_map(|pointer| json.pointer(pointer)),
-    };
-    let token = found.and_then(|value| value.as_str()).map(|token| Zeroizing::new(token.to_owned()));
-    token.ok_or_else(|| match field {
-        Some(field) => format!("is JSON without a string at `{field}`"),
-        None => "is JSON without a token in any usual field; set `field` to where it is".to_owned(),
-    })
-}
-
-/// `id_token` (AIP-4117 executables, OAuth answers), `token`, `access_token`, kubectl's ExecCredential.
-const USUAL_FIELDS: [&str; 6] =
-    ["/id_token", "/identity_token", "/token", "/access_token", "/status/token", "/value"];
 
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -100,14 +80,39 @@ const MAX_TIMEOUT: Duration = Duration::from_secs(100);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Kind;
+    use crate::provider::source::test::{context, jwt};
 
-    #[test]
-    fn tokens_are_found_bare_and_in_json() {
-        let at = |text: &str, field| extract(text.as_bytes(), field).map(|token| token.to_string());
-        assert_eq!(at(" a.b.c \n", None).as_deref(), Ok("a.b.c"));
-        assert_eq!(at(r#"{"status":{"token":"t"}}"#, None).as_deref(), Ok("t"));
-        assert_eq!(at(r#"{"x":{"y":"t"}}"#, Some("x.y")).as_deref(), Ok("t"));
-        assert!(at(r#"{"x":1}"#, None).is_err());
-        assert!(at("{", None).is_err());
+    async fn fetch(script: &str) -> Result<IdentityToken, Error> {
+        let argv = ["/bin/sh", "-c", script].map(str::to_owned).to_vec();
+        let config = Config { argv, timeout: None, env: BTreeMap::new(), field: None };
+        config.build(context(&[])).expect("built").fetch().await
+    }
+
+    #[tokio::test]
+    async fn a_helper_that_fails_with_status_0_keeps_its_reason() {
+        for script in [
+            "echo 'ERROR: no session' >&2",
+            "echo 'ERROR: no session' >&2; echo '{}'",
+            "echo 'ERROR: no session' >&2; echo '{\"token\":'",
+            "echo 'ERROR: no session' >&2; echo none",
+            "echo '{\"success\":false,\"code\":\"401\",\"message\":\"no session\"}'",
+        ] {
+            let error = fetch(script).await.expect_err("no token");
+            assert!(error.message.contains("no session"), "{script}: {error}");
+        }
+        assert_eq!(fetch("echo '{\"success\":false}'").await.expect_err("refused").kind, Kind::Rejected);
+    }
+
+    #[tokio::test]
+    async fn a_jwt_is_taken_out_of_what_is_around_it() {
+        let jwt = jwt(60, "");
+        for script in [
+            format!("printf '\\357\\273\\277Bearer {jwt}\\r\\n'"),
+            format!("echo '\"{jwt}\"'"),
+            format!("echo '{{\"accessToken\":\"opaque\",\"idToken\":\"{jwt}\"}}'"),
+        ] {
+            fetch(&script).await.unwrap_or_else(|error| panic!("{script}: {error}"));
+        }
     }
 }

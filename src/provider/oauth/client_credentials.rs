@@ -37,11 +37,13 @@ use self::proof::{Client, Proof};
 use crate::duration::HumanDuration;
 use crate::error::{Error, Kind, Reason};
 use crate::http::{Answer, Reach};
+use crate::json::{Fault, Object};
+use crate::oidc::metadata::Document;
 use crate::provider::answer;
 use crate::provider::settings::{require_absolute, setting_url};
 use crate::provider::source::{Context, Provider};
 use crate::redact::redact;
-use crate::token::IdentityToken;
+use crate::token::{self, IdentityToken};
 
 mod proof;
 
@@ -159,17 +161,17 @@ impl Provider for ClientCredentials {
 
     async fn fetch(&self) -> Result<IdentityToken, Error> {
         let server = self.discover().await?;
-        let endpoint = Url::parse(&server.token_endpoint).map_err(|_| {
-            let message = "the discovery document's token_endpoint is not a URL".to_owned();
-            answer::unreadable(&self.host, Some("token_endpoint"), message).kind(Kind::Misconfigured)
+        let endpoint = server.required_url("token_endpoint").map_err(|fault| {
+            answer::refused(&self.who("discovery document"), &fault).kind(Kind::Misconfigured)
         })?;
         let mut form: Vec<(&str, Zeroizing<String>)> = vec![("grant_type", field("client_credentials"))];
         let Config { client_id, scopes, audience, resource, parameters, .. } = &self.config;
         let client = Client {
             id: client_id,
-            auth: self.config.auth.unwrap_or_else(|| {
-                Auth::offered(server.token_endpoint_auth_methods_supported.as_deref().unwrap_or_default())
-            }),
+            auth: self
+                .config
+                .auth
+                .unwrap_or_else(|| Auth::offered(&server.auth_methods().unwrap_or_default())),
             algorithm: self.config.algorithm.unwrap_or(Algorithm::RS256),
             key_id: self.config.key_id.as_deref(),
             endpoint: &endpoint,
@@ -199,7 +201,8 @@ impl Provider for ClientCredentials {
         if answer.status != 200 {
             return Err(refused(&who, &answer));
         }
-        let tokens: Tokens = answer::json(&who, &answer)?;
+        let tokens = Tokens::read(&answer.body)
+            .map_err(|fault| answer::refused(&format!("the answer of {who}"), &fault))?;
         let (jwt, which) = self.choose(&tokens)?;
         let source = format!("{which} of {}", self.host);
         let fix = "set the audience of the API, authorization server or client at the provider";
@@ -209,10 +212,9 @@ impl Provider for ClientCredentials {
 
 impl ClientCredentials {
     /// OpenID Connect Discovery 1.0: the document must name exactly this issuer.
-    async fn discover(&self) -> Result<Server, Error> {
+    async fn discover(&self) -> Result<Document, Error> {
         let issuer = &self.config.issuer;
-        let bare = issuer.trim_end_matches('/');
-        let url = Url::parse(&format!("{bare}/.well-known/openid-configuration"))
+        let url = Url::parse(&Document::address(issuer))
             .map_err(|_| Error::setting("issuer", "issuer is not a URL that a path can be added to"))?;
         let http = &self.cx.http;
         let request = http.request(Reach::Network, Method::GET, url).header(ACCEPT, "application/json");
@@ -221,9 +223,10 @@ impl ClientCredentials {
         if answer.status != 200 {
             return Err(answer::refusal(&who, &answer, None));
         }
-        let server: Server = answer::json(&who, &answer)?;
-        if server.issuer != *issuer {
-            let theirs = redact(&server.issuer, 200);
+        let server = Document::parse(&answer.body).map_err(|fault| answer::refused(&who, &fault))?;
+        let theirs = server.issuer().map_err(|fault| answer::refused(&who, &fault))?;
+        if theirs != *issuer {
+            let theirs = redact(&theirs, 200);
             let message = format!(
                 "{who} is for the issuer {theirs:?}, not {issuer:?}; set `issuer` to what it says if that is yours"
             );
@@ -238,7 +241,7 @@ impl ClientCredentials {
         let found = match self.config.wanted {
             Some(Wanted::AccessToken) => access,
             Some(Wanted::IdToken) => id,
-            None => access.filter(|(token, _)| is_jwt(token)).or(id),
+            None => access.filter(|(token, _)| token::text::is_jwt(token)).or(id),
         };
         found.ok_or_else(|| {
             let host = &self.host;
@@ -267,32 +270,27 @@ impl ClientCredentials {
     }
 }
 
-/// What we need from the discovery document.
-#[derive(Deserialize)]
-struct Server {
-    issuer: String,
-    token_endpoint: String,
-    token_endpoint_auth_methods_supported: Option<Vec<String>>,
-}
-
-#[derive(Deserialize)]
 struct Tokens {
     access_token: Option<Zeroizing<String>>,
     id_token: Option<Zeroizing<String>>,
 }
 
-/// RFC 6749, section 5.2.
-#[derive(Deserialize)]
-struct Refused {
-    error: String,
-    error_description: Option<String>,
+impl Tokens {
+    fn read(text: &[u8]) -> Result<Self, Fault> {
+        let fields = Object::parse(text)?;
+        let token = |name| Ok(fields.text(name)?.map(|token| Zeroizing::new(token.into_owned())));
+        Ok(Self { access_token: token("access_token")?, id_token: token("id_token")? })
+    }
 }
 
+/// RFC 6749, section 5.2.
 fn refused(who: &str, answer: &Answer) -> Error {
-    let Ok(body) = answer::json::<Refused>(who, answer) else { return answer::refusal(who, answer, None) };
-    let said = format!("{}: {}", body.error, body.error_description.as_deref().unwrap_or("no reason given"));
+    let Ok(body) = Object::parse(&answer.body) else { return answer::refusal(who, answer, None) };
+    let Ok(Some(code)) = body.text("error") else { return answer::refusal(who, answer, None) };
+    let description = body.text("error_description").ok().flatten();
+    let said = format!("{code}: {}", description.as_deref().unwrap_or("no reason given"));
     let error = answer::refusal(who, answer, Some(&said));
-    match body.error.as_str() {
+    match &*code {
         _ if error.is_transient() => error,
         "temporarily_unavailable" | "server_error" | "slow_down" => {
             error.kind(Kind::Transient).retry_after(answer.retry_after)
@@ -302,10 +300,6 @@ fn refused(who: &str, answer: &Answer) -> Error {
             .hint("check client-id and the secret or key at the provider, where it may have been rotated"),
         _ => error.kind(Kind::Misconfigured),
     }
-}
-
-fn is_jwt(token: &str) -> bool {
-    token.split('.').count() == 3 && jsonwebtoken::decode_header(token).is_ok()
 }
 
 fn field(value: &str) -> Zeroizing<String> {

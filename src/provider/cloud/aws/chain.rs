@@ -247,14 +247,14 @@ async fn process(line: &str) -> Result<Credentials, Error> {
     let argv = shlex::split(line).filter(|argv| !argv.is_empty());
     let argv = argv
         .ok_or_else(|| Error::setting("profile", "credential_process has unbalanced quotes or is empty"))?;
-    let printed = program::run(&argv, &BTreeMap::new(), PROCESS_TIMEOUT).await?;
+    let output = program::run(&argv, &BTreeMap::new(), PROCESS_TIMEOUT).await?;
     let program = &argv[0];
     let source = "from credential_process";
     let unusable = |what: String| {
         let reason = Reason::Program { program: program.clone(), fault: ProgramFault::NoToken };
-        Error::rejected(format!("credential_process {program} {what}")).because(reason)
+        output.explain(Error::rejected(format!("credential_process {program} {what}")).because(reason))
     };
-    let said: Printed = serde_json::from_slice(&printed)
+    let said: Printed = serde_json::from_slice(&output.printed)
         .map_err(|_| unusable("did not print the JSON expected".to_owned()))?;
     if said.version != 1 {
         return Err(unusable(format!("printed version {}, not 1", said.version)));

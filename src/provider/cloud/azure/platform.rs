@@ -19,6 +19,7 @@ pub enum Platform {
     ServiceFabric,
     AppService,
     MachineLearning,
+    CloudShell,
     Arc,
     Vm,
 }
@@ -42,6 +43,8 @@ impl Platform {
                 Some(("secret", secret(env, "MSI_SECRET")?)),
                 "2017-09-01",
             )),
+            // Without a version, as MSAL asks.
+            Self::CloudShell => Ok((endpoint_url(env, "MSI_ENDPOINT")?, None, "")),
             Self::Arc => {
                 let url = match env.var("IDENTITY_ENDPOINT") {
                     Some(_) => endpoint_url(env, "IDENTITY_ENDPOINT")?,
@@ -92,7 +95,11 @@ pub(super) fn detect(env: &Env) -> Platform {
         if set("IDENTITY_SERVER_THUMBPRINT") { Platform::ServiceFabric } else { Platform::AppService }
     } else if set("MSI_ENDPOINT") && set("MSI_SECRET") {
         Platform::MachineLearning
-    } else if (set("IDENTITY_ENDPOINT") && set("IMDS_ENDPOINT")) || Path::new(HIMDS).exists() {
+    } else if set("IDENTITY_ENDPOINT") && set("IMDS_ENDPOINT") {
+        Platform::Arc
+    } else if set("MSI_ENDPOINT") {
+        Platform::CloudShell
+    } else if Path::new(HIMDS).exists() {
         Platform::Arc
     } else {
         Platform::Vm
@@ -139,6 +146,8 @@ mod tests {
         assert_eq!(detected(&app), Platform::AppService);
         assert_eq!(detected(&[app[0], app[1], ml[0], ml[1]]), Platform::AppService);
         assert_eq!(detected(&[arc[0], arc[1], ml[0], ml[1]]), Platform::MachineLearning);
+        assert_eq!(detected(&ml[..1]), Platform::CloudShell);
+        assert_eq!(detected(&[arc[0], arc[1], ml[0]]), Platform::Arc);
         assert_eq!(detected(&arc), Platform::Arc);
         assert_eq!(detected(&fabric), Platform::ServiceFabric);
         assert_eq!(detected(&[]), Platform::Vm);
