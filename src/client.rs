@@ -261,16 +261,17 @@ struct Answer {
     body: Vec<u8>,
 }
 
-#[derive(Clone, Copy)]
-struct Head {
-    status: u16,
+/// What counts in the head of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    pub status: u16,
     /// Where the body starts.
-    start: usize,
-    length: usize,
+    pub start: usize,
+    pub length: usize,
 }
 
 /// The head of an answer, `None` while it is incomplete.
-fn parse_head(bytes: &[u8]) -> Result<Option<Head>, String> {
+pub fn parse_head(bytes: &[u8]) -> Result<Option<Head>, String> {
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut response = httparse::Response::new(&mut headers);
     let start = match response.parse(bytes) {

@@ -62,7 +62,8 @@ impl Exchange {
         }
     }
 
-    fn success(&self, answer: &Answer) -> Result<AccessToken, Error> {
+    /// Reads an answer of status 200.
+    pub fn success(&self, answer: &Answer) -> Result<AccessToken, Error> {
         let unreadable = |field: Option<&str>, why: &dyn std::fmt::Display| {
             let reason =
                 Reason::UnreadableAnswer { host: self.host.clone(), field: field.map(str::to_owned) };
@@ -101,7 +102,8 @@ impl Exchange {
         MAX_LIFE
     }
 
-    fn refusal(&self, answer: &Answer) -> Error {
+    /// Reads an answer that refuses the identity token.
+    pub fn refusal(&self, answer: &Answer) -> Error {
         // RFC 6749, section 5.2.
         let (code, description) = match Object::parse(&answer.body).map(|fields| oauth_error(&fields)) {
             Ok(Some(said)) => said,

@@ -23,7 +23,7 @@ use crate::token::TokenHash;
 mod browser;
 pub mod follow;
 mod listener;
-mod loopback;
+pub mod loopback;
 pub mod notify;
 mod page;
 

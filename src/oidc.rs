@@ -40,7 +40,7 @@ mod wire;
 pub(crate) use authorize::RESERVED;
 pub use authorize::{Authorization, Flow};
 pub(crate) use error::{declined, misconfigured, transient, untrusted};
-pub use grant::Granted;
+pub use grant::{Granted, read_device};
 use metadata::Metadata;
 pub use preset::Preset;
 use wire::Wire;

@@ -12,7 +12,7 @@ use self::detect::{Detect, Detector};
 use crate::error::Error;
 use crate::token::{IdentityToken, Secret};
 
-mod answer;
+pub mod answer;
 pub mod auto;
 pub mod ci;
 pub mod cloud;
@@ -21,7 +21,7 @@ pub mod detect;
 mod files;
 pub mod local;
 pub mod oauth;
-mod program;
+pub mod program;
 mod settings;
 pub(crate) mod source;
 mod variable;

@@ -230,7 +230,7 @@ fn check(
 }
 
 /// The parameters. Each may occur only once (RFC 6749, section 3.1).
-fn parse(query: &[u8]) -> Option<Zeroizing<Vec<(String, String)>>> {
+pub fn parse(query: &[u8]) -> Option<Zeroizing<Vec<(String, String)>>> {
     let mut params: Zeroizing<Vec<(String, String)>> = Zeroizing::default();
     for (key, value) in url::form_urlencoded::parse(query) {
         if params.len() == MAX_PARAMS || params.iter().any(|(known, _)| *known == key) {

@@ -59,7 +59,7 @@ pub async fn cli_config(http: &Http, host: &str, organization: Option<&str>) -> 
     Ok(config)
 }
 
-fn read(text: &[u8]) -> Result<CliConfig, Fault> {
+pub fn read(text: &[u8]) -> Result<CliConfig, Fault> {
     let fields = Object::parse(text)?;
     Ok(CliConfig {
         issuer: fields.required_text("issuer")?.trim().to_owned(),

@@ -22,7 +22,7 @@ pub struct Granted {
 }
 
 impl Granted {
-    fn read(text: &[u8]) -> Self {
+    pub fn read(text: &[u8]) -> Self {
         let fields = Object::parse(text);
         let refresh_token = match &fields {
             Ok(fields) => {
@@ -35,14 +35,14 @@ impl Granted {
         Self { refresh_token: refresh_token.map(|token| Secret::new(token.to_string())), fields }
     }
 
-    pub(super) fn id_token(&self) -> Result<Option<Zeroizing<String>>, Fault> {
+    pub fn id_token(&self) -> Result<Option<Zeroizing<String>>, Fault> {
         let fields = self.fields.as_ref().map_err(Clone::clone)?;
         Ok(fields.text("id_token")?.map(|token| Zeroizing::new(token.into_owned())))
     }
 
     /// How long the refresh token lives (Keycloak). Zero means that it does not end, and so does a life that is longer
     /// than anybody's session.
-    pub(super) fn refresh_expires_in(&self) -> Option<Duration> {
+    pub fn refresh_expires_in(&self) -> Option<Duration> {
         let seconds = self.fields.as_ref().ok()?.number("refresh_expires_in").ok()??;
         (1.0..MAX_SESSION).contains(&seconds).then(|| Duration::from_secs_f64(seconds))
     }
@@ -148,7 +148,8 @@ fn expired() -> Error {
     declined("nobody entered the code before it expired; start the sign-in again")
 }
 
-fn read_device(text: &[u8]) -> Result<Device, Fault> {
+/// The answer of the device authorization endpoint.
+pub fn read_device(text: &[u8]) -> Result<Device, Fault> {
     let fields = Object::parse(text)?;
     let code = Secret::new(fields.required_text("device_code")?.into_owned());
     let user_code = foreign_text::clean(&fields.required_text("user_code")?, MAX_USER_CODE);

@@ -72,7 +72,8 @@ impl RelyingParty {
         })
     }
 
-    fn check_claims(&self, claims: &Claims, nonce: Option<&Nonce>) -> Result<(), String> {
+    /// Everything but signature and expiry.
+    pub fn check_claims(&self, claims: &Claims, nonce: Option<&Nonce>) -> Result<(), String> {
         let settings = &self.settings;
         if claims.iss.as_deref() != Some(settings.issuer.as_str()) {
             return Err("its `iss` is not this issuer".to_owned());

@@ -15,7 +15,7 @@ use crate::json::Fault;
 use crate::redact::redact;
 
 /// The error for an answer that is not a success. `said` is the service's own message, if one was found.
-pub(crate) fn refusal(who: &str, answer: &Answer, said: Option<&str>) -> Error {
+pub fn refusal(who: &str, answer: &Answer, said: Option<&str>) -> Error {
     let status = answer.status;
     let mut message = format!("{who} answered {status}");
     if let Some(said) = said.map(|said| redact(said, MAX_SHOWN)).filter(|said| !said.is_empty()) {
@@ -50,7 +50,7 @@ pub(crate) fn refused(who: &str, fault: &Fault) -> Error {
 }
 
 /// Reads a JSON body.
-pub(crate) fn json<T: DeserializeOwned>(who: &str, answer: &Answer) -> Result<T, Error> {
+pub fn json<T: DeserializeOwned>(who: &str, answer: &Answer) -> Result<T, Error> {
     serde_json::from_slice(&answer.body).map_err(|error| {
         let kind = answer.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("none");
         // serde's own text quotes values, which can be tokens: only the place is shown.

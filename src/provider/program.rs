@@ -188,7 +188,7 @@ async fn drain(from: &mut (impl AsyncRead + Unpin), into: &mut Vec<u8>, most: us
 }
 
 /// The gist of standard error, to follow a statement.
-fn said(stderr: &[u8]) -> String {
+pub fn said(stderr: &[u8]) -> String {
     match summary(stderr) {
         empty if empty.is_empty() => empty,
         summary => format!(": {summary}"),

@@ -35,7 +35,7 @@ mod chain;
 mod credentials;
 mod metadata;
 mod shared_files;
-mod sts;
+pub mod sts;
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]

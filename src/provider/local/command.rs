@@ -12,7 +12,7 @@ use crate::provider::program::run;
 use crate::provider::source::{Context, Provider};
 use crate::token::IdentityToken;
 
-mod answer;
+pub mod answer;
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]

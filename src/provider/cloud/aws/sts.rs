@@ -28,10 +28,10 @@ pub(super) struct Sts<'a> {
 }
 
 /// STS said no, or nothing.
-pub(super) struct Refusal {
+pub struct Refusal {
     /// STS's own code; empty if there is none.
-    pub(super) code: String,
-    pub(super) error: Error,
+    pub code: String,
+    pub error: Error,
 }
 
 impl From<Error> for Refusal {
@@ -148,7 +148,7 @@ impl<'a> Sts<'a> {
 }
 
 /// STS's answer as an error: some of its codes say more than the status.
-fn refusal(answer: &Answer) -> Refusal {
+pub fn refusal(answer: &Answer) -> Refusal {
     let said = quick_xml::de::from_str::<ErrorResponse>(&answer.text()).ok().map(|answer| answer.error);
     let Some(ErrorBody { code, message }) = said else {
         return answer::refusal(SERVICE, answer, None).into();

@@ -8,7 +8,7 @@ use crate::redact::redact;
 use crate::token::text;
 
 /// The token's text, or why there is none, to follow "the output of PROGRAM".
-pub(super) fn token(printed: &[u8], field: Option<&str>) -> Result<Zeroizing<String>, String> {
+pub fn token(printed: &[u8], field: Option<&str>) -> Result<Zeroizing<String>, String> {
     let text = text::of_bytes(printed).ok_or("is not text")?;
     let trimmed = text.trim().trim_start_matches('\u{feff}');
     if !trimmed.starts_with(['{', '[']) && field.is_none() {
