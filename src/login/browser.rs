@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use openidconnect::RedirectUrl;
 
-use super::loopback::{Callback, Loopback, Verdict, equal};
+use super::listener::{Callback, Verdict};
+use super::loopback::{Loopback, equal};
 use super::{Attempt, page, timed_out};
 use crate::backoff::Thinned;
 use crate::error::{Error, Reason};

@@ -6,15 +6,18 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
-use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
+use zeroize::Zeroizing;
 
-use super::loopback::{self, Callback};
+use super::page::Page;
+use crate::accept::accept;
 
 /// All listeners of one daemon.
 #[derive(Clone, Default)]
@@ -44,18 +47,45 @@ pub(super) struct Seat {
     pub(super) callbacks: mpsc::Sender<Callback>,
 }
 
+/// What is done with one connection.
+pub(super) type Serve = fn(TcpStream, Arc<Seats>) -> Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// A browser that has returned and waits for a page.
+pub(super) struct Callback {
+    pub(super) params: Zeroizing<Vec<(String, String)>>,
+    pub(super) answer: oneshot::Sender<Verdict>,
+}
+
+pub(super) enum Verdict {
+    /// Not an answer to this sign-in.
+    Refused(&'static str),
+    SignedIn(Page),
+    Failed(Page),
+}
+
+impl Callback {
+    pub(super) fn param(&self, name: &str) -> Option<&str> {
+        self.params.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    /// Does nothing if the browser has gone in the meantime.
+    pub(super) fn answer(self, verdict: Verdict) {
+        let _ = self.answer.send(verdict);
+    }
+}
+
 impl Listeners {
     /// The listener on `port`: one that is there, or a new one. 0 is any free port, and shared with nobody.
-    pub(super) async fn get(&self, port: u16) -> io::Result<Arc<Listener>> {
+    pub(super) async fn get(&self, port: u16, serve: Serve) -> io::Result<Arc<Listener>> {
         if port == 0 {
-            return Ok(Arc::new(Listener::bind(0).await?));
+            return Ok(Arc::new(Listener::bind(0, serve).await?));
         }
         let mut retries = CLOSING_RETRIES;
         loop {
             if let Some(listener) = self.known().get(&port).and_then(Weak::upgrade) {
                 return Ok(listener);
             }
-            match Listener::bind(port).await {
+            match Listener::bind(port, serve).await {
                 Ok(listener) => {
                     let listener = Arc::new(listener);
                     self.known().insert(port, Arc::downgrade(&listener));
@@ -77,7 +107,7 @@ impl Listeners {
 }
 
 impl Listener {
-    async fn bind(port: u16) -> io::Result<Self> {
+    async fn bind(port: u16, serve: Serve) -> io::Result<Self> {
         let first = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
         let port = first.local_addr()?.port();
         let seats = Arc::<Seats>::default();
@@ -85,9 +115,9 @@ impl Listener {
         let mut tasks = JoinSet::new();
         // `localhost` may take a browser to either address, and no other program should get the other one.
         if let Ok(second) = TcpListener::bind((Ipv6Addr::LOCALHOST, port)).await {
-            tasks.spawn(loopback::listen(second, Arc::clone(&slots), Arc::clone(&seats)));
+            tasks.spawn(listen(second, Arc::clone(&slots), Arc::clone(&seats), serve));
         }
-        tasks.spawn(loopback::listen(first, slots, Arc::clone(&seats)));
+        tasks.spawn(listen(first, slots, Arc::clone(&seats), serve));
         Ok(Self { port, seats, _tasks: tasks })
     }
 
@@ -104,6 +134,23 @@ impl Seats {
         let seats = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         seats.iter().filter_map(Weak::upgrade).collect()
     }
+}
+
+/// Serves connections from this machine. When this is dropped, they are too.
+async fn listen(listener: TcpListener, slots: Arc<Semaphore>, seats: Arc<Seats>, serve: Serve) {
+    let mut connections = JoinSet::new();
+    let begin = |(stream, peer): (TcpStream, SocketAddr), slot| {
+        if peer.ip().is_loopback() {
+            let seats = Arc::clone(&seats);
+            connections.spawn(async move {
+                serve(stream, seats).await;
+                drop(slot);
+            });
+        }
+        // Clear away the connections that have ended.
+        while connections.try_join_next().is_some() {}
+    };
+    accept(&slots, || listener.accept(), begin).await;
 }
 
 /// For both addresses of a port together.

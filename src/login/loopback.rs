@@ -6,7 +6,6 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -18,44 +17,18 @@ use hyper::header::{CONTENT_TYPE, HOST, HeaderMap, ORIGIN};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc, oneshot};
-use tokio::task::JoinSet;
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, oneshot};
 use zeroize::Zeroizing;
 
-use super::listener::{Listener, Listeners, Seat, Seats};
+use super::listener::{Callback, Listener, Listeners, Seat, Seats, Serve, Verdict};
 use super::page::{self, Page};
-use crate::accept::accept;
 
 /// Where one sign-in waits for its browser, until this is dropped.
 pub(super) struct Loopback {
     seat: Arc<Seat>,
     callbacks: mpsc::Receiver<Callback>,
     _listener: Arc<Listener>,
-}
-
-/// A browser that has returned and waits for a page.
-pub(super) struct Callback {
-    params: Zeroizing<Vec<(String, String)>>,
-    answer: oneshot::Sender<Verdict>,
-}
-
-pub(super) enum Verdict {
-    /// Not an answer to this sign-in.
-    Refused(&'static str),
-    SignedIn(Page),
-    Failed(Page),
-}
-
-impl Callback {
-    pub(super) fn param(&self, name: &str) -> Option<&str> {
-        self.params.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
-    }
-
-    /// Does nothing if the browser has gone in the meantime.
-    pub(super) fn answer(self, verdict: Verdict) {
-        let _ = self.answer.send(verdict);
-    }
 }
 
 impl Loopback {
@@ -65,7 +38,8 @@ impl Loopback {
         port: u16,
         form_post: bool,
     ) -> io::Result<Self> {
-        let listener = listeners.get(port).await?;
+        let serve: Serve = |stream, seats| Box::pin(connection(stream, seats));
+        let listener = listeners.get(port, serve).await?;
         let (sender, callbacks) = mpsc::channel(4);
         let seat = Arc::new(Seat {
             authority: format!("{host}:{}", listener.port),
@@ -102,23 +76,6 @@ impl Loopback {
         self.refuse_further();
         tokio::time::sleep(delay).await;
     }
-}
-
-/// Serves connections from this machine. When this is dropped, they are too.
-pub(super) async fn listen(listener: TcpListener, slots: Arc<Semaphore>, seats: Arc<Seats>) {
-    let mut connections = JoinSet::new();
-    let serve = |(stream, peer): (TcpStream, SocketAddr), slot| {
-        if peer.ip().is_loopback() {
-            let seats = Arc::clone(&seats);
-            connections.spawn(async move {
-                connection(stream, seats).await;
-                drop(slot);
-            });
-        }
-        // Clear away the connections that have ended.
-        while connections.try_join_next().is_some() {}
-    };
-    accept(&slots, || listener.accept(), serve).await;
 }
 
 async fn connection(stream: TcpStream, seats: Arc<Seats>) {
@@ -264,6 +221,8 @@ const MAX_PARAMS: usize = 20;
 
 #[cfg(test)]
 mod tests {
+    use tokio::net::TcpListener;
+
     use super::*;
 
     fn seat(form_post: bool, state: &str) -> Arc<Seat> {

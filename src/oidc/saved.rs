@@ -7,8 +7,23 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::RelyingParty;
-use super::session::Person;
+use crate::foreign_text;
 use crate::token::{Outlook, Renewal, Secret, TokenHash};
+
+/// Who is signed in, for people to read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Person {
+    pub subject: String,
+    pub account: Option<String>,
+    pub since: Timestamp,
+}
+
+impl Person {
+    /// E-mail address or name, or else the subject.
+    pub fn name(&self) -> String {
+        foreign_text::name(self.account.as_deref().unwrap_or(&self.subject))
+    }
+}
 
 /// What the store holds, as JSON.
 #[derive(Clone, Serialize, Deserialize)]

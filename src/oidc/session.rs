@@ -8,11 +8,11 @@
 
 use std::sync::Arc;
 
-use jiff::Timestamp;
 use tokio::sync::{Mutex, watch};
 use zeroize::Zeroizing;
 
 use super::error::{transient, untrusted};
+pub use super::saved::Person;
 use super::saved::{Saved, VERSION};
 use super::{RelyingParty, Tokens};
 use crate::clock::Clock;
@@ -47,21 +47,6 @@ impl Change {
             Self::None => 1,
             Self::SignedIn(n) | Self::SignedOut(n) => n + 1,
         }
-    }
-}
-
-/// Who is signed in, for people to read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Person {
-    pub subject: String,
-    pub account: Option<String>,
-    pub since: Timestamp,
-}
-
-impl Person {
-    /// E-mail address or name, or else the subject.
-    pub fn name(&self) -> String {
-        foreign_text::name(self.account.as_deref().unwrap_or(&self.subject))
     }
 }
 

@@ -1,6 +1,7 @@
 """The parts of a sign-in for the tests: daemon, OpenID Provider, W&B stand-in, and the person."""
 
 import base64
+import fcntl
 import http.client
 import json
 import os
@@ -161,6 +162,20 @@ class Daemon:
 
     def profile_of(self, name):
         return next(profile for profile in self.call("GET", "/v1/status")[1]["profiles"] if profile["name"] == name)
+
+    def lock(self):
+        """The lock file of the one session: whoever redeems its refresh token has the lock."""
+        [path] = (self.home / ".local/state/wandb-cred/locks").glob("*.lock")
+        return path
+
+    def redeems(self):
+        """Whether some process has the lock now."""
+        with self.lock().open() as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
 
     def token(self):
         return self.call("GET", "/v1/token?wait=30")

@@ -50,7 +50,7 @@ def test_the_request_has_pkce_state_nonce_and_the_loopback_address(victim):
 @pytest.mark.parametrize("changes,said", [
     ({"state": "guessed"}, "its state is not that of the sign-in in progress"),
     ({"state": None}, "carries no state"),
-    ({"iss": "https://stranger.example"}, "another identity provider"),
+    ({"iss": "https://stranger.example"}, "a different identity provider"),
 ])
 def test_an_answer_that_is_not_ours_is_refused_and_the_sign_in_goes_on(victim, rogue, changes, said):
     login = victim.begin()

@@ -53,15 +53,10 @@ class Jobs:
             job.wait()
 
 
-def locks_of(daemon):
-    return sorted((daemon.home / ".local/state/wandb-cred/locks").glob("*.lock"))
-
-
 @contextlib.contextmanager
 def nobody_redeems(daemon):
     """Takes the session's lock: no daemon is between redeeming and storing."""
-    [path] = locks_of(daemon)
-    with path.open() as lock:
+    with daemon.lock().open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
@@ -135,10 +130,10 @@ def test_a_holder_that_hangs_is_named_and_its_end_frees_the_session(world):
     provider, wandb, daemon, jobs = world
     daemon.start()
     assert daemon.token()[0] == 200
-    holder = subprocess.Popen(["flock", "--exclusive", "--no-fork", locks_of(daemon)[0], "sleep", "1000"])
+    holder = subprocess.Popen(["flock", "--exclusive", "--no-fork", daemon.lock(), "sleep", "1000"])
     try:
-        until(lambda: locked(locks_of(daemon)[0]), what="the lock")
-        locks_of(daemon)[0].write_text(f"{holder.pid} {os.uname().nodename}\n")
+        until(lambda: daemon.redeems(), what="the lock")
+        daemon.lock().write_text(f"{holder.pid} {os.uname().nodename}\n")
         before = provider.stats()["refresh_token success"]
 
         def named():
@@ -160,14 +155,6 @@ def test_a_holder_that_hangs_is_named_and_its_end_frees_the_session(world):
     assert "refresh_token invalid_grant" not in provider.stats()
 
 
-def locked(path):
-    with path.open() as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-
-
 def test_a_daemon_killed_while_it_waits_for_the_provider_frees_the_session(world):
     provider, wandb, daemon, jobs = world
     provider.process.send_signal(signal.SIGSTOP)
@@ -175,8 +162,8 @@ def test_a_daemon_killed_while_it_waits_for_the_provider_frees_the_session(world
         daemon.start()
         with concurrent.futures.ThreadPoolExecutor() as pool:
             asking = pool.submit(lambda: answers(daemon, 200))
-            until(lambda: locked(locks_of(daemon)[0]), what="the lock")
-            assert locks_of(daemon)[0].read_text().split()[0] == str(daemon.process.pid)
+            until(lambda: daemon.redeems(), what="the lock")
+            assert daemon.lock().read_text().split()[0] == str(daemon.process.pid)
             daemon.kill()
             asking.result()
     finally:

@@ -152,12 +152,16 @@ def test_fifty_rotations_with_the_daemon_killed_at_random(tmp_path):
         end = time.monotonic() + 240
         while provider.stats().get("refresh_token success", 0) < 50:
             assert time.monotonic() < end, provider.stats()
-            # A daemon that has just started redeems as soon as somebody asks.
+            # A daemon that has just started redeems as soon as somebody asks. Every other kill is aimed at the moment after.
             daemon.kill()
             daemon.start()
+            spent = provider.stats().get("refresh_token success", 0)
             asking = threading.Thread(target=lambda: suppress(daemon.token))
             asking.start()
-            time.sleep(dice.random() * 0.15)
+            aimed = kills % 2 == 1
+            while aimed and asking.is_alive() and provider.stats().get("refresh_token success", 0) == spent:
+                time.sleep(0.002)
+            time.sleep(dice.random() * 0.1)
             daemon.kill(dice.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM]))
             kills += 1
             asking.join()
