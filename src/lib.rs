@@ -40,6 +40,7 @@ pub mod exchange;
 pub mod http;
 pub mod keeper;
 pub mod login;
+pub mod network;
 pub mod oidc;
 pub mod output;
 pub mod paths;
