@@ -12,7 +12,7 @@ use toml::de::{DeTable, DeValue, ValueDeserializer};
 
 use crate::env::Env;
 use crate::error::{Error, FileFault, Kind, Mistake, Reason, Stage};
-use crate::{profile, provider, server};
+use crate::{profile, provider, read_file, server};
 
 mod mistake;
 
@@ -30,6 +30,16 @@ pub struct Config {
 }
 
 impl Config {
+    /// [`Self::load`], without waiting longer than a healthy file system needs.
+    pub async fn load_in_time(path: &Path, env: &Env) -> Result<Self, Error> {
+        let (owned, env) = (path.to_owned(), env.clone());
+        let loaded = read_file::off_thread(path, move || Self::load(&owned, &env)).await;
+        loaded.map_err(|error| match error.file_fault() {
+            Some(FileFault::TimedOut) => error.at(Stage::Configuration).kind(Kind::Misconfigured),
+            _ => error,
+        })
+    }
+
     /// Reads `path`. If there is no such file, and WANDB_CRED_CONFIG does not ask for one, the environment decides.
     pub fn load(path: &Path, env: &Env) -> Result<Self, Error> {
         let text = match read(path) {
@@ -141,15 +151,15 @@ fn is_name(name: &str) -> bool {
 
 fn read(path: &Path) -> Result<String, Error> {
     let shown = path.display();
-    let failed = |source: std::io::Error| match FileFault::from(&source) {
-        FileFault::Missing => unusable(
+    let failed = |error: Error| match error.file_fault() {
+        Some(FileFault::Missing) => unusable(
             path,
             FileFault::Missing,
             format!("there is no configuration at {shown}; fix WANDB_CRED_CONFIG, or run: wandb-cred init"),
         ),
-        fault => unusable(path, fault, format!("cannot read {shown}: {source}")),
+        _ => error.at(Stage::Configuration).kind(Kind::Misconfigured),
     };
-    let meta = path.metadata().map_err(failed)?;
+    let (file, meta) = read_file::open(path).map_err(failed)?;
     let (owner, mode) = (meta.uid(), meta.mode() & 0o7777);
     if owner != rustix::process::geteuid().as_raw() && owner != 0 {
         let message = format!(
@@ -164,11 +174,14 @@ fn read(path: &Path) -> Result<String, Error> {
         );
         return Err(unusable(path, FileFault::Loose { mode }, message));
     }
-    if meta.len() > MAX_FILE {
-        let message = format!("{shown} is larger than {MAX_FILE} bytes; is it a configuration?");
-        return Err(unusable(path, FileFault::TooLarge, message));
+    let text = read_file::content(file, path, MAX_FILE).and_then(|bytes| read_file::text(bytes, path));
+    match text {
+        Ok(text) => Ok(text.to_string()),
+        Err(error) if error.file_fault() == Some(&FileFault::TooLarge) => {
+            Err(failed(error.hint("is it a configuration?")))
+        }
+        Err(error) => Err(failed(error)),
     }
-    std::fs::read_to_string(path).map_err(failed)
 }
 
 /// Without a file: one profile, `default`, from whatever identity source is here, for the W&B server and the

@@ -260,7 +260,7 @@ async fn serve(
 ) -> anyhow::Result<()> {
     let mut bound = bind::bind(&places.socket)?;
     let owner_ended = watch_owner(lifetime_of)?;
-    let config = Config::load(&places.config, &env)?;
+    let config = Config::load_in_time(&places.config, &env).await?;
     let clock = Clock::system();
     let parts = Parts { env: env.clone(), http: Http::new(clock.clone()), clock: clock.clone() };
     let socket = bound.path().unwrap_or_else(|| places.socket.clone());
@@ -284,7 +284,7 @@ async fn serve(
             signal = signals.next() => match signal {
                 Signal::Hangup => {
                     service::reloading();
-                    profiles.reload(&env, &state);
+                    profiles.reload(&env, &state).await;
                     service::ready();
                 }
                 Signal::Terminate => break,

@@ -48,6 +48,7 @@ pub mod process;
 pub mod profile;
 pub mod prompt;
 pub mod provider;
+pub mod read_file;
 pub mod redact;
 pub mod sandbox;
 pub mod sdk_files;

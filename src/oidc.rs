@@ -17,8 +17,9 @@ use url::Url;
 use zeroize::Zeroizing;
 
 use crate::clock::Clock;
-use crate::error::{Error, Kind, Reason, Stage};
+use crate::error::{Error, FileFault, Kind, Reason, Stage};
 use crate::http::Http;
+use crate::read_file;
 use crate::token::Secret;
 
 mod authorize;
@@ -262,18 +263,18 @@ impl RelyingParty {
             None => Ok(None),
             Some(SecretSource::Value(secret)) => Ok(Some(secret.clone())),
             Some(SecretSource::File(path)) => {
-                let read = {
-                    let path = path.clone();
-                    move || std::fs::read_to_string(path)
-                };
-                match tokio::task::spawn_blocking(read).await {
-                    Ok(Ok(text)) => Ok(Some(Secret::new(text.trim().to_owned()))),
-                    Ok(Err(error)) => Err(misconfigured(format!(
-                        "cannot read client-secret-file {}: {error}",
-                        path.display()
-                    ))),
-                    Err(_) => Err(transient("reading the client secret was cut short")),
-                }
+                let owned = path.clone();
+                let read =
+                    read_file::off_thread(path, move || read_file::read_text(&owned, read_file::LIMIT)).await;
+                let text = read.map_err(|error| {
+                    let kind = if error.file_fault() == Some(&FileFault::TimedOut) {
+                        error.kind
+                    } else {
+                        Kind::Misconfigured
+                    };
+                    error.at(Stage::SignIn).kind(kind).context("client-secret-file")
+                })?;
+                Ok(Some(Secret::new(text.trim().to_owned())))
             }
         }
     }

@@ -99,8 +99,8 @@ impl ProfileSet {
     }
 
     /// SIGHUP. Validated whole before anything is swapped; profiles that failed try again at once.
-    pub(super) fn reload(&mut self, env: &Env, state: &State) {
-        match Config::load(&self.places.config, env).and_then(Config::strict) {
+    pub(super) async fn reload(&mut self, env: &Env, state: &State) {
+        match Config::load_in_time(&self.places.config, env).await.and_then(Config::strict) {
             Ok(config) => {
                 let directory = self.apply(&config);
                 let profiles = directory.members.len();

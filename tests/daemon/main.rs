@@ -9,6 +9,7 @@ mod foreign;
 mod hostile;
 mod kill;
 mod leaks;
+mod odd_machine;
 mod outage;
 mod own;
 mod reload;

@@ -4,11 +4,10 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use zeroize::Zeroizing;
-
 use crate::env::Env;
 use crate::error::{Error, FileFault, Kind};
-use crate::provider::files::{self, unusable};
+use crate::provider::files::unusable;
+use crate::read_file;
 use crate::token::Secret;
 
 /// The settings of one profile.
@@ -99,16 +98,14 @@ fn path(env: &Env, name: &str, usual: &str) -> Option<PathBuf> {
 
 fn sections(path: Option<&Path>) -> Result<Vec<(String, Settings)>, Error> {
     let Some(path) = path else { return Ok(Vec::new()) };
-    match std::fs::read_to_string(path).map(Zeroizing::new) {
+    let owned = path.to_owned();
+    match read_file::within_time(path, move || read_file::read_text(&owned, read_file::LIMIT)) {
         Ok(text) => parse(&text).map_err(|line| {
             let message = format!("{} line {line} is not a setting", path.display());
             unusable(path, FileFault::Malformed, message)
         }),
-        Err(why) if why.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
-        Err(error) => {
-            let what = format!("cannot read {}", path.display());
-            Err(files::failed(path, what, &error).kind(Kind::Misconfigured))
-        }
+        Err(error) if error.file_fault() == Some(&FileFault::Missing) => Ok(Vec::new()),
+        Err(error) => Err(error.kind(Kind::Misconfigured)),
     }
 }
 
