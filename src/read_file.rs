@@ -170,7 +170,7 @@ fn irregular(path: &Path, kind: FileType) -> Error {
 pub const LIMIT: u64 = 1024 * 1024;
 
 /// A local disk answers in milliseconds, and a busy network mount in a second or two.
-pub const TIMEOUT: Duration = Duration::from_secs(5);
+pub const TIMEOUT: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 5 });
 
 #[cfg(test)]
 mod tests {
@@ -217,7 +217,7 @@ mod tests {
         assert_eq!(fault(&dir.path().join("missing")).0, Some(FileFault::Missing));
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_file_system_that_does_not_answer_costs_one_thread_and_a_bounded_wait() {
         let path = Path::new("/a/dead/mount");
         let (release, blocked) = std::sync::mpsc::channel::<()>();

@@ -44,9 +44,22 @@ pub fn bind_path(socket: &Path) -> Result<Bound, Error> {
     paths::private_dir(dir)?;
     let lock = lock(dir, socket)?;
     remove_stale(socket)?;
-    let listener = UnixListener::bind(socket).map_err(|source| at(socket, source))?;
+    let listener = listen(socket).map_err(|source| at(socket, source))?;
     let file = (socket.to_owned(), FileId::of(socket));
     Ok(Bound { listener: Some(listener), remove_on_drop: Some(file), _lock: lock })
+}
+
+/// Binds a socket beside its place and moves it there once it listens: nobody meets one that refuses connections for a
+/// moment, and takes it for a dead one's.
+fn listen(socket: &Path) -> io::Result<UnixListener> {
+    let beside = socket.with_file_name(".new");
+    if paths::check_socket_length(&beside).is_err() {
+        return UnixListener::bind(socket);
+    }
+    let _ = std::fs::remove_file(&beside);
+    let listener = UnixListener::bind(&beside)?;
+    std::fs::rename(&beside, socket)?;
+    Ok(listener)
 }
 
 impl Bound {
@@ -58,8 +71,11 @@ impl Bound {
         registered.map_err(Error::Passed)
     }
 
-    /// The path that the listener is bound to, as the kernel knows it.
+    /// The path that the listener is bound to; that of a service manager's socket as the kernel knows it.
     pub fn path(&self) -> Option<PathBuf> {
+        if let Some((socket, _)) = &self.remove_on_drop {
+            return Some(socket.clone());
+        }
         self.listener.as_ref()?.local_addr().ok()?.as_pathname().map(Path::to_path_buf)
     }
 }
