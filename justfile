@@ -12,7 +12,7 @@ test:
 quick:
     scripts/test --quick
 
-# The budgets, side by side with the floors and the peers
+# Measure the budgets of docs/performance.md (3 minutes after the release builds)
 bench:
     scripts/bench
 
@@ -20,7 +20,7 @@ bench:
 endurance:
     scripts/endurance
 
-# The packaged builds: a static command, the daemon, their sizes
+# Build what is packaged: a static command and the daemon, with separate debug files
 package:
     scripts/package
 

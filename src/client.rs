@@ -24,6 +24,8 @@ pub struct Client {
     socket: PathBuf,
     /// Whether the socket's folder must be closed to others before anything in it is believed.
     guarded: bool,
+    /// Another user whose daemon may answer, beside ours and root's.
+    trusted: Option<u32>,
     clock: Clock,
 }
 
@@ -32,15 +34,21 @@ impl Client {
     ///
     /// A socket at its usual place is used only in a private folder of ours: in a shared `/tmp` somebody else
     /// could have put a daemon of their own, which sends our data to their server. A user who sets
-    /// `WANDB_CRED_SOCKET` answers for that.
+    /// `WANDB_CRED_SOCKET` answers for the folder. Whoever listens there must be this user or root, or the user that
+    /// `WANDB_CRED_SOCKET_UID` names.
     pub fn find(env: &Env) -> Result<Self, error::Error> {
         let guarded = env.var("WANDB_CRED_SOCKET").is_none();
-        Ok(Self { socket: paths::socket(env)?, guarded, clock: Clock::system() })
+        Ok(Self {
+            socket: paths::socket(env)?,
+            guarded,
+            trusted: paths::socket_uid(env)?,
+            clock: Clock::system(),
+        })
     }
 
     /// The daemon at `socket`, which the caller vouches for.
     pub fn at(socket: PathBuf) -> Self {
-        Self { socket, guarded: false, clock: Clock::system() }
+        Self { socket, guarded: false, trusted: None, clock: Clock::system() }
     }
 
     pub fn socket(&self) -> &Path {
@@ -153,7 +161,32 @@ impl Client {
             Errno::AGAIN | Errno::INPROGRESS | Errno::TIMEDOUT => self.timed_out(timeout),
             other => io(other),
         })?;
-        Ok(UnixStream::from(fd))
+        let stream = UnixStream::from(fd);
+        self.check_server(&stream)?;
+        Ok(stream)
+    }
+
+    /// Nothing is sent to somebody else's daemon, whoever put it there.
+    fn check_server(&self, stream: &UnixStream) -> Result<(), Error> {
+        let own = rustix::process::geteuid().as_raw();
+        match self.server_uid(stream) {
+            Ok(uid) if uid == own || uid == 0 || self.trusted == Some(uid) => Ok(()),
+            Ok(uid) => Err(Error::Stranger { socket: self.socket.clone(), uid, own }),
+            Err(source) => Err(Error::Io { socket: self.socket.clone(), source }),
+        }
+    }
+
+    /// The user who listens, as the kernel says.
+    #[cfg(target_os = "linux")]
+    fn server_uid(&self, stream: &UnixStream) -> std::io::Result<u32> {
+        Ok(rustix::net::sockopt::socket_peercred(stream)?.uid.as_raw())
+    }
+
+    /// The user who made the socket: safe Rust has no getpeereid(3) for a blocking stream.
+    #[cfg(not(target_os = "linux"))]
+    fn server_uid(&self, _stream: &UnixStream) -> std::io::Result<u32> {
+        use std::os::unix::fs::MetadataExt as _;
+        Ok(self.socket.metadata()?.uid())
     }
 
     fn read(&self, stream: &mut UnixStream, deadline: Duration, timeout: Duration) -> Result<Answer, Error> {
@@ -302,6 +335,12 @@ pub enum Error {
     /// Somebody else's daemon.
     #[error("permission to use {} is denied", socket.display())]
     Denied { socket: PathBuf },
+    /// Another user listens there; nothing was sent.
+    #[error(
+        "{} is served by uid {uid}, not by you (uid {own}) or root; set WANDB_CRED_SOCKET_UID={uid} if you trust that user",
+        socket.display()
+    )]
+    Stranger { socket: PathBuf, uid: u32, own: u32 },
     /// Somebody else could have put the socket there; nothing was sent.
     #[error("the socket's folder is not safe: {0}")]
     Unsafe(error::Error),

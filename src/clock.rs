@@ -3,8 +3,9 @@
 //! Tokens end by the wall clock, so waiting is by the wall clock too: a process that slept through a
 //! suspend must find itself late, not early.
 
-use std::sync::Arc;
+#[cfg(test)]
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -20,7 +21,7 @@ pub struct Now {
     pub wall: Timestamp,
     /// Time since boot, suspend included; never steps.
     pub boot: Duration,
-    /// How far the servers' clocks are ahead of `wall`, in whole seconds, as far as is known.
+    /// How far the servers' clocks are ahead of `wall`, in whole seconds, as far as is known; at most [`MAX_SKEW`].
     pub skew: i64,
 }
 
@@ -44,8 +45,17 @@ fn shift(at: Timestamp, seconds: i64) -> Timestamp {
 #[derive(Clone, Debug)]
 pub struct Clock {
     kind: Kind,
-    /// See [`Now::skew`]; [`UNKNOWN`] until a server has told the time.
-    skew: Arc<AtomicI64>,
+    /// What the last server said that was asked.
+    told: Arc<Mutex<Option<Told>>>,
+}
+
+/// What a server's `Date` says of our clock.
+#[derive(Clone, Copy, Debug)]
+struct Told {
+    /// See [`Now::skew`].
+    skew: i64,
+    /// Our clocks at that moment: once they disagree, the wall clock was set, and `skew` is void.
+    at: Now,
 }
 
 #[derive(Clone, Debug)]
@@ -68,7 +78,7 @@ impl Clock {
     }
 
     fn of(kind: Kind) -> Self {
-        Self { kind, skew: Arc::new(AtomicI64::new(UNKNOWN)) }
+        Self { kind, told: Arc::default() }
     }
 
     /// The same time, with its own opinion of the servers' clocks.
@@ -77,7 +87,15 @@ impl Clock {
     }
 
     pub fn now(&self) -> Now {
-        let mut now = match &self.kind {
+        let now = self.read();
+        let mut told = self.told();
+        // Nobody says by how much the wall clock is right now: the next server does.
+        *told = told.filter(|told| !disagree(told.at, now));
+        Now { skew: told.map_or(0, |told| told.skew), ..now }
+    }
+
+    fn read(&self) -> Now {
+        match &self.kind {
             Kind::System => system_now(),
             Kind::Off(seconds) => {
                 let now = system_now();
@@ -85,19 +103,30 @@ impl Clock {
             }
             #[cfg(test)]
             Kind::Test(paused) => paused.now(),
-        };
-        now.skew = self.skew().unwrap_or_default();
-        now
+        }
     }
 
-    /// How far the servers are ahead, in seconds; `None` until one has told the time.
+    /// How far the servers are ahead, in seconds; `None` until one has told the time, and after our clock was set.
     pub fn skew(&self) -> Option<i64> {
-        Some(self.skew.load(Ordering::Relaxed)).filter(|skew| *skew != UNKNOWN)
+        self.now();
+        self.told().map(|told| told.skew)
     }
 
-    /// A server has told the time (see [`skew`]).
+    /// A server has told the time (see [`skew`]). One that is further off than [`MAX_SKEW`] is not believed: it may be
+    /// wrong itself, and its word must not decide how long tokens live.
     pub fn set_skew(&self, skew: i64) {
-        self.skew.store(skew, Ordering::Relaxed);
+        if skew.abs() <= MAX_SKEW {
+            *self.told() = Some(Told { skew, at: self.read() });
+        }
+    }
+
+    /// What is known of the servers' clocks may be wrong.
+    pub fn forget_skew(&self) {
+        *self.told() = None;
+    }
+
+    fn told(&self) -> MutexGuard<'_, Option<Told>> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -109,7 +138,9 @@ pub fn skew(date: Timestamp, sent: Now, received: Now) -> i64 {
     0.clamp(least.min(most), most)
 }
 
-const UNKNOWN: i64 = i64::MIN;
+/// How far a server's clock is believed, in seconds: above what machines without NTP drift in months (and above Kerberos'
+/// 5 minutes), below the life of tokens.
+pub const MAX_SKEW: i64 = 20 * 60;
 
 fn system_now() -> Now {
     let wall = clock_gettime(ClockId::Realtime);
@@ -183,6 +214,34 @@ pub(crate) mod test {
         assert!(disagree(before, after));
         after.boot += Duration::from_secs(59);
         assert!(!disagree(before, after));
+    }
+
+    #[test]
+    fn a_server_in_another_year_is_not_believed() {
+        let clock = Clock::system();
+        for absurd in
+            [MAX_SKEW + 1, -MAX_SKEW - 1, 3 * 3600, i64::MAX, -i64::MAX, 2_200_000_000, -1_700_000_000]
+        {
+            clock.set_skew(absurd);
+            assert_eq!((clock.skew(), clock.now().skew), (None, 0), "{absurd}");
+        }
+        clock.set_skew(-MAX_SKEW);
+        clock.set_skew(86_400);
+        assert_eq!(clock.skew(), Some(-MAX_SKEW), "what a sane server said stays");
+        clock.forget_skew();
+        assert_eq!(clock.skew(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_clock_that_is_set_voids_what_servers_said_of_it() {
+        for step in [600, -600, 3 * 3600, -3 * 3600] {
+            let clock = Clock::paused();
+            clock.set_skew(600);
+            tokio::time::sleep(Duration::from_secs(3600)).await;
+            assert_eq!(clock.now().skew, 600, "time that passes changes nothing");
+            clock.step(step);
+            assert_eq!((clock.now().skew, clock.skew()), (0, None), "{step}");
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use toml::de::{DeTable, DeValue, ValueDeserializer};
 
 use crate::env::Env;
 use crate::error::{Error, FileFault, Kind, Mistake, Reason, Stage};
-use crate::{profile, provider, read_file, server};
+use crate::{profile, provider, read_file, server, spelling};
 
 mod mistake;
 
@@ -105,9 +105,8 @@ impl Config {
         if let Some(default) = &config.server.default_profile
             && !config.names().any(|name| name == default)
         {
-            let known: Vec<_> = config.names().collect();
             let message = format!("default-profile is `{default}`, but there is no [profile.{default}]");
-            let suggestion = mistake::nearest(default, &known);
+            let suggestion = spelling::nearest(default, config.names()).map(str::to_owned);
             return Err(Mistake { suggestion, ..mistake::at_key(text, "default-profile", message) });
         }
         Ok(config)
@@ -208,7 +207,8 @@ fn unusable(path: &Path, fault: FileFault, message: String) -> Error {
 fn mistakes_in(path: &Path, mistakes: Vec<Mistake>) -> Error {
     let lines: Vec<_> = mistakes.iter().map(|mistake| format!("{}{mistake}", path.display())).collect();
     let reason = Reason::Mistakes { path: path.to_owned(), mistakes };
-    Error::new(Stage::Configuration, Kind::Misconfigured, reason, lines.join("\n"))
+    // A line for each, as in compilers' messages. None holds foreign text.
+    Error { message: lines.join("\n"), ..Error::new(Stage::Configuration, Kind::Misconfigured, reason, "") }
 }
 
 const BASE_URL: &str = "WANDB_BASE_URL";

@@ -315,6 +315,7 @@ async fn serve(
     if lifetime_of.is_some() {
         // `exec` made this folder for us alone: nothing of it outlives the job, tokens least of all.
         drop(profiles);
+        state.close_job_record().await;
         if runtime.file_name().is_some_and(|name| name.to_string_lossy().starts_with("exec-")) {
             let _ = std::fs::remove_dir_all(runtime);
         }

@@ -10,6 +10,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::foreign_text;
+
 mod exit;
 pub mod foreign;
 mod mistake;
@@ -27,7 +29,7 @@ pub struct Error {
     pub stage: Stage,
     pub kind: Kind,
     pub reason: Reason,
-    /// For people: lower case, no full stop; names the file, host or key.
+    /// For people: lower case, no full stop; names the file, host or key. One line, but for a list of mistakes in a file.
     pub message: String,
     /// How long to wait, as a server (or a backoff) says.
     pub retry_after: Option<Duration>,
@@ -92,6 +94,8 @@ pub enum Reason {
     ConnectionLost { host: String },
     /// https is required there. Nothing was sent.
     PlainHttp { host: String },
+    /// https needs CA certificates, and there are none: at `path`, if a variable names one.
+    NoCertificates { variable: Option<String>, path: Option<PathBuf> },
     /// An HTTP status that is not a success.
     Status { host: String, status: u16 },
     /// A redirect, which is not followed.
@@ -253,7 +257,7 @@ pub enum Malformed {
 
 impl Error {
     pub fn new(stage: Stage, kind: Kind, reason: Reason, message: impl Into<String>) -> Self {
-        Self { stage, kind, reason, message: message.into(), retry_after: None }
+        Self { stage, kind, reason, message: foreign_text::message(message.into()), retry_after: None }
     }
 
     /// From an identity source: try again.
@@ -332,13 +336,13 @@ impl Error {
 
     /// Says in front what was being done: `context: message`.
     pub fn context(mut self, context: impl fmt::Display) -> Self {
-        self.message = format!("{context}: {}", self.message);
+        self.message = foreign_text::message(format!("{context}: {}", self.message));
         self
     }
 
     /// Adds what helps: `message; hint`.
     pub fn hint(mut self, hint: impl fmt::Display) -> Self {
-        self.message = format!("{}; {hint}", self.message);
+        self.message = foreign_text::message(format!("{}; {hint}", self.message));
         self
     }
 

@@ -1,32 +1,47 @@
 //! Outbound HTTP, with the rules that hold for every request this program makes.
 //!
 //! https only, but for loopback and the known metadata addresses; no redirect is followed; every request
-//! has a deadline and every body a bound; metadata requests use no proxy. Providers and the exchange build
+//! has a deadline and every body a bound; loopback and metadata requests use no proxy. Providers and the exchange build
 //! requests, [`Http::send`] makes them.
 
-use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
-use url::{Host, Url};
+use tokio::sync::OnceCell;
+use url::Url;
 use zeroize::Zeroizing;
 
 use crate::backoff::parse_retry_after;
 use crate::clock::{self, Clock, Now};
-use crate::error::{Error, NetworkFault, Reason};
+use crate::env::Env;
+use crate::error::{Error, Reason};
 
-/// The two clients: one for the internet, one for addresses of this machine and its platform.
+mod addresses;
+mod failure;
+
+use addresses::{Addresses, literal};
+pub use addresses::{is_loopback, is_platform_address};
+use failure::{failed, no_certificates, plain, timed_out, unusable};
+
+/// The clients, one for each way that a request can go.
 ///
-/// Cloning is cheap. Both are built on first use: reading the system's certificates takes longer than the whole start of
+/// Cloning is cheap. They are built on first use: reading the system's certificates takes longer than the whole start of
 /// the daemon.
 #[derive(Clone)]
 pub struct Http {
-    clients: Arc<[OnceLock<reqwest::Client>; 2]>,
+    clients: Arc<Clients>,
     clock: Clock,
 }
 
-/// Whom a request is for; decides on proxy and plain http.
+#[derive(Default)]
+struct Clients {
+    plain: [OnceLock<reqwest::Client>; 2],
+    tls: [OnceCell<reqwest::Client>; 2],
+}
+
+/// Whom a request is for; decides on proxy and plain http. Whatever is for loopback stays on this machine: it uses no proxy,
+/// and http to it needs a name that leads nowhere else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reach {
     /// A server on the network: https (http on loopback only), the system's proxy is used.
@@ -34,6 +49,48 @@ pub enum Reach {
     /// A metadata or agent address: never through a proxy; http allowed, but only to an address that is not
     /// public, also after DNS.
     Platform,
+}
+
+/// The way of one request, by its reach and its URL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// http to this machine.
+    Loopback,
+    /// http to a metadata or agent address.
+    Platform,
+    /// https to this machine or platform, without a proxy.
+    TlsDirect,
+    /// https to the network.
+    Tls,
+}
+
+impl Way {
+    /// For a URL that [`check_url`] has allowed.
+    fn of(url: &Url, reach: Reach) -> Self {
+        match (url.scheme(), is_loopback(url)) {
+            ("https", false) if reach == Reach::Network => Self::Tls,
+            ("https", _) => Self::TlsDirect,
+            (_, true) => Self::Loopback,
+            (_, false) => Self::Platform,
+        }
+    }
+
+    fn builder(self) -> reqwest::ClientBuilder {
+        // Err means that a provider is installed already: which is all we want.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let builder = reqwest::Client::builder()
+            .dns_resolver(match self {
+                Self::Loopback => Addresses::Loopback,
+                Self::Platform | Self::TlsDirect => Addresses::Platform,
+                Self::Tls => Addresses::Any,
+            })
+            .user_agent(USER_AGENT)
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(CONNECT_TIMEOUT)
+            // A request every half hour gains nothing from a kept connection, which costs memory and a timer.
+            .pool_max_idle_per_host(0);
+        if self == Self::Tls { builder } else { builder.no_proxy() }
+    }
 }
 
 /// One answer, read whole.
@@ -76,9 +133,8 @@ impl Http {
         if roots.is_empty() {
             return Err(unusable("the CA file contains no certificate"));
         }
-        let client = builder(Reach::Platform).tls_certs_only(roots).build().map_err(bad)?;
-        let clients = Arc::new([OnceLock::from(client.clone()), OnceLock::from(client)]);
-        Ok(Self { clients, clock: self.clock.clone() })
+        let client = Way::TlsDirect.builder().tls_certs_only(roots).build().map_err(bad)?;
+        Ok(self.with_tls(client))
     }
 
     /// Like [`Self::with_root`], and shows the server the certificate whose PEM (with its key) is `identity`.
@@ -88,24 +144,29 @@ impl Http {
         let roots = reqwest::Certificate::from_pem_bundle(roots).map_err(bad)?;
         let identity = reqwest::Identity::from_pem(identity).map_err(bad)?;
         let client =
-            builder(Reach::Platform).tls_certs_only(roots).identity(identity).build().map_err(bad)?;
-        let clients = Arc::new([OnceLock::from(client.clone()), OnceLock::from(client)]);
-        Ok(Self { clients, clock: self.clock.clone() })
+            Way::TlsDirect.builder().tls_certs_only(roots).identity(identity).build().map_err(bad)?;
+        Ok(self.with_tls(client))
     }
 
-    /// What the servers say of our clock (see [`Clock::skew`]): if none has told the time yet, `server` is asked.
-    pub async fn skew(&self, server: &Url) -> Option<i64> {
-        if self.clock.skew().is_none() {
-            let request = self.request(Reach::Network, reqwest::Method::HEAD, server.clone());
-            // Whatever it answers, it says when.
-            let _ = self.send(Reach::Network, request, DATE_TIMEOUT, MAX_DATE_ANSWER).await;
-        }
-        self.clock.skew()
+    fn with_tls(&self, client: reqwest::Client) -> Self {
+        let tls = [OnceCell::from(client.clone()), OnceCell::from(client)];
+        Self { clients: Arc::new(Clients { tls, ..Clients::default() }), clock: self.clock.clone() }
     }
 
-    /// A request builder of the right client. The URL is checked in [`Self::send`].
-    pub fn request(&self, reach: Reach, method: reqwest::Method, url: Url) -> reqwest::RequestBuilder {
-        self.client(reach).request(method, url)
+    /// Asks `server` for the time, since what is known of its clock may be out of date or wrong. Returns whether that
+    /// changed what is known.
+    pub async fn ask_time(&self, server: &Url) -> bool {
+        let before = self.clock.now().skew;
+        self.clock.forget_skew();
+        let request = self.request(Reach::Network, reqwest::Method::HEAD, server.clone());
+        // Whatever it answers, it says when.
+        let _ = self.send(Reach::Network, request, DATE_TIMEOUT, MAX_DATE_ANSWER).await;
+        self.clock.now().skew != before
+    }
+
+    /// A request builder. The URL is checked in [`Self::send`], which also chooses the client.
+    pub fn request(&self, _reach: Reach, method: reqwest::Method, url: Url) -> reqwest::RequestBuilder {
+        self.plain(Way::Loopback).request(method, url)
     }
 
     /// Sends, and reads at most `limit` bytes of the answer within `timeout` for all of it.
@@ -120,9 +181,10 @@ impl Http {
         check_url(request.url(), reach)?;
         let host = request.url().host_str().unwrap_or_default().to_owned();
         let sent = self.clock.now();
+        let way = Way::of(request.url(), reach);
         let exchange = async {
-            let response =
-                self.client(reach).execute(request).await.map_err(|error| failed(&host, &error))?;
+            let client = self.client(way).await?;
+            let response = client.execute(request).await.map_err(|error| failed(&host, &error))?;
             let status = response.status().as_u16();
             let headers = response.headers().clone();
             let body = read_body(response, limit, &host).await?;
@@ -142,29 +204,37 @@ impl Http {
         Ok(Answer { status, headers, body, sent, retry_after, skew })
     }
 
-    fn client(&self, reach: Reach) -> &reqwest::Client {
-        self.clients[reach as usize].get_or_init(|| build(reach))
+    async fn client(&self, way: Way) -> Result<&reqwest::Client, Error> {
+        let cell = match way {
+            Way::Loopback | Way::Platform => return Ok(self.plain(way)),
+            Way::TlsDirect => &self.clients.tls[0],
+            Way::Tls => &self.clients.tls[1],
+        };
+        cell.get_or_try_init(async || {
+            // Reads the certificates, from wherever the environment says.
+            let built = tokio::task::spawn_blocking(move || build_tls(way, &Env::system())).await;
+            built.unwrap_or_else(|_| Err(unusable("reading the CA certificates was interrupted")))
+        })
+        .await
+    }
+
+    /// For http alone: it needs no certificates, and works where there are none.
+    fn plain(&self, way: Way) -> &reqwest::Client {
+        let place = usize::from(way == Way::Platform);
+        self.clients.plain[place].get_or_init(|| {
+            let built = way.builder().tls_certs_only([]).build();
+            built.expect("nothing that the system decides goes into this client")
+        })
     }
 }
 
-fn build(reach: Reach) -> reqwest::Client {
-    builder(reach).build().expect("a client without custom certificates always builds")
-}
-
-fn builder(reach: Reach) -> reqwest::ClientBuilder {
-    // Err means that a provider is installed already: which is all we want.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let builder = reqwest::Client::builder()
-        .dns_resolver(Resolver(reach))
-        .user_agent(USER_AGENT)
-        .redirect(reqwest::redirect::Policy::none())
-        .connect_timeout(CONNECT_TIMEOUT)
-        // A request every half hour gains nothing from a kept connection, which costs memory and a timer.
-        .pool_max_idle_per_host(0);
-    match reach {
-        Reach::Network => builder,
-        Reach::Platform => builder.no_proxy(),
+fn build_tls(way: Way, env: &Env) -> Result<reqwest::Client, Error> {
+    // Whatever else has that name (a FIFO, a terminal) would never end.
+    let file = env.var("SSL_CERT_FILE");
+    if file.is_some_and(|file| !std::fs::metadata(file).is_ok_and(|meta| meta.is_file())) {
+        return Err(no_certificates(env));
     }
+    way.builder().build().map_err(|_| no_certificates(env))
 }
 
 /// Refuses plain http to anything but this machine (or a checked platform address), and credentials in URLs.
@@ -185,75 +255,6 @@ pub fn check_url(url: &Url, reach: Reach) -> Result<(), Error> {
     }
 }
 
-/// Whether the URL names this machine: a loopback address, `localhost` or a name under it (RFC 6761).
-pub fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Domain(name)) => is_loopback_name(name),
-        _ => literal(url).is_some_and(|ip| ip.is_loopback()),
-    }
-}
-
-/// Whether plain http may go to this address: this machine, this link, or a private network. Metadata
-/// services live there, and nothing on the internet does.
-pub fn is_platform_address(ip: IpAddr) -> bool {
-    match ip.to_canonical() {
-        IpAddr::V4(ip) => ip.is_loopback() || ip.is_link_local() || ip.is_private(),
-        IpAddr::V6(ip) => ip.is_loopback() || ip.is_unicast_link_local() || ip.is_unique_local(),
-    }
-}
-
-fn is_loopback_name(name: &str) -> bool {
-    name == "localhost" || name.ends_with(".localhost")
-}
-
-fn literal(url: &Url) -> Option<IpAddr> {
-    match url.host()? {
-        Host::Ipv4(ip) => Some(ip.into()),
-        Host::Ipv6(ip) => Some(ip.into()),
-        Host::Domain(_) => None,
-    }
-}
-
-/// Resolves names for one kind of request. A platform's name that leads to a public address is refused: a metadata
-/// header, and what it unlocks, must not leave because DNS says so.
-struct Resolver(Reach);
-
-impl reqwest::dns::Resolve for Resolver {
-    fn resolve(&self, name: reqwest::dns::Name) -> reqwest::dns::Resolving {
-        let reach = self.0;
-        Box::pin(async move {
-            let name = name.as_str();
-            let found = tokio::net::lookup_host((name, 0)).await.map_err(LookupError::Unknown)?;
-            let addresses: Vec<SocketAddr> = found.collect();
-            if reach == Reach::Platform {
-                judge_addresses(name, &addresses)?;
-            }
-            let addresses: reqwest::dns::Addrs = Box::new(addresses.into_iter());
-            Ok(addresses)
-        })
-    }
-}
-
-/// Every address counts: which one the connection would take is not ours to say.
-fn judge_addresses(name: &str, addresses: &[SocketAddr]) -> Result<(), LookupError> {
-    let allowed = |ip: IpAddr| {
-        if is_loopback_name(name) { ip.to_canonical().is_loopback() } else { is_platform_address(ip) }
-    };
-    match addresses.iter().find(|address| !allowed(address.ip())) {
-        Some(address) => Err(LookupError::Forbidden(address.ip())),
-        None => Ok(()),
-    }
-}
-
-#[derive(Debug, thiserror::Error)]
-enum LookupError {
-    // Displays the cause itself, so that the innermost message is this one.
-    #[error("{0}")]
-    Unknown(std::io::Error),
-    #[error("the name leads to {0}, which is not an address of this platform")]
-    Forbidden(IpAddr),
-}
-
 async fn read_body(
     mut response: reqwest::Response,
     limit: usize,
@@ -268,75 +269,6 @@ async fn read_body(
         body.extend_from_slice(&chunk);
     }
     Ok(body)
-}
-
-fn unusable(why: impl std::fmt::Display) -> Error {
-    Error::misconfigured(format!("the request cannot be made: {why}"))
-}
-
-fn timed_out(host: &str, after: Duration) -> Error {
-    let reason = Reason::TimedOut { host: host.to_owned(), seconds: after.as_secs() };
-    Error::transient(format!("{host} did not answer within {after:?}")).because(reason)
-}
-
-/// Why no answer came. Names the host, never the path or query, which can hold secrets.
-fn failed(host: &str, error: &reqwest::Error) -> Error {
-    if error.is_timeout() {
-        return timed_out(host, CONNECT_TIMEOUT);
-    }
-    let (host, why) = (host.to_owned(), plain(error));
-    if error.is_connect() {
-        let fault = network_fault(error);
-        Error::transient(format!("cannot connect to {host}: {why}"))
-            .because(Reason::Unreachable { host, fault })
-    } else {
-        Error::transient(format!("{host} broke off its answer: {why}"))
-            .because(Reason::ConnectionLost { host })
-    }
-}
-
-/// What the causes of a failed connection are, by their types.
-fn network_fault(error: &reqwest::Error) -> NetworkFault {
-    use rustls::CertificateError as Certificate;
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(error) = cause {
-        if let Some(lookup) = error.downcast_ref::<LookupError>() {
-            return match lookup {
-                LookupError::Unknown(_) => NetworkFault::UnknownName,
-                LookupError::Forbidden(_) => NetworkFault::ForbiddenAddress,
-            };
-        }
-        let io = error.downcast_ref::<std::io::Error>();
-        if io.is_some_and(|io| io.kind() == std::io::ErrorKind::ConnectionRefused) {
-            return NetworkFault::Refused;
-        }
-        if let Some(rustls::Error::InvalidCertificate(why)) = error.downcast_ref() {
-            return match why {
-                Certificate::Expired | Certificate::ExpiredContext { .. } => NetworkFault::CertificateExpired,
-                Certificate::NotValidForName | Certificate::NotValidForNameContext { .. } => {
-                    NetworkFault::CertificateName
-                }
-                _ => NetworkFault::CertificateUntrusted,
-            };
-        }
-        // What an io::Error wraps is not among its sources, and rustls' error comes wrapped twice.
-        let wrapped =
-            io.and_then(std::io::Error::get_ref).map(|inner| inner as &(dyn std::error::Error + 'static));
-        cause = wrapped.or_else(|| error.source());
-    }
-    NetworkFault::Other
-}
-
-/// The innermost cause, without the URL that reqwest puts in front.
-fn plain(error: &reqwest::Error) -> String {
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    if std::ptr::eq(cause as *const _ as *const (), error as *const _ as *const ()) {
-        return "unexpected end or malformed HTTP".to_owned();
-    }
-    cause.to_string()
 }
 
 const USER_AGENT: &str = concat!("wandb-cred/", env!("CARGO_PKG_VERSION"));
@@ -359,6 +291,8 @@ mod tests {
             "http://127.0.0.1:1/",
             "http://localhost/",
             "http://[::1]/",
+            "http://[::ffff:127.0.0.1]/",
+            "http://app.localhost./",
             "https://x/",
             "https://203.0.113.5/",
         ] {
@@ -370,6 +304,8 @@ mod tests {
         }
         for url in [
             "http://203.0.113.5/",
+            "http://0.0.0.0/",
+            "http://[::]/",
             "http://[2001:db8::1]/",
             "http://[::ffff:203.0.113.5]/",
             "http://3405803781/",
@@ -379,15 +315,34 @@ mod tests {
     }
 
     #[test]
-    fn one_public_address_spoils_a_name() {
-        let at = |ips: &[&str]| -> Vec<SocketAddr> {
-            ips.iter().map(|ip| SocketAddr::new(ip.parse().expect("an address"), 0)).collect()
-        };
-        assert!(judge_addresses("metadata.google.internal", &at(&["169.254.169.254"])).is_ok());
-        assert!(
-            judge_addresses("metadata.google.internal", &at(&["169.254.169.254", "203.0.113.5"])).is_err()
-        );
-        assert!(judge_addresses("localhost", &at(&["::1", "127.0.0.1"])).is_ok());
-        assert!(judge_addresses("localhost", &at(&["10.0.0.5"])).is_err(), "localhost is this machine only");
+    fn loopback_never_takes_the_way_of_the_proxy() {
+        let way = |url: &str, reach| Way::of(&Url::parse(url).expect("a URL"), reach);
+        for host in
+            ["localhost", "localhost.", "app.localhost", "127.0.0.1", "127.1", "[::1]", "[::ffff:127.0.0.1]"]
+        {
+            for reach in [Reach::Network, Reach::Platform] {
+                assert_eq!(way(&format!("http://{host}:1/"), reach), Way::Loopback, "{host}");
+                assert_eq!(way(&format!("https://{host}:1/"), reach), Way::TlsDirect, "{host}");
+            }
+        }
+        assert_eq!(way("http://169.254.169.254/", Reach::Platform), Way::Platform);
+        assert_eq!(way("https://kubernetes.default.svc/", Reach::Platform), Way::TlsDirect);
+        assert_eq!(way("https://api.wandb.ai/", Reach::Network), Way::Tls);
+    }
+
+    #[test]
+    fn certificates_that_are_not_there_are_named() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let empty = dir.path().join("empty.pem");
+        std::fs::write(&empty, "").expect("written");
+        for path in ["/nonexistent/ca.pem", "/dev/null", "/", empty.to_str().expect("text")] {
+            let env = Env::fixed([("SSL_CERT_FILE", path)]);
+            let error = no_certificates(&env);
+            assert!(error.message.contains("SSL_CERT_FILE") && error.message.contains(path), "{error}");
+        }
+        for path in ["/nonexistent/ca.pem", "/dev/zero", "/"] {
+            assert!(build_tls(Way::Tls, &Env::fixed([("SSL_CERT_FILE", path)])).is_err(), "{path}");
+        }
+        assert!(no_certificates(&Env::fixed([("HOME", "/")])).message.contains("install ca-certificates"));
     }
 }

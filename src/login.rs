@@ -145,7 +145,7 @@ impl Attempt {
     /// Stores the tokens and publishes the success. Returns who signed in.
     async fn finish(&self, tokens: Tokens) -> Result<String, Error> {
         let person = self.session.signed_in(tokens).await?;
-        let account = person.name().to_owned();
+        let account = person.name();
         self.publish.send_modify(|login| {
             if let Some(login) = login {
                 login.state = LoginState::SignedIn;

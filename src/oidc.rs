@@ -18,6 +18,7 @@ use zeroize::Zeroizing;
 
 use crate::clock::Clock;
 use crate::error::{Error, FileFault, Kind, Reason, Stage};
+use crate::foreign_text;
 use crate::http::Http;
 use crate::read_file;
 use crate::token::Secret;
@@ -205,10 +206,16 @@ impl RelyingParty {
         let details: openidconnect::core::CoreDeviceAuthorizationResponse =
             request.request_async(&self.wire).await.map_err(|e| self.refused(e))?;
         let complete = details.verification_uri_complete();
+        let verification_uri = details.verification_uri().url().clone();
+        if !foreign_text::is_page(&verification_uri) {
+            let issuer = self.settings.issuer.as_str();
+            return Err(misconfigured(format!("{issuer} names no web page to enter the code on")));
+        }
         Ok(Device {
-            user_code: details.user_code().secret().clone(),
-            verification_uri: details.verification_uri().url().clone(),
-            verification_uri_complete: complete.and_then(|uri| Url::parse(uri.secret()).ok()),
+            user_code: foreign_text::clean(details.user_code().secret(), MAX_USER_CODE),
+            verification_uri,
+            verification_uri_complete: complete
+                .and_then(|uri| Url::parse(uri.secret()).ok().filter(foreign_text::is_page)),
             expires_in: details.expires_in(),
             details,
         })
@@ -332,11 +339,11 @@ impl RelyingParty {
                 self.settings.issuer.as_str()
             )));
         }
-        let name = claims.preferred_username().map(|name| name.as_str().to_owned());
+        let name = claims.preferred_username().map(|name| foreign_text::name(name.as_str()));
         Ok(Tokens {
             id_token: Zeroizing::new(token.to_string()),
             subject: claims.subject().as_str().to_owned(),
-            account: claims.email().map(|email| email.as_str().to_owned()).or(name),
+            account: claims.email().map(|email| foreign_text::name(email.as_str())).or(name),
             refresh_token: None,
             refresh_expires_in: None,
         })
@@ -383,6 +390,9 @@ const ALGORITHMS: [CoreJwsSigningAlgorithm; 9] = [
     CoreJwsSigningAlgorithm::EcdsaP384Sha384,
     CoreJwsSigningAlgorithm::EdDsa,
 ];
+
+/// Longer than any code that people are asked to type.
+const MAX_USER_CODE: usize = 64;
 
 /// Endpoints hardly ever change; keys that do are looked up when they are met.
 const METADATA_AGE: Duration = Duration::from_secs(24 * 3600);

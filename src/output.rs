@@ -10,6 +10,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::env::Env;
 use crate::error::Exit;
+use crate::foreign_text::is_invisible;
 
 /// Writes to standard output, and flushes.
 pub fn print(text: &str) -> Result<(), Error> {
@@ -69,7 +70,8 @@ pub fn stderr_has_colour(env: &Env) -> bool {
 
 /// Foreign text must not control the terminal. Line breaks stay.
 pub fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect()
+    let obeyed = |c: char| c.is_control() && c != '\n' || is_invisible(c);
+    text.chars().map(|c| if obeyed(c) { '\u{fffd}' } else { c }).collect()
 }
 
 /// Why standard output did not take what was written.
@@ -171,6 +173,6 @@ mod tests {
 
     #[test]
     fn foreign_text_keeps_its_lines_and_loses_its_controls() {
-        assert_eq!(printable("a\x1b[2J\nb\x07"), "a\u{fffd}[2J\nb\u{fffd}");
+        assert_eq!(printable("a\x1b[2J\nb\x07\u{202e}"), "a\u{fffd}[2J\nb\u{fffd}\u{fffd}");
     }
 }

@@ -40,6 +40,15 @@ pub fn check_socket_length(path: &Path) -> Result<()> {
     Err(bad_variable(SOCKET_VARIABLE, message))
 }
 
+/// The user beside this one and root whose daemon the command may ask, if the environment names one.
+pub fn socket_uid(env: &Env) -> Result<Option<u32>> {
+    let Some(text) = env.var(SOCKET_UID_VARIABLE) else { return Ok(None) };
+    text.parse().map(Some).map_err(|_| {
+        let message = format!("{SOCKET_UID_VARIABLE} must be a user's number, as `id -u` prints it");
+        bad_variable(SOCKET_UID_VARIABLE, message)
+    })
+}
+
 /// `$XDG_RUNTIME_DIR/wandb-cred`; if that is unset (batch jobs, cron: systemd/systemd#3355)
 /// `/run/user/UID/wandb-cred` if that folder is ours, else `$TMPDIR/wandb-cred-UID`.
 fn runtime_base(env: &Env) -> PathBuf {
@@ -140,6 +149,7 @@ const SOCKET_VARIABLE: &str = "WANDB_CRED_SOCKET";
 /// Beside the socket; held by the daemon that serves it.
 pub const LOCK: &str = ".lock";
 
+const SOCKET_UID_VARIABLE: &str = "WANDB_CRED_SOCKET_UID";
 const SOCKET_NAME: &str = "wandb-cred.sock";
 
 #[cfg(test)]

@@ -111,25 +111,40 @@ impl Caller {
 pub struct Peer {
     pub pid: Option<u32>,
     pub uid: Option<u32>,
-    /// This user, or one that the configuration names.
-    pub allowed: bool,
+    pub gid: Option<u32>,
+    pub standing: Standing,
+}
+
+/// What a peer may do here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// This user: everything.
+    Owner,
+    /// Another user, whom the configuration allows to have access tokens.
+    Guest,
+    /// Anybody else: nothing.
+    Stranger,
 }
 
 impl Peer {
     fn of(stream: &UnixStream, state: &State) -> Self {
         let Ok(cred) = stream.peer_cred() else {
-            return Self { pid: None, uid: None, allowed: false };
+            return Self { pid: None, uid: None, gid: None, standing: Standing::Stranger };
         };
         let config = &state.directory().config;
-        let allowed = cred.uid() == state.uid
-            || config.allow_uids.contains(&cred.uid())
-            || config.allow_gids.contains(&cred.gid());
-        if !allowed {
+        let standing = if cred.uid() == state.uid {
+            Standing::Owner
+        } else if config.allow_uids.contains(&cred.uid()) || config.allow_gids.contains(&cred.gid()) {
+            Standing::Guest
+        } else {
+            Standing::Stranger
+        };
+        if standing == Standing::Stranger {
             warn!(uid = cred.uid(), pid = cred.pid(), "refused a request of another user");
         }
         // 0: in a PID namespace that we do not see into.
         let pid = cred.pid().and_then(|pid| u32::try_from(pid).ok()).filter(|pid| *pid != 0);
-        Self { pid, uid: Some(cred.uid()), allowed }
+        Self { pid, uid: Some(cred.uid()), gid: Some(cred.gid()), standing }
     }
 }
 

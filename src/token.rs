@@ -14,6 +14,7 @@ use zeroize::{Zeroize, Zeroizing};
 
 use crate::clock::Now;
 use crate::error::{Error, Malformed, Reason};
+use crate::foreign_text;
 
 /// A value that must not be seen: no `Display`, a redacted `Debug`, zeroed when dropped.
 #[derive(Clone)]
@@ -75,6 +76,12 @@ impl Expiry {
         Self { wall, boot: now.boot + life.min(MAX_LIFE) }
     }
 
+    /// The same, no later than `life` after `now`.
+    fn at_most(self, now: Now, life: Option<Duration>) -> Self {
+        let Some(end) = life.map(|life| Self::after(now, life)) else { return self };
+        Self { wall: self.wall.min(end.wall), boot: self.boot.min(end.boot) }
+    }
+
     /// Life left; zero once less than a second is left, since such a token is expired for every purpose.
     pub fn remaining(&self, now: Now) -> Duration {
         let wall = Duration::try_from(self.wall.duration_since(now.wall)).unwrap_or_default();
@@ -123,7 +130,7 @@ impl IdentityToken {
         let claims: Claims = decode(payload)?;
         let exp = claims.exp.ok_or(Malformed::NoExpiry)?;
         let exp = Timestamp::from_second(exp as i64).map_err(|_| Malformed::NoExpiry)?;
-        let expiry = Expiry::at(now.to_local(exp), now);
+        let expiry = Expiry::at(now.to_local(exp), now).at_most(now, life(&claims));
         if expiry.remaining(now).is_zero() {
             return Err(Malformed::Expired { at: exp });
         }
@@ -149,11 +156,12 @@ impl IdentityToken {
         match wanted {
             Some(wanted) if !found.iter().any(|one| one == wanted) => {
                 // Not redacted: an audience can look like a secret, but is not one.
-                let listed: String = found.join("`, `").escape_debug().take(MAX_SHOWN).collect();
+                let listed = foreign_text::clean(&found.join("`, `"), MAX_SHOWN);
                 let shown =
                     if found.is_empty() { "no audience".to_owned() } else { format!("audience `{listed}`") };
                 let message = format!("the JWT has {shown}, but [profile.{profile}] expects `{wanted}`");
-                let (found, wanted) = (found.clone(), wanted.to_owned());
+                let found = found.iter().take(MAX_LISTED).map(|one| foreign_text::name(one)).collect();
+                let wanted = wanted.to_owned();
                 Err(Error::misconfigured(message).because(Reason::AudienceMismatch { found, wanted }))
             }
             _ => Ok(()),
@@ -193,6 +201,12 @@ pub struct Header {
     pub alg: String,
     #[serde(default)]
     pub kid: Option<String>,
+}
+
+/// The whole life of a JWT, as it says. No clock that is wrong makes it longer.
+fn life(claims: &Claims) -> Option<Duration> {
+    let life = claims.exp? - claims.iat?;
+    (life >= 1.0).then(|| Duration::try_from_secs_f64(life).ok()).flatten()
 }
 
 /// The claims W&B looks at. Unknown ones are kept for the subject rule (any claim with "email").
@@ -332,6 +346,9 @@ fn one_or_many<'de, D: serde::Deserializer<'de>>(input: D) -> Result<Vec<String>
 /// Longest identity token accepted. Real ones are 1 to 4 KiB; Entra ID with many groups reaches 10.
 const MAX_JWT: usize = 64 * 1024;
 
+/// More audiences than any JWT has.
+const MAX_LISTED: usize = 16;
+
 /// Longest foreign text in a message, in characters.
 const MAX_SHOWN: usize = 300;
 
@@ -398,6 +415,23 @@ mod tests {
         assert_eq!(life(0), Ok(100));
         assert_eq!(life(-600), Ok(700), "we are ten minutes ahead");
         assert!(matches!(life(100), Err(Malformed::Expired { .. })), "we are behind");
+    }
+
+    #[test]
+    fn no_clock_lengthens_the_life_that_a_jwt_says() {
+        for (skew, exp, iat, left) in [
+            (0, 1_800_000_100_i64, 1_799_999_800_i64, 100),
+            // We are ten minutes ahead: it ended long ago by our clock, and never lived longer than 300 s.
+            (-600, 1_800_000_100, 1_799_999_800, 300),
+            // Our clock is three hours slow, and no server's word counts.
+            (0, 1_800_010_800 + 3600, 1_800_010_800, 3600),
+            (0, 1_800_000_100, 1_800_000_100, 100),
+            (0, 1_800_000_100, 1_900_000_000, 100),
+        ] {
+            let now = Now { skew, ..now() };
+            let token = IdentityToken::parse_insecure(&jwt(&format!(r#"{{"exp":{exp},"iat":{iat}}}"#)), now);
+            assert_eq!(token.expect("valid").expiry().remaining(now).as_secs(), left, "{skew} {exp} {iat}");
+        }
     }
 
     #[test]

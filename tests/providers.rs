@@ -125,7 +125,10 @@ fn main() {
         let name = path.strip_prefix(&root).expect("a child").with_extension("");
         Trial::test(name.display().to_string(), move || Ok(check(&path)?))
     });
-    libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit();
+    let mut arguments = Arguments::from_args();
+    // Cargo hands its own --quiet on to the usual harness only: 191 lines would hide the rest.
+    arguments.quiet = arguments.format.is_none();
+    libtest_mimic::run(&arguments, trials.collect()).exit();
 }
 
 fn check(path: &Path) -> Result<(), String> {

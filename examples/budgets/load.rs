@@ -1,5 +1,5 @@
-//! The load generator: one thread, epoll, prebuilt requests. It must not be what is measured, so it does the
-//! least that tells a whole answer from a part.
+//! The load generator: one thread, epoll, prebuilt requests. It must not be what is measured, so it does no more than
+//! check that each answer is complete.
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::mem::MaybeUninit;
@@ -11,9 +11,8 @@ use anyhow::{Context as _, bail};
 use rustix::event::epoll;
 
 use crate::Result;
-use crate::scene::Running;
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub(crate) struct Load {
     pub(crate) connections: usize,
     /// Whether a connection is used for many requests, or for one as by the command.
@@ -23,39 +22,36 @@ pub(crate) struct Load {
 /// What one server did under one load.
 pub(crate) struct Sample {
     pub(crate) per_second: f64,
-    pub(crate) p50: Duration,
-    pub(crate) p99: Duration,
-    /// CPU time of the server for a request.
-    pub(crate) cpu: Duration,
+    /// Time from request to answer.
+    pub(crate) median: Duration,
 }
 
 impl Load {
-    pub(crate) fn run(self, socket: &Path, server: &Running, lasting: Duration) -> Result<Sample> {
+    pub(crate) fn run(self, socket: &Path, lasting: Duration) -> Result<Sample> {
         let request: &[u8] = if self.keep_alive {
             b"GET /v1/token HTTP/1.1\r\nHost: wandb-cred\r\n\r\n"
         } else {
             b"GET /v1/token HTTP/1.1\r\nHost: wandb-cred\r\nConnection: close\r\n\r\n"
         };
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        let open = |place: usize| -> Result<UnixStream> {
+        let open = |slot: usize| -> Result<UnixStream> {
             let stream = UnixStream::connect(socket)?;
-            let data = epoll::EventData::new_u64(place as u64);
+            let data = epoll::EventData::new_u64(slot as u64);
             epoll::add(&epoll, &stream, data, epoll::EventFlags::IN)?;
             Ok(stream)
         };
-        let mut places = Vec::with_capacity(self.connections);
-        for place in 0..self.connections {
-            places.push(Place { stream: open(place)?, began: Instant::now(), received: 0, whole: 0 });
+        let mut slots = Vec::with_capacity(self.connections);
+        for slot in 0..self.connections {
+            slots.push(Slot { stream: open(slot)?, began: Instant::now(), received: 0, whole: 0 });
         }
         let mut buffer = vec![0; 16 * 1024];
         let mut events = [MaybeUninit::uninit(); 256];
         let mut latencies = Vec::with_capacity(1 << 20);
 
-        let cpu = server.cpu()?;
         let began = Instant::now();
         let end = began + lasting;
-        for place in &mut places {
-            place.ask(request)?;
+        for slot in &mut slots {
+            slot.ask(request)?;
         }
         let mut now = began;
         while now < end {
@@ -63,35 +59,29 @@ impl Load {
             now = Instant::now();
             for event in ready {
                 let number = usize::try_from(event.data.u64())?;
-                let place = &mut places[number];
-                if !place.read(&mut buffer)? {
+                let slot = &mut slots[number];
+                if !slot.read(&mut buffer)? {
                     continue;
                 }
-                latencies.push(now - place.began);
+                latencies.push(now - slot.began);
                 if !self.keep_alive {
-                    place.stream = open(number)?;
+                    slot.stream = open(number)?;
                 }
-                place.ask(request)?;
+                slot.ask(request)?;
             }
         }
         let elapsed = began.elapsed();
-        let cpu = server.cpu()? - cpu;
         let done = latencies.len();
         if done == 0 {
             bail!("no answer in {lasting:?}");
         }
         latencies.sort_unstable();
-        Ok(Sample {
-            per_second: done as f64 / elapsed.as_secs_f64(),
-            p50: latencies[done / 2],
-            p99: latencies[done * 99 / 100],
-            cpu: cpu / u32::try_from(done)?,
-        })
+        Ok(Sample { per_second: done as f64 / elapsed.as_secs_f64(), median: latencies[done / 2] })
     }
 }
 
-/// One connection, or a row of them one after the other.
-struct Place {
+/// One connection at a time; without keep-alive a new one for each request.
+struct Slot {
     stream: UnixStream,
     began: Instant,
     received: usize,
@@ -99,7 +89,7 @@ struct Place {
     whole: usize,
 }
 
-impl Place {
+impl Slot {
     fn ask(&mut self, request: &[u8]) -> Result {
         (self.received, self.whole) = (0, 0);
         self.began = Instant::now();
@@ -120,7 +110,7 @@ impl Place {
         if self.whole == 0 {
             self.whole = whole(&buffer[..self.received])?;
         }
-        // A part would be overwritten by the next place's read: the answers are small enough to come whole.
+        // A part would be overwritten by the next slot's read: the answers are small enough to come whole.
         if self.received != self.whole {
             bail!("{} bytes of an answer of {}", self.received, self.whole);
         }

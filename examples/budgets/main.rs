@@ -1,21 +1,22 @@
-//! The budgets of the project, measured against the floors and the peers in one run, and printed as a table.
+//! Measures the project's budgets and prints them as a table.
 //!
-//! `scripts/bench` builds everything and calls this. Speeds are ratios of medians taken turn by turn, because
-//! absolute figures drift on shared machines. `--short` measures only what repeats exactly (instructions,
-//! system calls, exchanges, wake-ups, sizes) and fails when one is over its ceiling: that is what CI runs.
+//! `scripts/bench` builds everything and calls this. Speeds are ratios of medians, measured in turns, because
+//! absolute figures drift on shared machines. `--short` measures only what repeats exactly (exchanges, wake-ups,
+//! system calls), and that alone can fail the run: this is what CI uses.
 //!
 //! # Layout
 //!
 //! | module | measures |
 //! |---|---|
-//! | `server` | requests/s, CPU and latency of the daemon against `floor`; a read while a renewal hangs |
-//! | `floor` | a bare hyper server that answers the same bytes |
+//! | `server` | requests/s of the daemon against `baseline`; a cached read while a renewal hangs |
+//! | `baseline` | a hyper server that answers the same bytes, with and without the daemon's timeouts and limits |
 //! | `load` | the load generator: raw epoll, so that it is not what is measured |
-//! | `command` | whole runs of the command, against other programs; instructions and system calls |
+//! | `command` | whole runs of the command against other programs; its system calls |
 //! | `peers` | `git credential-cache`, `ssh-add` and `oidc-token` |
-//! | `memory` | resident memory, wake-ups, the start |
-//! | `storm` | 512 processes at a cold daemon |
-//! | `scene` | a sandbox and daemons to measure |
+//! | `idle` | resident memory, wake-ups |
+//! | `start` | the time from start to first answer |
+//! | `storm` | 512 processes and a daemon without a token |
+//! | `setup` | a sandbox, and daemons to measure |
 //! | `tls` | TLS in front of the sandbox |
 //! | `table` | rows and verdicts |
 
@@ -27,74 +28,73 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use scene::Scene;
+use baseline::Baseline;
+use setup::Setup;
 use table::Table;
 
+mod baseline;
 mod command;
-mod floor;
+mod idle;
 mod load;
-mod memory;
 mod peers;
-mod scene;
 mod server;
+mod setup;
+mod start;
 mod storm;
 mod table;
 mod tls;
 
 #[derive(Parser)]
 struct Args {
-    /// The folder of the packaged programs
-    #[arg(long, default_value = "target/package")]
+    /// The folder of the programs
+    #[arg(long, default_value = "target/bench")]
     bin: PathBuf,
-    /// Only what repeats exactly, a miss of which fails the run
+    /// Measure only what repeats exactly
     #[arg(long)]
     short: bool,
-    /// Only the tables of these names: server, hang, command, memory, start, storm, sizes, counts
+    /// Measure only this: server, hang, command, start, storm, system-calls or idle
     #[arg(long)]
     only: Vec<String>,
-    /// Be the floor: answer on this socket with the bytes of that file
-    #[arg(long, num_args = 2, value_names = ["SOCKET", "BODY"], hide = true)]
-    floor: Option<Vec<PathBuf>>,
+    /// Serve as a baseline: answer on this socket with the bytes of that file
+    #[arg(long, num_args = 2, value_names = ["SOCKET", "BODY"], requires = "baseline", hide = true)]
+    serve: Option<Vec<PathBuf>>,
+    #[arg(long, value_enum, hide = true)]
+    baseline: Option<Baseline>,
 }
 
 type Result<T = ()> = anyhow::Result<T>;
 
 fn main() -> Result<ExitCode> {
     let args = Args::parse();
-    if let Some([socket, body]) = args.floor.as_deref() {
-        floor::serve(socket, std::fs::read(body)?)?;
+    if let (Some([socket, body]), Some(baseline)) = (args.serve.as_deref(), args.baseline) {
+        baseline.serve(socket, std::fs::read(body)?)?;
         return Ok(ExitCode::SUCCESS);
     }
     let wanted = |name: &str| args.only.is_empty() || args.only.iter().any(|only| only == name);
-    let scene = Scene::set(args.bin.canonicalize()?)?;
+    let setup = Setup::new(args.bin.canonicalize()?)?;
     let mut table = Table::default();
-    // Watches while the rest is measured.
-    let idle = wanted("memory").then(|| memory::Idle::start(&scene)).transpose()?;
     if !args.short {
+        if wanted("command") {
+            command::times(&setup, &mut table)?;
+        }
         if wanted("server") {
-            server::loads(&scene, &mut table)?;
+            server::throughput(&setup, &mut table)?;
         }
         if wanted("hang") {
-            server::hang(&scene, &mut table)?;
-        }
-        if wanted("command") {
-            command::runs(&scene, &mut table)?;
+            server::hang(&setup, &mut table)?;
         }
         if wanted("start") {
-            memory::start(&scene, &mut table)?;
+            start::time(&setup, &mut table)?;
         }
     }
     if wanted("storm") {
-        storm::cold(&scene, &mut table)?;
+        storm::exchanges(&setup, &mut table)?;
     }
-    if wanted("counts") {
-        command::counts(&scene, &mut table)?;
+    if wanted("system-calls") {
+        command::system_calls(&setup, &mut table)?;
     }
-    if let Some(idle) = idle {
-        idle.finish(args.short, &mut table)?;
-    }
-    if wanted("sizes") {
-        table.sizes(&scene, args.short)?;
+    if wanted("idle") {
+        idle::wakeups_and_memory(&setup, args.short, &mut table)?;
     }
     print!("{table}");
     Ok(if table.any_exact_missed() { ExitCode::FAILURE } else { ExitCode::SUCCESS })

@@ -1,4 +1,5 @@
-//! Other programs that hand out a credential from a running agent. Each is skipped where it is not installed.
+//! The programs that the command is compared with: `/bin/true`, and three that get a credential from a running agent.
+//! One that is not installed is skipped.
 
 use std::io::Write as _;
 use std::net::TcpListener;
@@ -8,7 +9,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, ensure};
 
 use crate::Result;
-use crate::scene::{Running, Scene, until};
+use crate::setup::{Running, Setup, until};
 use crate::table::Table;
 use crate::tls::message;
 
@@ -18,39 +19,38 @@ pub(crate) struct Peer {
     pub(crate) command: Command,
     /// Read on standard input.
     pub(crate) input: Option<PathBuf>,
-    /// Our time as a part of theirs.
-    pub(crate) budget: Option<f64>,
-    pub(crate) stretch: Option<f64>,
+    /// Our time divided by theirs is at most this.
+    pub(crate) budget: f64,
     pub(crate) times: Vec<f64>,
     /// The agent it asks.
     _agent: Option<Running>,
 }
 
 impl Peer {
-    pub(crate) fn new(name: &'static str, command: Command) -> Self {
-        Self { name, command, input: None, budget: None, stretch: None, times: Vec::new(), _agent: None }
+    pub(crate) fn new(name: &'static str, budget: f64, command: Command) -> Self {
+        Self { name, command, input: None, budget, times: Vec::new(), _agent: None }
     }
 }
 
-type Make = fn(&Scene) -> Result<Peer>;
-
-pub(crate) fn all(scene: &Scene, table: &mut Table) -> Result<Vec<Peer>> {
+pub(crate) fn all(setup: &Setup, table: &mut Table) -> Vec<Peer> {
+    let made = [
+        ("/bin/true", Ok(Peer::new("/bin/true", 1.5, Command::new("/bin/true")))),
+        ("git credential-cache get", git(setup)),
+        ("ssh-add -l", ssh(setup)),
+        ("oidc-token", oidc(setup)),
+    ];
     let mut peers = Vec::new();
-    let known: [(&str, Make); 3] =
-        [("git credential-cache get", git), ("ssh-add -l", ssh), ("oidc-token", oidc)];
-    for (name, make) in known {
-        match make(scene) {
+    for (name, peer) in made {
+        match peer {
             Ok(peer) => peers.push(peer),
-            Err(error) => {
-                table.skip(format!("wandb-cred token, whole process / {name}"), format!("{error:#}"));
-            }
+            Err(error) => table.skip(format!("wandb-cred token / {name}"), &error),
         }
     }
-    Ok(peers)
+    peers
 }
 
-fn git(scene: &Scene) -> Result<Peer> {
-    let dir = scene.dir.path().join("git");
+fn git(setup: &Setup) -> Result<Peer> {
+    let dir = setup.dir.path().join("git");
     std::fs::create_dir(&dir)?;
     std::fs::set_permissions(&dir, std::os::unix::fs::PermissionsExt::from_mode(0o700))?;
     let socket = dir.join("socket");
@@ -67,31 +67,30 @@ fn git(scene: &Scene) -> Result<Peer> {
     let question = dir.join("question");
     std::fs::write(&question, "protocol=https\nhost=example.com\n\n")?;
     let answer = cache("get").stdin(std::fs::File::open(&question)?).output()?;
-    ensure!(answer.stdout.windows(10).any(|part| part == b"password=p"), "it keeps nothing");
-    // Its daemon ends by itself when its folder has gone.
-    Ok(Peer {
-        input: Some(question),
-        budget: Some(0.55),
-        ..Peer::new("git credential-cache get", cache("get"))
-    })
+    ensure!(
+        answer.stdout.windows(10).any(|part| part == b"password=p"),
+        "git credential-cache stores nothing"
+    );
+    // Its daemon ends by itself when its folder is deleted.
+    Ok(Peer { input: Some(question), ..Peer::new("git credential-cache get", 0.8, cache("get")) })
 }
 
-fn ssh(scene: &Scene) -> Result<Peer> {
-    let (socket, key) = (scene.dir.path().join("ssh.sock"), scene.dir.path().join("ssh.key"));
+fn ssh(setup: &Setup) -> Result<Peer> {
+    let (socket, key) = (setup.dir.path().join("ssh.sock"), setup.dir.path().join("ssh.key"));
     let agent = Command::new("ssh-agent").arg("-D").arg("-a").arg(&socket).stdout(Stdio::null()).spawn();
     let agent = Running(agent.context("ssh-agent")?);
-    until("ssh-agent", || socket.exists())?;
+    until("ssh-agent listens", || socket.exists())?;
     let made = Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&key).status()?;
     let add = Command::new("ssh-add").arg("-q").arg(&key).env("SSH_AUTH_SOCK", &socket).status()?;
     ensure!(made.success() && add.success(), "cannot add a key");
     let mut list = Command::new("ssh-add");
     list.arg("-l").env("SSH_AUTH_SOCK", &socket);
-    Ok(Peer { budget: Some(0.15), _agent: Some(agent), ..Peer::new("ssh-add -l", list) })
+    Ok(Peer { _agent: Some(agent), ..Peer::new("ssh-add -l", 0.3, list) })
 }
 
-/// With an account at a provider that is no more than its answers.
-fn oidc(scene: &Scene) -> Result<Peer> {
-    let dir = scene.dir.path().join("oidc");
+/// With an account at a made-up provider, which sends fixed answers.
+fn oidc(setup: &Setup) -> Result<Peer> {
+    let dir = setup.dir.path().join("oidc");
     std::fs::create_dir(&dir)?;
     let socket = dir.join("agent.sock");
     let within = |program: &str| {
@@ -103,7 +102,7 @@ fn oidc(scene: &Scene) -> Result<Peer> {
     // In the foreground, so that it ends with us.
     let agent = within("oidc-agent").arg("--console").arg("-a").arg(&socket).spawn();
     let agent = Running(agent.context("oidc-agent")?);
-    until("oidc-agent", || socket.exists())?;
+    until("oidc-agent listens", || socket.exists())?;
     let issuer = provider()?;
     let account = within("oidc-gen")
         .args(["--manual", "--pw-cmd=echo none", "--flow=refresh", "--rt=none", "--client-id=none"])
@@ -111,13 +110,13 @@ fn oidc(scene: &Scene) -> Result<Peer> {
         .args(["--scope=openid offline_access", &format!("--iss={issuer}"), "bench"])
         .status()
         .context("oidc-gen")?;
-    ensure!(account.success(), "oidc-gen makes no account");
+    ensure!(account.success(), "oidc-gen made no account");
     let mut token = within("oidc-token");
     token.arg("bench");
-    Ok(Peer { budget: Some(0.4), _agent: Some(agent), ..Peer::new("oidc-token", token) })
+    Ok(Peer { _agent: Some(agent), ..Peer::new("oidc-token", 0.7, token) })
 }
 
-/// An OpenID Provider's discovery and a refreshed token, without end.
+/// Serves an OpenID Provider's discovery document and a token, for as long as this program runs. Returns the issuer.
 fn provider() -> Result<String> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let issuer = format!("http://{}", listener.local_addr()?);

@@ -1,20 +1,20 @@
-//! Many processes at a cold daemon: one exchange for all.
+//! Many processes that ask a daemon without a token, all at once: one exchange serves them all.
 
 use std::process::{Command, Stdio};
 
 use anyhow::ensure;
 
 use crate::Result;
-use crate::scene::Scene;
-use crate::table::{Bound, Table};
+use crate::setup::Setup;
+use crate::table::Table;
 
-pub(crate) fn cold(scene: &Scene, table: &mut Table) -> Result {
-    let daemon = scene.daemon("storm")?;
-    scene.control("POST", "/sandbox/settings", r#"{"exchange_delay_ms":200}"#)?;
-    let before = scene.exchanges()?;
+pub(crate) fn exchanges(setup: &Setup, table: &mut Table) -> Result {
+    let daemon = setup.daemon("storm")?;
+    setup.control("POST", "/sandbox/settings", r#"{"exchange_delay_ms":200}"#)?;
+    let before = setup.exchanges()?;
     let mut processes = Vec::with_capacity(PROCESSES);
     for _ in 0..PROCESSES {
-        let mut command = Command::new(scene.program("wandb-cred"));
+        let mut command = Command::new(setup.program("wandb-cred"));
         command.arg("token").env("WANDB_CRED_SOCKET", &daemon.socket);
         processes.push(command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?);
     }
@@ -24,13 +24,11 @@ pub(crate) fn cold(scene: &Scene, table: &mut Table) -> Result {
         ensure!(output.status.success(), "a process of the storm failed: {}", output.status);
         tokens.push(output.stdout);
     }
-    let exchanges = scene.exchanges()? - before;
-    scene.control("POST", "/sandbox/settings", r#"{"exchange_delay_ms":0}"#)?;
+    let exchanges = setup.exchanges()? - before;
+    setup.control("POST", "/sandbox/settings", r#"{"exchange_delay_ms":0}"#)?;
     ensure!(!tokens[0].is_empty(), "the storm got no token");
     ensure!(tokens.iter().all(|token| *token == tokens[0]), "the storm got different tokens");
-    let figure = format!("exchanges in a cold storm of {PROCESSES} processes");
-    let one = Bound::AtMost(1.0);
-    table.exact(figure, exchanges as f64, exchanges.to_string(), one, one);
+    table.add_exact(format!("exchanges for {PROCESSES} cold processes"), 1, exchanges);
     Ok(())
 }
 

@@ -1,20 +1,16 @@
-//! What was measured, beside what it may be.
+//! What was measured, beside its budget.
 
 use std::fmt;
-
-use crate::Result;
-use crate::scene::Scene;
 
 #[derive(Default)]
 pub(crate) struct Table(Vec<Row>);
 
 struct Row {
     figure: String,
-    measured: f64,
-    shown: String,
     budget: Option<Bound>,
-    stretch: Option<Bound>,
-    /// Repeats exactly, so that a miss is a defect and not the machine's mood.
+    shown: String,
+    missed: bool,
+    /// Repeats exactly, so that a miss is a defect and not a busy machine.
     exact: bool,
 }
 
@@ -25,7 +21,7 @@ pub(crate) enum Bound {
 }
 
 impl Bound {
-    fn met(self, value: f64) -> bool {
+    fn is_met(self, value: f64) -> bool {
         match self {
             Self::AtLeast(bound) => value >= bound,
             Self::AtMost(bound) => value <= bound,
@@ -38,82 +34,50 @@ impl Table {
     pub(crate) fn add(
         &mut self,
         figure: impl Into<String>,
+        budget: Bound,
         measured: f64,
         shown: impl Into<String>,
-        budget: impl Into<Option<Bound>>,
-        stretch: impl Into<Option<Bound>>,
     ) {
-        self.push(figure.into(), measured, shown.into(), budget.into(), stretch.into(), false);
+        let missed = !budget.is_met(measured);
+        self.push(Row {
+            figure: figure.into(),
+            budget: Some(budget),
+            shown: shown.into(),
+            missed,
+            exact: false,
+        });
     }
 
-    /// A figure that repeats exactly.
-    pub(crate) fn exact(
-        &mut self,
-        figure: impl Into<String>,
-        measured: f64,
-        shown: impl Into<String>,
-        budget: Bound,
-        stretch: impl Into<Option<Bound>>,
-    ) {
-        self.push(figure.into(), measured, shown.into(), Some(budget), stretch.into(), true);
+    /// A count that repeats exactly.
+    pub(crate) fn add_exact(&mut self, figure: impl Into<String>, most: u64, measured: u64) {
+        let (budget, missed) = (Some(Bound::AtMost(most as f64)), measured > most);
+        self.push(Row { figure: figure.into(), budget, shown: measured.to_string(), missed, exact: true });
     }
 
     /// Something that could not be measured here, and why.
-    pub(crate) fn skip(&mut self, figure: impl Into<String>, why: impl Into<String>) {
-        self.push(figure.into(), f64::NAN, format!("skipped: {}", why.into()), None, None, false);
+    pub(crate) fn skip(&mut self, figure: impl Into<String>, why: &anyhow::Error) {
+        let shown = format!("skipped: {why:#}");
+        self.push(Row { figure: figure.into(), budget: None, shown, missed: false, exact: false });
     }
 
-    fn push(
-        &mut self,
-        figure: String,
-        measured: f64,
-        shown: String,
-        budget: Option<Bound>,
-        stretch: Option<Bound>,
-        exact: bool,
-    ) {
-        // Said at once too: the whole takes minutes.
-        eprintln!("{figure}: {shown}");
-        self.0.push(Row { figure, measured, shown, budget, stretch, exact });
-    }
-
-    /// The packaged programs; in a short run only the command is one.
-    pub(crate) fn sizes(&mut self, scene: &Scene, short: bool) -> Result {
-        let packaged = [("wandb-cred", 1.5, 1.1), ("wandb-credd", 6.0, 4.0)];
-        for (name, budget, stretch) in packaged.into_iter().take(if short { 1 } else { 2 }) {
-            let megabytes = scene.program(name).metadata()?.len() as f64 / 1e6;
-            let shown = format!("{megabytes:.2} MB");
-            let figure = format!("size of {name}, packaged, MB");
-            self.exact(figure, megabytes, shown, Bound::AtMost(budget), Bound::AtMost(stretch));
-        }
-        Ok(())
+    fn push(&mut self, row: Row) {
+        // At once too: the whole run takes minutes.
+        eprintln!("{}: {}", row.figure, row.shown);
+        self.0.push(row);
     }
 
     pub(crate) fn any_exact_missed(&self) -> bool {
-        self.0.iter().any(|row| row.exact && row.missed())
-    }
-}
-
-impl Row {
-    fn missed(&self) -> bool {
-        self.budget.is_some_and(|budget| !budget.met(self.measured))
+        self.0.iter().any(|row| row.exact && row.missed)
     }
 }
 
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "| figure | budget | stretch | measured | verdict |\n|---|---|---|---|---|")?;
-        for row in &self.0 {
-            let verdict = match (row.budget, row.stretch) {
-                (None, _) => "-",
-                _ if row.missed() => "MISSED",
-                (_, Some(stretch)) if stretch.met(row.measured) => "stretch met",
-                _ => "met",
-            };
-            let bound =
-                |bound: Option<Bound>| bound.map_or_else(|| "-".to_owned(), |bound| bound.to_string());
-            let (budget, stretch) = (bound(row.budget), bound(row.stretch));
-            writeln!(f, "| {} | {budget} | {stretch} | {} | {verdict} |", row.figure, row.shown)?;
+        writeln!(f, "| figure | budget | measured |\n|---|---|---|")?;
+        for Row { figure, budget, shown, missed, .. } in &self.0 {
+            let budget = budget.map_or_else(|| "-".to_owned(), |bound| bound.to_string());
+            let verdict = if *missed { " **MISSED**" } else { "" };
+            writeln!(f, "| {figure} | {budget} | {shown}{verdict} |")?;
         }
         Ok(())
     }
@@ -128,7 +92,6 @@ impl fmt::Display for Bound {
     }
 }
 
-/// The middle one.
 pub(crate) fn median(values: &mut [f64]) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]

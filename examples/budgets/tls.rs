@@ -1,4 +1,4 @@
-//! TLS in front of the sandbox: memory at rest counts with the TLS that W&B's own servers make the daemon load.
+//! TLS in front of the sandbox: a daemon in use speaks TLS to W&B, so its idle memory is measured with TLS loaded.
 
 use std::io::Write as _;
 use std::net::{TcpListener, TcpStream};
@@ -13,15 +13,15 @@ use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 use crate::Result;
 
-/// Passes every connection on to `upstream`, for as long as this program runs.
-pub(crate) struct Front {
+/// Forwards every connection to `upstream`, for as long as this program runs.
+pub(crate) struct TlsProxy {
     pub(crate) url: String,
     /// The system's trusted certificates and ours, for SSL_CERT_FILE: as many as a real daemon reads.
     pub(crate) trusted: PathBuf,
 }
 
-impl Front {
-    pub(crate) fn put(upstream: &str, dir: &Path) -> Result<Self> {
+impl TlsProxy {
+    pub(crate) fn start(upstream: &str, dir: &Path) -> Result<Self> {
         let (key, cert) = (dir.join("tls.key"), dir.join("tls.crt"));
         let made = Command::new("openssl")
             .args(["req", "-x509", "-nodes", "-days", "2", "-newkey", "ec"])
@@ -35,7 +35,7 @@ impl Front {
             .spawn();
         let mut made = made.context("openssl")?;
         made.stdin.take().context("piped")?.write_all(CONFIG)?;
-        ensure!(made.wait()?.success(), "openssl makes no certificate");
+        ensure!(made.wait()?.success(), "openssl made no certificate");
 
         let mut trusted = std::fs::read("/etc/ssl/certs/ca-certificates.crt").unwrap_or_default();
         trusted.extend(std::fs::read(&cert)?);
@@ -56,7 +56,7 @@ impl Front {
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let (config, upstream) = (Arc::clone(&config), upstream.clone());
-                std::thread::spawn(move || pass(stream, config, &upstream));
+                std::thread::spawn(move || forward(stream, config, &upstream));
             }
         });
         Ok(Self { url, trusted: bundle })
@@ -64,7 +64,7 @@ impl Front {
 }
 
 /// One request and its answer.
-fn pass(stream: TcpStream, config: Arc<ServerConfig>, upstream: &str) -> Result {
+fn forward(stream: TcpStream, config: Arc<ServerConfig>, upstream: &str) -> Result {
     let mut client = StreamOwned::new(ServerConnection::new(config)?, stream);
     let mut server = TcpStream::connect(upstream)?;
     let request = message(&mut client)?;
@@ -81,7 +81,7 @@ pub(crate) fn message(stream: &mut impl std::io::Read) -> Result<Vec<u8>> {
     let (mut bytes, mut piece) = (Vec::new(), [0; 4096]);
     loop {
         let read = stream.read(&mut piece)?;
-        ensure!(read > 0, "broken off");
+        ensure!(read > 0, "the connection closed in the middle of a message");
         bytes.extend_from_slice(&piece[..read]);
         let Some(head) = bytes.windows(4).position(|four| four == b"\r\n\r\n") else { continue };
         let text = String::from_utf8_lossy(&bytes[..head]).to_ascii_lowercase();

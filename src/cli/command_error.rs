@@ -80,7 +80,9 @@ impl From<client::Error> for CommandError {
             }
             Error::Denied { .. } => Self::new(Exit::Unavailable, message)
                 .hint("run it as the user who started the daemon, or unset WANDB_CRED_SOCKET"),
-            Error::Unsafe(_) | Error::Io { .. } => Self::new(Exit::Unavailable, message),
+            Error::Unsafe(_) | Error::Stranger { .. } | Error::Io { .. } => {
+                Self::new(Exit::Unavailable, message)
+            }
             Error::TimedOut { .. } => Self::new(Exit::TryLater, message).hint("wandb-cred service status"),
             Error::BrokeOff { .. } => Self::new(Exit::TryLater, message).hint("wandb-cred check"),
             Error::Malformed { .. } => Self {

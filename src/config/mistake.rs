@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use crate::error::Mistake;
 use crate::error::foreign::{DeserializeFault, deserialize_fault};
+use crate::spelling::nearest;
 
 /// From an error of `toml` or serde. The key is shown, its value never is.
 pub(super) fn from_toml(text: &str, profile: Option<&str>, error: &toml::de::Error) -> Mistake {
@@ -44,16 +45,6 @@ pub(super) fn at_key(text: &str, key: &str, message: impl Into<String>) -> Mista
     Mistake { place: line.map(|line| (line + 1, 1)), ..Mistake::new(message) }
 }
 
-/// The nearest of `known` to `unknown`, if one is near enough to be a typo.
-pub(super) fn nearest(unknown: &str, known: &[&str]) -> Option<String> {
-    known
-        .iter()
-        .map(|known| (strsim::damerau_levenshtein(unknown, known), *known))
-        .filter(|(distance, known)| *distance <= known.len().max(4) / 3 + 1)
-        .min()
-        .map(|(_, known)| known.to_owned())
-}
-
 fn unknown<'a>(
     what: &str,
     found: &str,
@@ -65,7 +56,7 @@ fn unknown<'a>(
         [] => format!("unknown {what} `{found}`"),
         known => format!("unknown {what} `{found}`; known here: {}", known.join(", ")),
     };
-    (message, nearest(found, &known))
+    (message, nearest(found, known).map(str::to_owned))
 }
 
 fn place(text: &str, at: usize) -> (usize, usize) {

@@ -86,7 +86,7 @@ pub fn daemon(client: &Client, places: &Places, report: &mut Report) -> Option<a
         }
         // The step `folders` says why.
         client::Error::Unsafe(_) => report.skip(&[Step::Daemon], "the socket's folder is not safe"),
-        client::Error::Denied { .. } => {
+        client::Error::Denied { .. } | client::Error::Stranger { .. } => {
             report.fail(
                 Step::Daemon,
                 Exit::Unavailable,

@@ -10,7 +10,7 @@ use super::report::{Report, Step};
 use super::{Context, Probe};
 use crate::duration;
 use crate::error::{Error, Exit, NetworkFault, Reason};
-use crate::http::{Answer, Reach};
+use crate::http::{Answer, Reach, is_loopback};
 
 /// Reports which proxy variable applies to requests to W&B, without the user and password that it may hold.
 pub(super) fn proxy(cx: &Context<'_>, report: &mut Report) {
@@ -44,7 +44,7 @@ fn proxy_variable(cx: &Context<'_>) -> Option<(&'static str, String)> {
         let entry = entry.trim().trim_start_matches('.');
         entry == "*" || (!entry.is_empty() && (host == entry || host.ends_with(&format!(".{entry}"))))
     };
-    if exceptions.split(',').any(matches_host) {
+    if is_loopback(url) || exceptions.split(',').any(matches_host) {
         return None;
     }
     names.iter().find_map(|name| Some((*name, cx.env.var(name)?)))
@@ -137,6 +137,16 @@ fn unreachable(cx: &Context<'_>, error: &Error) -> (Exit, String) {
         format!("; {name} is in use: if the proxy is wrong for this host, add it to NO_PROXY")
     });
     let fault = match &error.reason {
+        Reason::NoCertificates { variable: Some(variable), .. } => {
+            let remedy = format!("have {variable} name the CA certificates of this system, or unset it");
+            return (Exit::Configuration, remedy);
+        }
+        Reason::NoCertificates { .. } => {
+            return (
+                Exit::Configuration,
+                "install ca-certificates, or name a file in SSL_CERT_FILE".to_owned(),
+            );
+        }
         Reason::Unreachable { fault, .. } => *fault,
         _ => NetworkFault::Other,
     };

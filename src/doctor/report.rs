@@ -2,6 +2,7 @@
 
 use crate::api::{self, Finding, Verdict};
 use crate::error::Exit;
+use crate::output;
 
 /// What is checked, in the order in which it is reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -208,10 +209,12 @@ fn wrap(lead: &str, words: &str) -> String {
 const INDENT: usize = 22;
 const WIDTH: usize = 110;
 
+/// Longer than any finding of ours, and shorter than what foreign text may be.
+const MAX_FINDING: usize = 4096;
+
 /// A safety net: no finding is meant to hold a token, and foreign text must not steer the terminal.
 fn sanitize(text: &str) -> String {
-    let clean: String =
-        text.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect();
+    let clean = output::printable(text.get(..text.floor_char_boundary(MAX_FINDING)).unwrap_or(text));
     let fits = |c: char| c.is_ascii_alphanumeric() || "-_.~+/=".contains(c);
     let mut out = String::with_capacity(clean.len());
     let mut rest = clean.as_str();

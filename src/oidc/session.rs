@@ -17,6 +17,7 @@ use super::error::{transient, untrusted};
 use super::{RelyingParty, Tokens};
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Reason, Stage};
+use crate::foreign_text;
 use crate::secrets::{self, Key, Presence, Store};
 use crate::token::{IdentityToken, Outlook, Renewal, Secret, TokenHash};
 
@@ -59,8 +60,8 @@ pub struct Person {
 
 impl Person {
     /// E-mail address or name, or else the subject.
-    pub fn name(&self) -> &str {
-        self.account.as_deref().unwrap_or(&self.subject)
+    pub fn name(&self) -> String {
+        foreign_text::name(self.account.as_deref().unwrap_or(&self.subject))
     }
 }
 

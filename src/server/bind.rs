@@ -179,7 +179,8 @@ fn remove_stale(socket: &Path) -> Result<(), Error> {
 
 fn in_use(socket: &Path) -> Error {
     let pid = holder(socket);
-    let dead = pid.is_some_and(|pid| rustix::process::test_kill_process(pid).is_err());
+    // Nobody listening is no living holder either: the copy of the socket may be gone and that of the lock not yet.
+    let dead = pid.is_none_or(|pid| rustix::process::test_kill_process(pid).is_err());
     let holder = match pid {
         Some(pid) => {
             let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
@@ -230,8 +231,8 @@ pub enum Error {
     Several(usize),
 }
 
-/// Half a second, for a forked child of a killed daemon to close its copy of the socket.
-const DEAD_HOLDER_RETRIES: u32 = 50;
+/// 5 s, for a forked child of a killed daemon to close its copies of the socket and the lock, on a busy machine too.
+const DEAD_HOLDER_RETRIES: u32 = 500;
 const DEAD_HOLDER_RETRY_DELAY: Duration = Duration::from_millis(10);
 
 /// The key under `Sockets` in launchd/io.github.wandb-cred.plist.

@@ -10,6 +10,7 @@ use super::answer::TokenAnswer;
 use crate::api::{Problem, ProblemKind};
 use crate::profile::Profile;
 use crate::sdk_files::Files;
+use crate::{foreign_text, spelling};
 
 /// The keys of the configuration outside any profile.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -17,8 +18,11 @@ use crate::sdk_files::Files;
 pub struct Config {
     /// The profile of requests that name none. Needed only if there are several.
     pub default_profile: Option<String>,
-    /// Other users who may ask for tokens. They must also be able to reach the socket.
+    /// Other users who may ask for access tokens, and for nothing else (see `route`). They must also be able to reach the
+    /// socket.
     pub allow_uids: Vec<u32>,
+    /// The same by *primary* group: the kernel says no more of a peer through the interfaces that safe Rust has
+    /// (`SO_PEERGROUPS` is none of them).
     pub allow_gids: Vec<u32>,
 }
 
@@ -35,23 +39,36 @@ pub struct Directory {
 impl Directory {
     /// The profile of that name, or the default one.
     pub fn find(&self, name: Option<&str>) -> Result<&Arc<Member>, Problem> {
-        let known = || self.members.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
         let Some(name) = name.or(self.default.as_deref()) else {
             let detail = match self.members.len() {
                 0 => "no profile is configured; run: wandb-cred init".to_owned(),
-                _ => format!("there are several profiles and no default-profile; name one of: {}", known()),
+                _ => format!(
+                    "there are several profiles and no default-profile; name one of: {}",
+                    self.names()
+                ),
             };
             return Err(Problem::new(ProblemKind::NoSuchProfile, detail));
         };
         self.members.get(name).ok_or_else(|| {
-            let shown: String = name.chars().filter(|c| !c.is_control()).take(64).collect();
-            let near = self.members.keys().find(|known| strsim::damerau_levenshtein(known, name) <= 2);
+            let near = spelling::nearest(name, self.members.keys().map(String::as_str));
             let hint = near.map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
-            let detail = format!("there is no profile `{shown}`{hint} (known: {})", known());
+            let shown = foreign_text::clean(name, 64);
+            let detail = format!("there is no profile `{shown}`{hint} (known: {})", self.names());
             Problem::new(ProblemKind::NoSuchProfile, detail)
         })
     }
+
+    /// The profiles' names for a message, as many as somebody may read.
+    fn names(&self) -> String {
+        let mut names: Vec<_> = self.members.keys().take(MOST_LISTED).map(String::as_str).collect();
+        if self.members.len() > MOST_LISTED {
+            names.push("...");
+        }
+        names.join(", ")
+    }
 }
+
+const MOST_LISTED: usize = 50;
 
 /// One profile with its edges.
 pub struct Member {

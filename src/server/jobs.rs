@@ -139,6 +139,11 @@ impl Jobs {
         self.record().await;
     }
 
+    /// Writes no more: the folder is about to be removed. Waits for a write under way.
+    pub(super) async fn close_record(&self) {
+        *self.0.written.lock().await = CLOSED;
+    }
+
     /// After a reload: a job goes on with the profile that has its profile's name now.
     pub(super) fn move_to(&self, directory: &Directory) {
         for (job, guard) in &mut self.running().guards {
@@ -180,7 +185,7 @@ impl Jobs {
         let mut written = self.0.written.lock().await;
         let (version, jobs) = {
             let running = self.running();
-            if running.version == *written {
+            if running.version == *written || *written == CLOSED {
                 return;
             }
             let known = |job: &&Job| matches!(job.who, Who::Process(Process { start: Some(_), .. }));
@@ -208,6 +213,9 @@ fn system() -> String {
     let namespace = std::fs::read_link("/proc/self/ns/pid").unwrap_or_default();
     format!("{} {}", boot.trim(), namespace.display())
 }
+
+/// A version that no change reaches.
+const CLOSED: u64 = u64::MAX;
 
 /// More than any node runs.
 const MAX_JOBS: usize = 4096;

@@ -9,7 +9,7 @@ use hyper::{Method, Request, StatusCode};
 use super::answer::{self, Answer};
 use super::request::{Query, no_query};
 use super::state::State;
-use super::{Caller, Peer, sign_in, status, tokens};
+use super::{Caller, Peer, Standing, sign_in, status, tokens};
 use crate::api::{Problem, ProblemKind};
 
 /// One request. Every outcome is an answer, unless nobody is left to take it.
@@ -71,6 +71,14 @@ async fn dispatch(state: &State, caller: &Caller, request: Request<Incoming>) ->
         let detail = format!("{route} takes {method}, not {}", request.method());
         return (route, Err(Problem::new(ProblemKind::MethodNotAllowed, detail)));
     }
+    if caller.peer.standing != Standing::Owner && !FOR_GUESTS.contains(route) {
+        let detail = format!(
+            "{route} is for the daemon's owner (uid {}); you may use {}",
+            state.uid,
+            FOR_GUESTS.join(", ")
+        );
+        return (route, Err(Problem::new(ProblemKind::Forbidden, detail)));
+    }
     if HANDS_OUT.contains(route)
         && let Err(problem) = sign_in::unlocked(state)
     {
@@ -122,6 +130,10 @@ static ROUTES: [(&str, Method); 16] = [
 const LOGIN_ID: &str = "/v1/login/{id}";
 const LOGIN: &str = "/v1/login/";
 
+/// What other users may use whom the configuration allows: an access token, and whether there is one. Everything else
+/// changes the daemon, shows whom it works for, or makes it ask others.
+const FOR_GUESTS: [&str; 3] = ["/v1/token", "/healthz", "/readyz"];
+
 /// Routes that end in somebody having a token: closed while locked.
 const HANDS_OUT: [&str; 4] = ["/v1/token", "/v1/identity-token", "/v1/refresh", "/v1/jobs"];
 
@@ -133,10 +145,12 @@ const FORWARDED: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// Refuses other users, browsers and proxies. `Host` means nothing on a Unix socket and is not judged.
 fn admit(state: &State, peer: Peer, request: &Request<Incoming>) -> Result<(), Problem> {
-    if !peer.allowed {
-        let uid = peer.uid.map_or_else(|| "unknown".to_owned(), |uid| uid.to_string());
+    if peer.standing == Standing::Stranger {
+        let shown = |id: Option<u32>| id.map_or_else(|| "unknown".to_owned(), |id| id.to_string());
+        let (uid, gid) = (shown(peer.uid), shown(peer.gid));
         let detail = format!(
-            "this daemon serves uid {}, and you are uid {uid}; run a daemon of your own, or have its owner add `allow-uids = [{uid}]`",
+            "this daemon serves uid {}, and you are uid {uid} with the primary group {gid} (`allow-gids` looks at no other \
+             group); run a daemon of your own, or have its owner add `allow-uids = [{uid}]`",
             state.uid
         );
         return Err(Problem::new(ProblemKind::Forbidden, detail));

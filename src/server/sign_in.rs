@@ -40,7 +40,7 @@ pub(super) async fn logout(state: &State, query: Option<&str>) -> Result<Answer,
         .map_err(|error| Problem::from_error(&profile.name, &error))?;
     Ok(answer::json(&api::Logout {
         profile: profile.name.to_string(),
-        account: ended.person.map(|person| person.name().to_owned()),
+        account: ended.person.map(|person| person.name()),
         revoked: ended.revoked.as_ref().is_ok_and(|revoked| *revoked),
         error: ended.revoked.err(),
     }))

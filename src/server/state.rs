@@ -68,6 +68,11 @@ impl State {
         self.jobs.record_again().await;
     }
 
+    /// The folder of the socket is about to be removed for good.
+    pub async fn close_job_record(&self) {
+        self.jobs.close_record().await;
+    }
+
     pub fn swap(&self, directory: Directory) {
         self.jobs.move_to(&directory);
         *self.directory.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(directory);

@@ -8,6 +8,7 @@ use super::request::Query;
 use super::state::State;
 use crate::api::{self, Problem, ProblemKind};
 use crate::clock::Now;
+use crate::foreign_text;
 use crate::keeper::Keeper;
 use crate::token::Expires;
 
@@ -81,15 +82,14 @@ pub(super) fn describe(member: &Member, default: bool, now: Now) -> api::Profile
         hot,
         identity: kept(&profile.identity, hot, now),
         access: kept(&profile.access, hot, now),
-        issuer: claims.iss.clone(),
-        subject: claims.subject().map(str::to_owned),
+        issuer: claims.iss.as_deref().map(foreign_text::name),
+        subject: claims.subject().map(foreign_text::name),
         person: profile.session.as_ref().and_then(|session| {
             let person = session.person();
             let person = person.borrow();
-            person.as_ref().map(|person| api::Person {
-                account: person.name().to_owned(),
-                since: whole_seconds(person.since),
-            })
+            person
+                .as_ref()
+                .map(|person| api::Person { account: person.name(), since: whole_seconds(person.since) })
         }),
         outlook,
         sdk_files: member.files.as_ref().map(|files| api::SdkFiles {

@@ -1,5 +1,8 @@
 //! This machine's clock is wrong: the identity token ends by its issuer's.
 
+use serde_json::json;
+use wandb_cred::clock::Clock;
+
 use crate::setup::{Daemon, Home, Sandbox, until};
 
 /// How much life the daemon believes its identity token to have, in seconds.
@@ -44,4 +47,34 @@ fn a_jwt_that_is_over_everywhere_is_refused_in_its_own_words() {
     assert_eq!(answer.status, 503, "{}", answer.text());
     assert!(answer.text().contains("the JWT expired at"), "{}", answer.text());
     assert_eq!(sandbox.exchanges(), 0);
+}
+
+/// W&B's first answer says another time than it is; its clock is right afterwards.
+fn one_wrong_date(date: &str) {
+    let sandbox = Sandbox::start(&["--jwt-life", "300"]);
+    let home = Home::new("");
+    let jwt = home.write("jwt", &sandbox.control().mint(""));
+    home.write_config(&sandbox.file_profile("work", &jwt));
+    let fault = json!({ "status": 503, "headers": { "Date": date }, "count": 1 });
+    sandbox.control().faults(&json!({ "exchange": fault }));
+    let daemon = home.daemon();
+    let answer = daemon.get("/v1/token?wait=20");
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert!((1..=300).contains(&identity_left(&daemon)), "{}", identity_left(&daemon));
+}
+
+#[test]
+fn a_server_that_is_in_2099_locks_nobody_out() {
+    one_wrong_date("Thu, 01 Jan 2099 00:00:00 GMT");
+}
+
+#[test]
+fn a_server_that_is_in_1970_lengthens_no_life() {
+    one_wrong_date("Thu, 01 Jan 1970 00:00:01 GMT");
+}
+
+#[test]
+fn a_server_that_is_fifteen_minutes_ahead_once_locks_nobody_out() {
+    let ahead = Clock::system_ahead(15 * 60).now().wall;
+    one_wrong_date(&ahead.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string());
 }

@@ -33,7 +33,11 @@ fn daemon_in_the_open(home: &Home) -> Daemon {
 }
 
 fn as_stranger(home: &Home) -> Ran {
-    let mut command = home.program(home.path("wandb-cred").to_str().expect("text"), &["token"]);
+    stranger_runs(home, &["token"])
+}
+
+fn stranger_runs(home: &Home, arguments: &[&str]) -> Ran {
+    let mut command = home.program(home.path("wandb-cred").to_str().expect("text"), arguments);
     ran(command.uid(STRANGER).gid(STRANGER).current_dir("/"))
 }
 
@@ -59,6 +63,67 @@ fn another_user_is_refused_with_a_reason_and_served_once_the_configuration_names
     home.write_config(&format!("allow-uids = [{STRANGER}]\n{}", sandbox.profile("work")));
     let _daemon = daemon_in_the_open(&home);
     let served = as_stranger(&home);
+    assert_eq!(served.code, Some(0), "{}", served.err);
+}
+
+#[test]
+fn another_user_who_is_allowed_gets_tokens_and_nothing_else() {
+    if !is_root() {
+        println!("skipped: becoming another user needs root");
+        return;
+    }
+    for allow in ["allow-uids", "allow-gids"] {
+        let sandbox = Sandbox::start(&[]);
+        let home = Home::new(&format!("{allow} = [{STRANGER}]\n{}", sandbox.profile("work")));
+        let daemon = daemon_in_the_open(&home);
+        assert_eq!(as_stranger(&home).code, Some(0), "{allow}");
+        for arguments in [
+            &["lock"][..],
+            &["unlock"],
+            &["refresh"],
+            &["status"],
+            &["env"],
+            &["logout"],
+            &["exec", "--", "true"],
+        ] {
+            let refused = stranger_runs(&home, arguments);
+            assert_eq!(
+                (refused.code, refused.out.as_str()),
+                (Some(69), ""),
+                "{arguments:?}: {}",
+                refused.err
+            );
+            assert!(refused.err.contains("is for the daemon's owner"), "{arguments:?}: {}", refused.err);
+        }
+        assert!(daemon.token("").starts_with("wb_at_"), "it was locked");
+        assert_eq!((sandbox.exchanges(), daemon.profile("work")["jobs"].as_u64()), (1, Some(0)), "{allow}");
+    }
+}
+
+#[test]
+fn the_command_asks_nobody_elses_daemon_unless_it_is_told_to() {
+    if !is_root() {
+        println!("skipped: becoming another user needs root");
+        return;
+    }
+    let sandbox = Sandbox::start(&[]);
+    let home = Home::new(&format!("allow-uids = [0]\n{}", sandbox.profile("work")));
+    let program = home.path("wandb-credd");
+    fs::copy(DAEMON, &program).expect("copied");
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("chmod");
+    for path in [home.path(""), home.config()] {
+        std::os::unix::fs::chown(path, Some(STRANGER), Some(STRANGER)).expect("chown");
+    }
+    let mut command = home.program(program.to_str().expect("text"), &["run"]);
+    let _daemon = home.daemon_of(command.uid(STRANGER).gid(STRANGER).current_dir("/"));
+    let refused = home.run(&["token"]);
+    assert_eq!((refused.code, refused.out.as_str()), (Some(69), ""), "{}", refused.err);
+    assert!(refused.err.contains(&format!("is served by uid {STRANGER}")), "{}", refused.err);
+    assert_eq!(sandbox.exchanges(), 0, "something was sent");
+    let with = |uid: &str| ran(home.program(COMMAND, &["token"]).env("WANDB_CRED_SOCKET_UID", uid));
+    assert_eq!(with("1").code, Some(69));
+    assert_eq!(with("nobody").code, Some(78));
+    let served = with(&STRANGER.to_string());
     assert_eq!(served.code, Some(0), "{}", served.err);
 }
 

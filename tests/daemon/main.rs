@@ -4,6 +4,7 @@
 //! Every wait is a poll with a deadline. `WANDB_CRED_TEST_LONG=1` makes the random tests longer.
 
 mod bad_input;
+mod certificates;
 mod clock;
 mod foreign;
 mod hostile;
@@ -12,6 +13,7 @@ mod leaks;
 mod odd_machine;
 mod outage;
 mod own;
+mod proxy;
 mod reload;
 mod rotation;
 mod setup;

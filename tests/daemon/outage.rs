@@ -117,8 +117,10 @@ async fn no_outage_slows_a_read_or_serves_an_expired_token_and_each_ends_by_itse
             "{name}: read {failing:?}, neighbour {calm:?}; attempts {}, back after {:?}, {:?}",
             case.attempts, case.recovered_after, case.problems
         );
-        assert!(failing <= 3 * calm, "{name}: a cached read takes {failing:?}, at rest {calm:?}");
-        let quiet_machine = calm < Duration::from_millis(2);
+        // A read that waited for a renewal would take seconds here. The floor is for a machine that is busy otherwise.
+        let bound = (3 * calm).max(Duration::from_millis(50));
+        assert!(failing <= bound, "{name}: a cached read takes {failing:?}, at rest {calm:?}");
+        let quiet_machine = calm < Duration::from_millis(1);
         assert!(failing < Duration::from_millis(5) || !quiet_machine, "{name}: a read takes {failing:?}");
         assert!(case.attempts <= most, "{name}: {} attempts, at most {most} expected", case.attempts);
         if name == "nothing" {
@@ -184,10 +186,18 @@ async fn run(fault: Fault, name: &'static str, neighbour: &Client) -> Seen {
                 }
             }
         }
+        // In turn first and second: the first of two reads after a pause is the slower one.
+        let mut calm = Duration::ZERO;
+        if rounds.is_multiple_of(2) {
+            calm = read(neighbour).await;
+        }
         let wall = Clock::system().now().wall;
         let asked = now();
         let answer = client.get("/v1/token?wait=0").await.expect("an answer");
         let took = now() - asked;
+        if !rounds.is_multiple_of(2) {
+            calm = read(neighbour).await;
+        }
         if answer.status == 200 {
             let token = answer.json();
             let expires_at: jiff::Timestamp =
@@ -195,9 +205,7 @@ async fn run(fault: Fault, name: &'static str, neighbour: &Client) -> Seen {
             assert!(expires_at > wall && token["expires_in"] != 0, "{name}: expired at {expires_at}");
             if elapsed > FAILING_FROM {
                 seen.failing.push(took);
-                let asked = now();
-                assert_eq!(neighbour.get("/v1/token?wait=0").await.expect("an answer").status, 200);
-                seen.calm.push(now() - asked);
+                seen.calm.push(calm);
             }
             if rounds.is_multiple_of(10) && !(broken && matches!(fault, Fault::Gone)) {
                 let (control, token) =
@@ -245,6 +253,13 @@ async fn run(fault: Fault, name: &'static str, neighbour: &Client) -> Seen {
     }
     seen.recovered_after = now() - mended;
     seen
+}
+
+/// How long the neighbour takes.
+async fn read(neighbour: &Client) -> Duration {
+    let asked = now();
+    assert_eq!(neighbour.get("/v1/token?wait=0").await.expect("an answer").status, 200);
+    now() - asked
 }
 
 fn runs(home: &Home) -> String {

@@ -3,5 +3,6 @@
 
 mod commands;
 mod mentions;
+mod reasons;
 mod source;
 mod structure;

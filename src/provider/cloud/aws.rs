@@ -26,15 +26,15 @@ use self::metadata::Imds;
 use self::sts::{Refusal, Sts};
 use crate::duration::HumanDuration;
 use crate::env::Env;
-use crate::error::{Error, Kind, Reason};
+use crate::error::{Error, Kind};
 use crate::provider::detect::{Detect, Probe, any_set, firmware};
 use crate::provider::source::{Context, Provider};
 use crate::token::IdentityToken;
 
 mod chain;
 mod credentials;
-mod files;
 mod metadata;
+mod shared_files;
 mod sts;
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -181,11 +181,11 @@ impl Aws {
             // STS gives no token that outlives the session (SessionDurationEscalationException).
             duration = duration.min(left.saturating_sub(SESSION_SLACK));
             if duration < MIN_DURATION {
+                // No reason: its data would say that the identity token has this life left.
                 let (source, left) = (credentials.source, left.as_secs());
                 let message =
                     format!("the AWS credentials ({source}) end within {left} s, too soon for a token");
-                let asked = (MIN_DURATION + SESSION_SLACK).as_secs();
-                return Err(Error::transient(message).because(Reason::LifetimeTooShort { left, asked }));
+                return Err(Error::transient(message));
             }
         }
         let mut form: Vec<(String, String)> = vec![

@@ -24,7 +24,7 @@ use zeroize::Zeroizing;
 
 use crate::duration::HumanDuration;
 use crate::env::Env;
-use crate::error::{Error, FileFault, Reason};
+use crate::error::{Error, FileFault, NetworkFault, Reason};
 use crate::provider::detect::Detect;
 use crate::provider::source::{AUDIENCE_IGNORED, Context, Provider};
 use crate::redact::redact;
@@ -137,7 +137,7 @@ impl Spiffe {
         let message = format!("{AGENT} at {}: {}", self.socket, redact(&error.to_string(), MAX_SHOWN));
         match error {
             WorkloadApiError::NoIdentityIssued | WorkloadApiError::PermissionDenied(_) => {
-                // A registration entry reaches the agent some seconds after it was made: not final.
+                // Not final: a registration entry reaches the agent some seconds after it was made.
                 Error::transient(format!(
                     "{message}; it knows no registration entry for this process: spire-server entry create \
                      -spiffeID ... -parentID ... -selector unix:uid:{}",
@@ -157,7 +157,8 @@ impl Spiffe {
                     Error::transient(format!("{message}; {} does not exist (yet)", path.display()))
                         .because(Reason::File { path: path.to_path_buf(), fault: FileFault::Missing })
                 }
-                _ => Error::transient(message),
+                _ => Error::transient(message)
+                    .because(Reason::Unreachable { host: AGENT.to_owned(), fault: NetworkFault::Other }),
             },
             WorkloadApiError::JwtSvid(_) | WorkloadApiError::SpiffeId(_) => Error::rejected(message)
                 .because(Reason::UnreadableAnswer { host: AGENT.to_owned(), field: None }),

@@ -87,7 +87,7 @@ fn a_relative_path_is_reported_and_the_other_profile_works() {
 
 #[test]
 fn a_variable_with_a_dollar_sign_is_reported_and_the_other_profile_works() {
-    mistake_in_profile("[profile.bad.provider.env]\nvariable = \"$X\"\n", None, &["no variable name"]);
+    mistake_in_profile("[profile.bad.provider.env]\nvariable = \"$X\"\n", None, &["not a variable name"]);
 }
 
 /// `bad` is a profile with a mistake, in this line of its own; the first words also reach who asks for its token.

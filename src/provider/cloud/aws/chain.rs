@@ -17,8 +17,8 @@ use tokio::sync::Mutex;
 use zeroize::Zeroizing;
 
 use super::credentials::{Credentials, timestamp};
-use super::files::Profile;
 use super::metadata::{self, Imds, container_url};
+use super::shared_files::Profile;
 use super::sts::{Sts, VERSION};
 use crate::error::{Error, Kind, ProgramFault, Reason};
 use crate::provider::files::off_thread;

@@ -1,4 +1,4 @@
-//! What is measured: a sandbox, and daemons that get their tokens from it, in a folder that goes at the end.
+//! What is measured: a sandbox, and daemons that get their tokens from it, in a folder that is deleted at the end.
 
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
@@ -8,11 +8,13 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
+use clap::ValueEnum as _;
 
 use crate::Result;
-use crate::tls::Front;
+use crate::baseline::Baseline;
+use crate::tls::TlsProxy;
 
-pub(crate) struct Scene {
+pub(crate) struct Setup {
     bin: PathBuf,
     pub(crate) dir: tempfile::TempDir,
     /// `127.0.0.1:PORT` of the sandbox.
@@ -20,8 +22,8 @@ pub(crate) struct Scene {
     _sandbox: Running,
 }
 
-impl Scene {
-    pub(crate) fn set(bin: PathBuf) -> Result<Self> {
+impl Setup {
+    pub(crate) fn new(bin: PathBuf) -> Result<Self> {
         let dir = tempfile::tempdir()?;
         std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o700))?;
         let ready = dir.path().join("sandbox.url");
@@ -33,7 +35,7 @@ impl Scene {
             .spawn()
             .context("wandb-cred-sandbox")?;
         let _sandbox = Running(sandbox);
-        until("the sandbox", || std::fs::read_to_string(&ready).is_ok_and(|url| !url.is_empty()))?;
+        until("the sandbox is ready", || std::fs::read_to_string(&ready).is_ok_and(|url| !url.is_empty()))?;
         let url = std::fs::read_to_string(&ready)?;
         let sandbox = url.strip_prefix("http://").context("the sandbox speaks http")?.trim_end_matches('/');
         Ok(Self { bin, dir, sandbox: sandbox.to_owned(), _sandbox })
@@ -43,18 +45,18 @@ impl Scene {
         self.bin.join(name)
     }
 
-    /// Starts a daemon of its own folder, cold. Returns once its socket answers.
+    /// Starts a daemon in a folder of its own, without a token. Returns once its socket answers.
     pub(crate) fn daemon(&self, name: &str) -> Result<Daemon> {
-        self.daemon_of(name, &format!("http://{}", self.sandbox), None)
+        self.start_daemon(name, &format!("http://{}", self.sandbox), None)
     }
 
     /// The same, exchanging over TLS.
     pub(crate) fn tls_daemon(&self, name: &str) -> Result<Daemon> {
-        let front = Front::put(&self.sandbox, self.dir.path())?;
-        self.daemon_of(name, &front.url, Some(&front.trusted))
+        let proxy = TlsProxy::start(&self.sandbox, self.dir.path())?;
+        self.start_daemon(name, &proxy.url, Some(&proxy.trusted))
     }
 
-    fn daemon_of(&self, name: &str, base_url: &str, trusted: Option<&Path>) -> Result<Daemon> {
+    fn start_daemon(&self, name: &str, base_url: &str, trusted: Option<&Path>) -> Result<Daemon> {
         let dir = self.dir.path().join(name);
         std::fs::create_dir_all(&dir)?;
         let (config, socket) = (dir.join("config.toml"), dir.join("run/wandb-cred.sock"));
@@ -84,18 +86,26 @@ impl Scene {
         Ok(Daemon { started_in: began.elapsed(), socket, running })
     }
 
-    /// The floor of one round, answering `body`.
-    pub(crate) fn floor(&self, body: &[u8], round: usize) -> Result<(PathBuf, Running)> {
+    /// Starts a baseline that answers with `body`.
+    pub(crate) fn baseline(
+        &self,
+        baseline: Baseline,
+        body: &[u8],
+        round: usize,
+    ) -> Result<(PathBuf, Running)> {
+        let value = baseline.to_possible_value().context("every baseline has a name")?;
+        let name = value.get_name();
         let dir = self.dir.path();
-        let (socket, file) = (dir.join(format!("floor-{round}.sock")), dir.join("floor.body"));
+        let (socket, file) = (dir.join(format!("{name}-{round}.sock")), dir.join("body"));
         std::fs::write(&file, body)?;
-        let child = Command::new(std::env::current_exe()?).arg("--floor").args([&socket, &file]).spawn()?;
-        let running = Running(child);
-        until("the floor", || UnixStream::connect(&socket).is_ok())?;
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(["--baseline", name, "--serve"]).args([&socket, &file]);
+        let running = Running(command.spawn()?);
+        until("the baseline answers", || UnixStream::connect(&socket).is_ok())?;
         Ok((socket, running))
     }
 
-    /// Asks the sandbox's control.
+    /// Sends a request to the sandbox's control routes.
     pub(crate) fn control(&self, method: &str, path: &str, body: &str) -> Result<serde_json::Value> {
         let stream = TcpStream::connect(&self.sandbox)?;
         let answer = exchange(stream, method, path, body.as_bytes())?;
@@ -116,45 +126,43 @@ pub(crate) struct Daemon {
 }
 
 impl Daemon {
-    /// One token, which makes an exchange if there was none.
+    /// Asks for a token, which makes an exchange if there is none yet.
     pub(crate) fn token(&self) -> Result<Vec<u8>> {
         ask(&self.socket, "GET", "/v1/token", b"")
     }
 }
 
-/// A process that ends with its scene.
+/// A process that is stopped when this is dropped.
 pub(crate) struct Running(pub(crate) Child);
 
 impl Running {
-    pub(crate) fn pid(&self) -> u32 {
-        self.0.id()
-    }
-
-    /// CPU time of the main thread so far. The scheduler's count: `stat` counts in ticks of 10 ms.
-    pub(crate) fn cpu(&self) -> Result<Duration> {
-        let text = std::fs::read_to_string(format!("/proc/{}/schedstat", self.pid()))?;
-        Ok(Duration::from_nanos(text.split(' ').next().context("schedstat")?.parse()?))
-    }
-
     /// Resident memory in KiB.
     pub(crate) fn resident(&self) -> Result<u64> {
-        field(Path::new(&format!("/proc/{}/status", self.pid())), "VmRSS:")
+        field(&self.proc("status"), "VmRSS:")
     }
 
-    /// How often a thread of it has stopped to wait and was woken.
-    pub(crate) fn wakes(&self) -> Result<u64> {
-        let mut sum = 0;
-        for thread in std::fs::read_dir(format!("/proc/{}/task", self.pid()))? {
-            sum += field(&thread?.path().join("status"), "voluntary_ctxt_switches:")?;
-        }
-        Ok(sum)
+    pub(crate) fn threads(&self) -> Result<u64> {
+        field(&self.proc("status"), "Threads:")
+    }
+
+    /// How often its main thread has waited and was woken.
+    pub(crate) fn wakeups(&self) -> Result<u64> {
+        field(&self.proc("status"), "voluntary_ctxt_switches:")
+    }
+
+    pub(crate) fn open_files(&self) -> Result<usize> {
+        Ok(std::fs::read_dir(self.proc("fd"))?.count())
+    }
+
+    fn proc(&self, name: &str) -> PathBuf {
+        format!("/proc/{}/{name}", self.0.id()).into()
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // SIGTERM first: what is measured should end as it does in life.
-        if let Some(pid) = rustix::process::Pid::from_raw(self.pid().cast_signed()) {
+        // SIGTERM first, so that it ends as it does in use.
+        if let Some(pid) = rustix::process::Pid::from_raw(self.0.id().cast_signed()) {
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
         }
         let deadline = Instant::now() + Duration::from_secs(5);
@@ -199,12 +207,12 @@ fn exchange(
     Ok(answer.split_off(head + 4))
 }
 
-/// Waits for a state.
+/// Polls until a state is reached.
 pub(crate) fn until(what: &str, mut reached: impl FnMut() -> bool) -> Result {
     let deadline = Instant::now() + DEADLINE;
     while !reached() {
         if Instant::now() > deadline {
-            bail!("{what}: not reached in {DEADLINE:?}");
+            bail!("not within {DEADLINE:?}: {what}");
         }
         std::thread::sleep(Duration::from_millis(2));
     }
