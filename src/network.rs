@@ -6,13 +6,13 @@
 pub async fn changed() {
     let Ok(events) = subscribe() else { return std::future::pending().await };
     if events.readable().await.is_err() {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 
 #[cfg(not(target_os = "linux"))]
 pub async fn changed() {
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 /// A netlink socket (rtnetlink(7)); its messages are not read: that there is one is enough.
