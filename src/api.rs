@@ -152,6 +152,9 @@ pub struct JobRequest {
     /// Whose end to watch; the calling process when absent.
     #[serde(default)]
     pub pid: Option<u32>,
+    /// Watch this connection where the process cannot be seen: the job ends when nobody has it open any more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub hold: bool,
 }
 
 /// Answer of `POST /v1/jobs`: the environment the SDK needs. Both files exist when it is sent.

@@ -73,6 +73,18 @@ impl Client {
         self.parse(&self.call("POST", target, b"", timeout)?)
     }
 
+    /// The same, and the connection, which the daemon takes for a sign of life.
+    pub fn post_and_hold<T: DeserializeOwned>(
+        &self,
+        target: &str,
+        body: &impl Serialize,
+        timeout: Duration,
+    ) -> Result<(T, UnixStream), Error> {
+        let body = serde_json::to_vec(body).expect("the API's types always serialize");
+        let (body, stream) = self.once(&request("POST", target, &body), timeout)?;
+        Ok((self.parse(&body)?, stream))
+    }
+
     /// The daemon's status, which it answers from memory.
     pub fn status(&self) -> Result<api::Status, Error> {
         self.get("/v1/status", STATUS_TIMEOUT)
@@ -96,34 +108,25 @@ impl Client {
     }
 
     fn call(&self, method: &str, target: &str, body: &[u8], timeout: Duration) -> Result<Vec<u8>, Error> {
-        let mut request = format!(
-            "{method} {target} HTTP/1.1\r\nHost: wandb-cred\r\nConnection: close\r\nContent-Length: {}\r\n",
-            body.len()
-        )
-        .into_bytes();
-        if !body.is_empty() {
-            request.extend_from_slice(b"Content-Type: application/json\r\n");
-        }
-        request.extend_from_slice(b"\r\n");
-        request.extend_from_slice(body);
+        let request = request(method, target, body);
         // A daemon that ended between taking the connection and answering is about to be started again by its
         // service manager, and every request may be repeated.
         for pause in RESTART_PAUSES {
             match self.once(&request, timeout) {
                 Err(Error::BrokeOff { received: 0, .. }) => std::thread::sleep(pause),
-                other => return other,
+                other => return Ok(other?.0),
             }
         }
-        self.once(&request, timeout)
+        Ok(self.once(&request, timeout)?.0)
     }
 
-    fn once(&self, request: &[u8], timeout: Duration) -> Result<Vec<u8>, Error> {
+    fn once(&self, request: &[u8], timeout: Duration) -> Result<(Vec<u8>, UnixStream), Error> {
         let deadline = self.clock.now().boot + timeout;
         let mut stream = self.connect(timeout)?;
         stream.write_all(request).map_err(|error| self.failed(&error, timeout, 0))?;
         let answer = self.read(&mut stream, deadline, timeout)?;
         match answer.status {
-            200..=299 => Ok(answer.body),
+            200..=299 => Ok((answer.body, stream)),
             status => match serde_json::from_slice(&answer.body) {
                 Ok(problem) => Err(Error::Problem(Box::new(problem))),
                 Err(_) => Err(self.malformed(format!("status {status} without a problem document"))),
@@ -238,6 +241,20 @@ impl Client {
     fn malformed(&self, why: impl Into<String>) -> Error {
         Error::Malformed { socket: self.socket.clone(), why: why.into() }
     }
+}
+
+fn request(method: &str, target: &str, body: &[u8]) -> Vec<u8> {
+    let mut request = format!(
+        "{method} {target} HTTP/1.1\r\nHost: wandb-cred\r\nConnection: close\r\nContent-Length: {}\r\n",
+        body.len()
+    )
+    .into_bytes();
+    if !body.is_empty() {
+        request.extend_from_slice(b"Content-Type: application/json\r\n");
+    }
+    request.extend_from_slice(b"\r\n");
+    request.extend_from_slice(body);
+    request
 }
 
 /// A socket that no child inherits.

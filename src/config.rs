@@ -12,7 +12,7 @@ use toml::de::{DeTable, DeValue, ValueDeserializer};
 use crate::env::Env;
 use crate::error::{Error, FileFault, Kind, Mistake, Reason, Stage};
 use crate::private_file::{self, Content, Holds};
-use crate::{profile, provider, server, spelling};
+use crate::{profile, provider, read_file, server, spelling};
 
 mod mistake;
 
@@ -30,6 +30,16 @@ pub struct Config {
 }
 
 impl Config {
+    /// [`Self::load`], without waiting longer than a healthy file system needs.
+    pub async fn load_in_time(path: &Path, env: &Env) -> Result<Self, Error> {
+        let (owned, env) = (path.to_owned(), env.clone());
+        let loaded = read_file::off_thread(path, move || Self::load(&owned, &env)).await;
+        loaded.map_err(|error| match error.file_fault() {
+            Some(FileFault::TimedOut) => error.at(Stage::Configuration).kind(Kind::Misconfigured),
+            _ => error,
+        })
+    }
+
     /// Reads `path`. If there is no such file, and WANDB_CRED_CONFIG does not ask for one, the environment decides.
     pub fn load(path: &Path, env: &Env) -> Result<Self, Error> {
         let Content { text, mode } = match read(path) {

@@ -3,6 +3,8 @@
 //! The only module that spawns top-level tasks. One thread: measured, one beats two for this work, and
 //! nothing on it may block.
 
+use std::ffi::OsStr;
+use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -10,7 +12,6 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Parser;
-use rustix::process::Pid;
 use tokio::runtime::{LocalOptions, LocalRuntime};
 use tokio::sync::watch;
 use tracing::info;
@@ -23,8 +24,9 @@ use crate::error::{Error, Exit, Stage};
 use crate::http::Http;
 use crate::output;
 use crate::paths::Places;
-use crate::process;
+use crate::process::{self, Process};
 use crate::profile::Parts;
+use crate::server::bind::FileId;
 use crate::server::{self, State, bind};
 use crate::signals::{self, Signal};
 
@@ -34,6 +36,7 @@ mod first_login;
 mod init;
 mod log;
 mod profile_set;
+mod rebind;
 mod service;
 
 use profile_set::ProfileSet;
@@ -95,14 +98,16 @@ pub fn command() -> clap::Command {
 }
 
 pub fn main() -> ExitCode {
+    // Before anything that takes time: a signal must never meet the default handler once we are known.
+    let signals = serves(std::env::args_os().nth(1).as_deref()).then(signals::install);
     process::harden();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return not_parsed(&error).into(),
     };
     let outcome = match cli.subcommand {
-        None => run(cli.run),
-        Some(Subcommand::Run(args)) => run(args),
+        None => run(cli.run, signals),
+        Some(Subcommand::Run(args)) => run(args, signals),
         Some(Subcommand::Check(source)) => check(&source),
         Some(Subcommand::Init(args)) => init::run(&args),
         Some(Subcommand::FirstLogin(args)) => first_login::run(&args),
@@ -112,6 +117,11 @@ pub fn main() -> ExitCode {
         Ok(()) => Exit::Success.into(),
         Err(error) => report(&error).into(),
     }
+}
+
+/// Whether the program's first argument leads to serving: the other subcommands end by signals as programs do.
+fn serves(first: Option<&OsStr>) -> bool {
+    first.is_none_or(|first| first == "run" || first.as_encoded_bytes().starts_with(b"-"))
 }
 
 /// Prints help or the version if that was asked for; else says what is wrong with the command line.
@@ -139,6 +149,8 @@ fn report(error: &anyhow::Error) -> Exit {
 fn exit_for(error: &anyhow::Error) -> Exit {
     if error.is::<InvalidProfiles>() {
         Exit::Configuration
+    } else if error.is::<TooFewFiles>() {
+        Exit::System
     } else if let Some(error) = error.downcast_ref::<output::Error>() {
         error.into()
     } else if let Some(error) = error.downcast_ref::<init::Error>() {
@@ -202,12 +214,14 @@ fn runtime() -> anyhow::Result<LocalRuntime> {
         .context("cannot start the runtime")
 }
 
-fn run(args: Run) -> anyhow::Result<()> {
+fn run(args: Run, signals: Option<io::Result<signals::Handlers>>) -> anyhow::Result<()> {
     if args.background {
-        return Ok(background::spawn(&places(&args.source)?.socket)?);
+        return Ok(background::spawn(&places(&args.source)?)?);
     }
-    // Before anything that takes time: a signal must never meet the default handler once we are known.
-    let signals = signals::install().context("cannot install signal handlers")?;
+    let signals = signals.unwrap_or_else(signals::install).context("cannot install signal handlers")?;
+    if let Some(limit) = process::file_limit().filter(|limit| *limit < MIN_FILES) {
+        return Err(TooFewFiles { limit }.into());
+    }
     if args.lifetime_of.is_some() {
         // Out of the terminal's process group: Ctrl-C is for the job, which still needs tokens to end well.
         let _ = rustix::process::setsid();
@@ -216,12 +230,26 @@ fn run(args: Run) -> anyhow::Result<()> {
     let level = if args.lifetime_of.is_some() { LevelFilter::WARN } else { LevelFilter::INFO };
     log::init(args.log_format, args.log_level.unwrap_or(level));
     let env = Env::system();
-    let places = places(&args.source)?;
+    let mut places = places(&args.source)?;
+    if args.lifetime_of.is_some() {
+        // The job's folder may be removed or unmounted while we run.
+        places.config = std::path::absolute(&places.config).context("the configuration's path")?;
+        std::env::set_current_dir("/").context("cannot change to /")?;
+    }
     let runtime = runtime()?;
     let outcome = runtime.block_on(serve(env, places, args.lifetime_of, signals));
     // A provider's file on a dead mount may hold a blocking thread for ever.
     runtime.shutdown_timeout(Duration::from_millis(100));
     outcome
+}
+
+/// Sockets, timers and files of a few profiles, and some callers.
+const MIN_FILES: u64 = 64;
+
+#[derive(Debug, thiserror::Error)]
+#[error("only {limit} files may be open here (ulimit -n), and the daemon needs at least {MIN_FILES}")]
+struct TooFewFiles {
+    limit: u64,
 }
 
 async fn serve(
@@ -232,7 +260,7 @@ async fn serve(
 ) -> anyhow::Result<()> {
     let mut bound = bind::bind(&places.socket)?;
     let owner_ended = watch_owner(lifetime_of)?;
-    let config = Config::load(&places.config, &env)?;
+    let config = Config::load_in_time(&places.config, &env).await?;
     let clock = Clock::system();
     let parts = Parts { env: env.clone(), http: Http::new(clock.clone()), clock: clock.clone() };
     let socket = bound.path().unwrap_or_else(|| places.socket.clone());
@@ -241,8 +269,11 @@ async fn serve(
     let directory = profiles.apply(&config);
     let listener = bound.take_listener()?;
     let state = Arc::new(State::new(directory, clock, socket, http));
-    let (stop, stopping) = watch::channel(false);
-    let server = server::spawn(listener, Arc::clone(&state), stopping);
+    state.take_up_jobs().await;
+    let (mut stop, stopping) = watch::channel(false);
+    let mut server = server::spawn(listener, Arc::clone(&state), stopping);
+    let file = FileId::of(&state.socket);
+    let mut rebound = Box::pin(rebind::rebound(state.socket.clone(), file, state.clock.clone()));
     info!(socket = %state.socket.display(), profiles = state.directory().members.len(), "serving");
     service::ready();
     let mut signals = signals.listen().context("cannot listen for signals")?;
@@ -253,12 +284,24 @@ async fn serve(
             signal = signals.next() => match signal {
                 Signal::Hangup => {
                     service::reloading();
-                    profiles.reload(&env, &state);
+                    profiles.reload(&env, &state).await;
                     service::ready();
                 }
                 Signal::Terminate => break,
             },
             () = &mut owner_ended => break,
+            fresh = &mut rebound => {
+                // The old server goes on until the connections that it has are done.
+                stop.send_replace(true);
+                bound = fresh;
+                let listener = bound.take_listener()?;
+                let (next, stopping) = watch::channel(false);
+                (stop, server) = (next, server::spawn(listener, Arc::clone(&state), stopping));
+                state.record_jobs_again().await;
+                info!(socket = %state.socket.display(), "serving again");
+                let file = FileId::of(&state.socket);
+                rebound = Box::pin(rebind::rebound(state.socket.clone(), file, state.clock.clone()));
+            }
             () = &mut watchdog => {}
         }
     }
@@ -272,6 +315,7 @@ async fn serve(
     if lifetime_of.is_some() {
         // `exec` made this folder for us alone: nothing of it outlives the job, tokens least of all.
         drop(profiles);
+        state.close_job_record().await;
         if runtime.file_name().is_some_and(|name| name.to_string_lossy().starts_with("exec-")) {
             let _ = std::fs::remove_dir_all(runtime);
         }
@@ -283,8 +327,8 @@ async fn serve(
 fn watch_owner(pid: Option<i32>) -> anyhow::Result<impl Future<Output = ()>> {
     let end = match pid {
         Some(pid) => {
-            let pid = Pid::from_raw(pid).context("--lifetime-of needs a process number")?;
-            Some(process::end_of(pid).context("the process of --lifetime-of does not run")?)
+            let pid = u32::try_from(pid).context("--lifetime-of needs a process number")?;
+            Some(Process::find(pid).context("the process of --lifetime-of does not run")?.end())
         }
         None => None,
     };

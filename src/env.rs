@@ -1,6 +1,7 @@
 //! The process environment, read in one place so that tests can bring their own.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// The variables of this process, or a fixed set.
@@ -25,5 +26,14 @@ impl Env {
             None => std::env::var(name).ok(),
         };
         value.filter(|value| !value.is_empty())
+    }
+
+    /// The path in `name`, which need not be Unicode.
+    pub fn path(&self, name: &str) -> Option<PathBuf> {
+        let value = match &self.0 {
+            Some(vars) => vars.get(name).map(Into::into),
+            None => std::env::var_os(name),
+        };
+        value.filter(|value| !value.is_empty()).map(PathBuf::from)
     }
 }

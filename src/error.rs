@@ -161,6 +161,8 @@ pub enum Reason {
     NoAnswer { seconds: u64 },
     /// The daemon is stopping.
     Stopping,
+    /// The process to watch is in a PID namespace that the daemon cannot see into.
+    ProcessUnseen,
 
     /// Nothing more than the message says.
     #[default]
@@ -393,6 +395,17 @@ impl Error {
     pub fn hint(mut self, hint: impl fmt::Display) -> Self {
         self.message = foreign_text::message(format!("{}; {hint}", self.message));
         self
+    }
+
+    /// The network failed, before any server said a word.
+    pub fn is_network_fault(&self) -> bool {
+        use NetworkFault::{Other, Refused, UnknownName};
+        match &self.reason {
+            Reason::Unreachable { fault: UnknownName | Refused | Other, .. }
+            | Reason::TimedOut { .. }
+            | Reason::ConnectionLost { .. } => self.is_transient(),
+            _ => false,
+        }
     }
 
     pub fn is_transient(&self) -> bool {

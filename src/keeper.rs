@@ -14,6 +14,7 @@ use tracing::{debug, info, warn};
 use crate::backoff::Thinned;
 use crate::clock::{Clock, Now, Wake};
 use crate::error::{Error, Kind, Reason, Stage};
+use crate::network;
 use crate::token::{Expires, TokenHash};
 
 mod demand;
@@ -56,6 +57,14 @@ struct Shared<T> {
     reports: Thinned,
 }
 
+/// A token of an earlier daemon.
+#[derive(Clone, Debug)]
+pub struct Restored<T> {
+    pub token: T,
+    /// How long ago it came, and so how much of its life is over.
+    pub age: Duration,
+}
+
 /// Names a keeper in logs and errors.
 #[derive(Clone, Debug)]
 pub struct Label {
@@ -64,8 +73,14 @@ pub struct Label {
 }
 
 impl<T: Expires> Keeper<T> {
-    pub fn new(label: Label, policy: Policy, demand: Arc<Demand>, clock: Clock, restored: Option<T>) -> Self {
-        let published = watch::Sender::new(Snapshot::restored(restored, clock.now()));
+    pub fn new(
+        label: Label,
+        policy: Policy,
+        demand: Arc<Demand>,
+        clock: Clock,
+        restored: Option<Restored<T>>,
+    ) -> Self {
+        let published = watch::Sender::new(Snapshot::restored(restored, policy, clock.now()));
         let (wanted, wake) = (Mutex::default(), Notify::new());
         let reports = Thinned::new();
         Self { shared: Arc::new(Shared { label, published, wanted, wake, demand, clock, policy, reports }) }
@@ -215,8 +230,9 @@ impl<T: Expires> Keeper<T> {
         loop {
             let now = self.shared.clock.now();
             let (wanted, hot) = (*self.wanted(), self.shared.demand.is_hot(now));
-            let (wait, failed) =
-                self.read(|snapshot| (snapshot.next_wake(wanted, hot, now), snapshot.error.is_some()));
+            let (wait, failed, unreachable) = self.read(|snapshot| {
+                (snapshot.next_wake(wanted, hot, now), snapshot.error.is_some(), snapshot.is_unreachable())
+            });
             if wait == Some(Duration::ZERO) {
                 return;
             }
@@ -228,12 +244,9 @@ impl<T: Expires> Keeper<T> {
             };
             tokio::select! {
                 () = self.shared.wake.notified() => {}
-                () = source.recovered(), if failed => {
-                    self.shared.published.send_if_modified(|snapshot| {
-                        snapshot.due = Some(self.shared.clock.now());
-                        false
-                    });
-                }
+                () = source.recovered(), if failed => self.due_at_once(),
+                // The kernel has a new address or route: no need to sit out a backoff that no server asked for.
+                () = network::changed(), if unreachable => self.due_soon(),
                 wake = sleep => if wake == Wake::Stepped {
                     let Label { profile, stage } = &self.shared.label;
                     debug!(%profile, %stage, "the clock was set or the machine resumed, renewing");
@@ -241,6 +254,21 @@ impl<T: Expires> Keeper<T> {
                 },
             }
         }
+    }
+
+    fn due_at_once(&self) {
+        self.shared.published.send_if_modified(|snapshot| {
+            snapshot.due = Some(self.shared.clock.now());
+            false
+        });
+    }
+
+    fn due_soon(&self) {
+        let now = self.shared.clock.now();
+        self.shared.published.send_if_modified(|snapshot| {
+            snapshot.network_changed(now);
+            false
+        });
     }
 
     async fn attempt<S: Source<Item = T>>(&self, source: &S) {

@@ -14,11 +14,11 @@ use openidconnect::{IssuerUrl, Nonce, PkceCodeVerifier, RedirectUrl};
 use url::Url;
 use zeroize::Zeroizing;
 
-use crate::blocking;
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Reason, Stage};
 use crate::http::Http;
 use crate::private_file::{self, Holds};
+use crate::read_file;
 use crate::token::Secret;
 
 mod authorize;
@@ -214,14 +214,11 @@ impl RelyingParty {
             None => Ok(None),
             Some(SecretSource::Value(secret)) => Ok(Some(secret.clone())),
             Some(SecretSource::File(path)) => {
-                let read = {
-                    let path = path.clone();
-                    move || private_file::read(&path, Holds::Secret, Stage::SignIn, MAX_SECRET)
-                };
-                match blocking::run(read).await {
-                    Ok(Ok(content)) => Ok(Some(Secret::new(content.text.trim().to_owned()))),
-                    Ok(Err(error)) => Err(error.context("client-secret-file")),
-                    Err(error) => Err(transient(format!("cannot read the client secret now: {error}"))),
+                let owned = path.clone();
+                let read = move || private_file::read(&owned, Holds::Secret, Stage::SignIn, MAX_SECRET);
+                match read_file::off_thread(path, read).await {
+                    Ok(content) => Ok(Some(Secret::new(content.text.trim().to_owned()))),
+                    Err(error) => Err(error.at(Stage::SignIn).context("client-secret-file")),
                 }
             }
         }

@@ -15,14 +15,29 @@ pub use places::{Places, home_state_dir, state_dir};
 
 /// The socket alone, which is all that the command needs.
 pub fn socket(env: &Env) -> Result<PathBuf> {
-    if let Some(path) = env.var(SOCKET_VARIABLE).map(PathBuf::from) {
-        if !path.is_absolute() {
+    let path = match env.path(SOCKET_VARIABLE) {
+        Some(path) if path.is_relative() => {
             let message = format!("{SOCKET_VARIABLE} must be an absolute path, not {}", path.display());
             return Err(bad_variable(SOCKET_VARIABLE, message));
         }
-        return Ok(path);
+        Some(path) => path,
+        None => runtime_base(env).join(SOCKET_NAME),
+    };
+    check_socket_length(&path)?;
+    Ok(path)
+}
+
+/// Refuses a path that is too long for a socket, with words that help.
+pub fn check_socket_length(path: &Path) -> Result<()> {
+    let length = path.as_os_str().len();
+    if length <= MAX_SOCKET_PATH {
+        return Ok(());
     }
-    Ok(runtime_base(env).join(SOCKET_NAME))
+    let message = format!(
+        "{} is {length} bytes long, and a socket's path can have {MAX_SOCKET_PATH}; set {SOCKET_VARIABLE} to a shorter one",
+        path.display()
+    );
+    Err(bad_variable(SOCKET_VARIABLE, message))
 }
 
 /// The user beside this one and root whose daemon the command may ask, if the environment names one.
@@ -37,16 +52,37 @@ pub fn socket_uid(env: &Env) -> Result<Option<u32>> {
 /// `$XDG_RUNTIME_DIR/wandb-cred`; if that is unset (batch jobs, cron: systemd/systemd#3355)
 /// `/run/user/UID/wandb-cred` if that folder is ours, else `$TMPDIR/wandb-cred-UID`.
 pub fn runtime_base(env: &Env) -> PathBuf {
-    if let Some(dir) = env.var("XDG_RUNTIME_DIR") {
-        return Path::new(&dir).join("wandb-cred");
+    // The specification says that a relative path is to be ignored.
+    if let Some(dir) = env.path("XDG_RUNTIME_DIR").filter(|dir| dir.is_absolute()) {
+        return dir.join("wandb-cred");
     }
     let uid = rustix::process::geteuid().as_raw();
     let run = PathBuf::from(format!("/run/user/{uid}"));
     if run.symlink_metadata().is_ok_and(|meta| meta.is_dir() && meta.uid() == uid) {
         return run.join("wandb-cred");
     }
-    let temp = env.var("TMPDIR").unwrap_or_else(|| "/tmp".to_owned());
-    Path::new(&temp).join(format!("wandb-cred-{uid}"))
+    temp_base(env)
+}
+
+/// `$TMPDIR/wandb-cred-UID`.
+fn temp_base(env: &Env) -> PathBuf {
+    let temp = env.path("TMPDIR").filter(|dir| dir.is_absolute()).unwrap_or_else(|| "/tmp".into());
+    temp.join(format!("wandb-cred-{}", rustix::process::geteuid().as_raw()))
+}
+
+/// The folder for private daemons' folders: that of the socket, unless a socket further down would have too long a path.
+pub fn private_base(env: &Env, socket: &Path) -> PathBuf {
+    let beside = socket.parent().unwrap_or(Path::new("/")).to_owned();
+    if check_socket_length(&private_socket(&beside.join("exec-4194304-99"))).is_ok() {
+        return beside;
+    }
+    temp_base(env)
+}
+
+/// The socket of a private daemon that has `folder` for its own.
+pub fn private_socket(folder: &Path) -> PathBuf {
+    let usual = folder.join(SOCKET_NAME);
+    if check_socket_length(&usual).is_ok() { usual } else { folder.join("s") }
 }
 
 /// Creates `dir` (and what is above it), or accepts one that exists if it is a real folder of ours with mode 0700.
@@ -106,7 +142,13 @@ fn bad_variable(name: &str, message: impl Into<String>) -> Error {
     Error::new(Stage::Configuration, Kind::Misconfigured, reason, message)
 }
 
+/// `sun_path` with its final zero (unix(7)).
+const MAX_SOCKET_PATH: usize = if cfg!(target_os = "macos") { 103 } else { 107 };
+
 const SOCKET_VARIABLE: &str = "WANDB_CRED_SOCKET";
+/// Beside the socket; held by the daemon that serves it.
+pub const LOCK: &str = ".lock";
+
 const SOCKET_UID_VARIABLE: &str = "WANDB_CRED_SOCKET_UID";
 const SOCKET_NAME: &str = "wandb-cred.sock";
 
@@ -124,6 +166,31 @@ mod tests {
         assert_eq!(refused.reason, Reason::Variable { name: "WANDB_CRED_SOCKET".to_owned() });
         let xdg = at(&[("XDG_RUNTIME_DIR", "/run/u")]).expect("found");
         assert_eq!(xdg, Path::new("/run/u/wandb-cred/wandb-cred.sock"));
+        let relative = at(&[("XDG_RUNTIME_DIR", "run/u")]).expect("ignored");
+        assert!(relative.is_absolute(), "{}", relative.display());
+        let relative = at(&[("XDG_RUNTIME_DIR", "run/u"), ("TMPDIR", "tmp")]).expect("ignored");
+        assert!(relative.is_absolute(), "{}", relative.display());
+    }
+
+    #[test]
+    fn a_path_too_long_for_a_socket_is_refused_with_its_length() {
+        let path = |length: usize| format!("/{}", "x".repeat(length - 1));
+        let at = |length| socket(&Env::fixed([("WANDB_CRED_SOCKET", path(length))]));
+        assert!(at(MAX_SOCKET_PATH).is_ok());
+        let refused = at(MAX_SOCKET_PATH + 1).expect_err("too long");
+        assert!(refused.message.contains(&format!("{} bytes long", MAX_SOCKET_PATH + 1)), "{refused}");
+    }
+
+    #[test]
+    fn a_private_daemon_has_a_socket_that_fits_wherever_the_usual_one_is() {
+        let env = Env::fixed([("TMPDIR", "/tmp")]);
+        for length in 10..=MAX_SOCKET_PATH - 2 {
+            let base = private_base(&env, &PathBuf::from(format!("/{}/s", "x".repeat(length - 1))));
+            let socket = private_socket(&base.join("exec-4194304-99"));
+            assert!(check_socket_length(&socket).is_ok(), "{length}: {}", socket.display());
+        }
+        let usual = private_base(&env, Path::new("/run/user/1000/wandb-cred/wandb-cred.sock"));
+        assert_eq!(private_socket(&usual), Path::new("/run/user/1000/wandb-cred/wandb-cred.sock"));
     }
 
     #[test]

@@ -1,33 +1,109 @@
-//! Waits for processes that are not our children, and protects the memory of our own.
-
-use std::io;
+//! Processes that are not our children: which one is meant, whether it runs, when it ends. And our own: its memory
+//! and its limits.
 
 use rustix::process::Pid;
+use serde::{Deserialize, Serialize};
 
-/// Returns a future that completes when process `pid` ends. Fails at once if there is no such process.
-///
-/// On Linux a pidfd refers to the process itself, so a reused number cannot be mistaken for it.
 #[cfg(target_os = "linux")]
-pub fn end_of(pid: Pid) -> io::Result<impl Future<Output = ()> + Send + 'static> {
-    use rustix::process::{PidfdFlags, pidfd_open};
-    let fd = pidfd_open(pid, PidfdFlags::NONBLOCK)?;
-    let pollable = tokio::net::unix::pipe::Receiver::from_owned_fd_unchecked(fd)?;
-    Ok(async move {
-        // Readable means ended (pidfd_open(2)). An error means that we cannot know; count that as ended too.
-        let _ = pollable.readable().await;
-    })
+pub mod namespace;
+
+/// A process, so named that a later one with the same number is not mistaken for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Process {
+    pub pid: u32,
+    /// When it began, in the kernel's ticks since boot. `None` where the system does not say.
+    pub start: Option<u64>,
 }
 
-/// Elsewhere we check every two seconds whether the process is still there.
-#[cfg(not(target_os = "linux"))]
-pub fn end_of(pid: Pid) -> io::Result<impl Future<Output = ()> + Send + 'static> {
-    rustix::process::test_kill_process(pid)?;
-    Ok(async move {
-        while rustix::process::test_kill_process(pid).is_ok() {
-            tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+impl Process {
+    /// The process with this number, if there is one now.
+    pub fn find(pid: u32) -> Option<Self> {
+        let raw = raw(pid)?;
+        match state(pid) {
+            Some(State { ended: true, .. }) => None,
+            Some(State { start, .. }) => Some(Self { pid, start: Some(start) }),
+            // Without /proc; EPERM says that there is one, of another user.
+            None => match rustix::process::test_kill_process(raw) {
+                Ok(()) | Err(rustix::io::Errno::PERM) => Some(Self { pid, start: None }),
+                Err(_) => None,
+            },
         }
-    })
+    }
+
+    pub fn is_running(self) -> bool {
+        Self::find(self.pid).is_some_and(|found| found.start == self.start)
+    }
+
+    /// Waits until it ends. The look at it is made now: what runs then is followed to its end.
+    ///
+    /// On Linux a pidfd refers to the process itself. Kernels before 5.3 have none, and some containers forbid them:
+    /// there, as on other systems, we look every two seconds.
+    pub fn end(self) -> impl Future<Output = ()> + Send + 'static {
+        let pidfd = pidfd(self.pid);
+        // The pidfd was opened first, so it refers to the process that is found to run now.
+        let running = self.is_running();
+        async move {
+            if !running {
+                return;
+            }
+            match pidfd {
+                // Readable means ended (pidfd_open(2)).
+                Some(pidfd) if pidfd.readable().await.is_ok() => {}
+                _ => {
+                    while self.is_running() {
+                        tokio::time::sleep(POLL_INTERVAL).await;
+                    }
+                }
+            }
+        }
+    }
 }
+
+fn raw(pid: u32) -> Option<Pid> {
+    i32::try_from(pid).ok().and_then(Pid::from_raw)
+}
+
+#[cfg(target_os = "linux")]
+fn pidfd(pid: u32) -> Option<tokio::net::unix::pipe::Receiver> {
+    use rustix::process::{PidfdFlags, pidfd_open};
+    // No flags: PIDFD_NONBLOCK needs Linux 5.10, and only read(2), which we do not call, would block.
+    let fd = pidfd_open(raw(pid)?, PidfdFlags::empty()).ok()?;
+    tokio::net::unix::pipe::Receiver::from_owned_fd_unchecked(fd).ok()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn pidfd(_pid: u32) -> Option<tokio::net::unix::pipe::Receiver> {
+    None
+}
+
+struct State {
+    start: u64,
+    /// Only its parent has not taken notice yet.
+    ended: bool,
+}
+
+/// What `/proc` says of it.
+#[cfg(target_os = "linux")]
+fn state(pid: u32) -> Option<State> {
+    parse_stat(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn state(_pid: u32) -> Option<State> {
+    None
+}
+
+/// `/proc/PID/stat` (proc_pid_stat(5)). The second field is a name that may hold anything, brackets too.
+#[cfg(target_os = "linux")]
+fn parse_stat(stat: &str) -> Option<State> {
+    let mut fields = stat[stat.rfind(')')? + 1..].split_ascii_whitespace();
+    let ended = matches!(fields.next()?, "Z" | "X");
+    // Field 22; the state was field 3.
+    Some(State { start: fields.nth(18)?.parse().ok()?, ended })
+}
+
+/// Where no pidfd tells of the end.
+const POLL_INTERVAL: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// Keeps tokens out of core files, out of reach of this user's debuggers and, if the limits allow it, out of swap. Best
 /// effort: the system may refuse each measure, and correctness needs none.
@@ -53,5 +129,50 @@ pub fn harden() {
     }
 }
 
+/// How many files this process may have open; `None` without a limit.
+pub fn file_limit() -> Option<u64> {
+    rustix::process::getrlimit(rustix::process::Resource::Nofile).current
+}
+
 /// Enough for all connections and everything else.
 const MAX_FILES: u64 = 8192;
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_with_brackets_does_not_hide_the_start_time() {
+        let stat = "7 (a) Z 1) S 1 7 7 0 -1 4 1 0 0 0 0 0 0 0 20 0 1 0 4711 1 1";
+        let state = parse_stat(stat).expect("read");
+        assert_eq!((state.start, state.ended), (4711, false));
+        assert!(parse_stat("7 (a) Z 1 7 7 0 -1 4 1 0 0 0 0 0 0 0 20 0 1 0 4711 1 1").expect("read").ended);
+        assert!(parse_stat("7 (a").is_none() && parse_stat("7 (a) S").is_none());
+    }
+
+    #[tokio::test]
+    async fn a_process_with_the_same_number_and_another_start_is_another_one() {
+        let own = Process::find(std::process::id()).expect("we run");
+        assert!(own.is_running());
+        let earlier = Process { start: own.start.map(|start| start - 1), ..own };
+        assert!(!earlier.is_running());
+        earlier.end().await;
+        assert_eq!(Process::find(u32::MAX), None);
+        assert_eq!(Process::find(0), None);
+    }
+
+    #[tokio::test]
+    async fn the_end_of_a_process_is_noticed_with_and_without_pidfd() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().expect("starts");
+        let process = Process::find(child.id()).expect("it runs");
+        let (by_pidfd, before) = (tokio::spawn(process.end()), Process::find(child.id()));
+        tokio::task::yield_now().await;
+        assert!(!by_pidfd.is_finished());
+        assert_eq!(before, Some(process));
+        child.kill().expect("it runs");
+        by_pidfd.await.expect("no panic");
+        // Nobody has waited for it: a zombie counts as ended.
+        assert!(!process.is_running());
+        child.wait().expect("it ended");
+    }
+}

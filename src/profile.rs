@@ -16,7 +16,7 @@ use crate::env::Env;
 use crate::error::Stage;
 use crate::exchange::Exchange;
 use crate::http::{self, Http, Reach};
-use crate::keeper::{Demand, Keeper, Label, Policy};
+use crate::keeper::{Demand, Keeper, Label, Policy, Restored};
 use crate::oidc::session::Session;
 use crate::provider;
 use crate::token::{AccessToken, IdentityToken};
@@ -77,7 +77,7 @@ impl Config {
     }
 
     /// Builds the keepers. A provider that cannot be built makes a profile that says why.
-    pub fn build(self, name: &str, parts: &Parts, restored: Option<AccessToken>) -> (Profile, Loops) {
+    pub fn build(self, name: &str, parts: &Parts, restored: RestoredTokens) -> (Profile, Loops) {
         let parts = &parts.for_profile();
         let cx = self.context(name, parts);
         let exchange = Arc::new(Exchange::new(self.base_url.url(), parts.http.clone()));
@@ -85,9 +85,14 @@ impl Config {
         let demand = Arc::new(Demand::new(self.keep_warm));
         let label = |stage| Label { profile: name.into(), stage };
         let (clock, warm) = (parts.clock.clone(), Arc::clone(&demand));
-        let identity =
-            Keeper::new(label(Stage::Identity), Policy::Fraction, Arc::clone(&demand), clock.clone(), None);
-        let access = Keeper::new(label(Stage::Exchange), Policy::SdkMargin, warm, clock, restored);
+        let identity = Keeper::new(
+            label(Stage::Identity),
+            Policy::Fraction,
+            Arc::clone(&demand),
+            clock.clone(),
+            restored.identity,
+        );
+        let access = Keeper::new(label(Stage::Exchange), Policy::SdkMargin, warm, clock, restored.access);
         let exchanges = Arc::new(AtomicU64::new(0));
         let profile = Profile {
             name: name.into(),
@@ -115,6 +120,13 @@ impl Config {
         };
         (profile, loops)
     }
+}
+
+/// What is left of an earlier daemon's tokens.
+#[derive(Clone, Debug, Default)]
+pub struct RestoredTokens {
+    pub identity: Option<Restored<IdentityToken>>,
+    pub access: Option<Restored<AccessToken>>,
 }
 
 /// What every profile is built with.

@@ -17,9 +17,10 @@ use crate::atomic_file;
 use crate::backoff::Backoff;
 use crate::blocking;
 use crate::clock::{Clock, Now};
+use crate::keeper::Restored;
 use crate::paths;
-use crate::profile::{BaseUrl, Profile};
-use crate::token::{AccessToken, Expires as _, IdentityToken, TokenHash};
+use crate::profile::{BaseUrl, Profile, RestoredTokens};
+use crate::token::{AccessToken, Expires, IdentityToken, TokenHash};
 
 mod changes;
 mod format;
@@ -77,23 +78,36 @@ impl Files {
         }
     }
 
-    /// The access token that an earlier daemon left here, if the configuration is the same and the token has not
-    /// expired. With it a restarted daemon can serve at once.
-    pub fn restore(&self, now: Now) -> Option<AccessToken> {
-        paths::check_private(&self.dir).ok()?;
-        atomic_file::remove_leftovers(&self.dir);
-        if std::fs::read_to_string(self.dir.join(ORIGIN)).ok()? != self.fingerprint {
-            return None;
+    /// The tokens that an earlier daemon left here, if the configuration is the same and they have not expired. With
+    /// them a restarted daemon can serve at once, and need not renew before it is time.
+    pub fn restore(&self, now: Now) -> RestoredTokens {
+        if paths::check_private(&self.dir).is_err() {
+            return RestoredTokens::default();
         }
-        let json = Zeroizing::new(std::fs::read(&self.credentials).ok()?);
-        let token = format::parse_credentials(&json, &self.base_url, now)?;
-        (token.expiry().remaining(now) > MIN_RESTORED_LIFE).then_some(token)
+        atomic_file::remove_leftovers(&self.dir);
+        if !self.is_ours() {
+            return RestoredTokens::default();
+        }
+        let access = read_with_age(&self.credentials, now).and_then(|(json, age)| {
+            Some(Restored { token: format::parse_credentials(&json, &self.base_url, now)?, age })
+        });
+        let identity = read_with_age(&self.identity_token, now).and_then(|(jwt, age)| {
+            let token = IdentityToken::parse_insecure(std::str::from_utf8(&jwt).ok()?, now).ok()?;
+            Some(Restored { token, age })
+        });
+        RestoredTokens { identity: lives(identity, now), access: lives(access, now) }
+    }
+
+    /// Whether what is there was made under this configuration.
+    fn is_ours(&self) -> bool {
+        std::fs::read(self.dir.join(ORIGIN)).is_ok_and(|origin| origin == self.fingerprint.as_bytes())
     }
 
     /// Keeps the files in step with the keepers. Ends only when its task is aborted.
     pub async fn run(self: Arc<Self>, profile: Arc<Profile>, clock: Clock) {
         let mut identity = profile.identity.subscribe();
         let mut access = profile.access.subscribe();
+        let mut watcher = changes::Watcher::new();
         // A restored token is on disk already, and so is its identity token.
         if let Some(restored) = access.borrow().token.as_ref().map(AccessToken::hash) {
             let identity = std::fs::read_to_string(&self.identity_token).ok();
@@ -101,8 +115,8 @@ impl Files {
                 written.access = Some(restored);
                 written.identity = identity.map(|jwt| TokenHash::of(&jwt));
             });
+            watcher.watch(&self.dir);
         }
-        let mut watcher = changes::Watcher::new();
         let mut failures = 0;
         loop {
             let wanted = Wanted {
@@ -179,14 +193,16 @@ impl Files {
         paths::private_dir(&self.dir).map_err(|error| error.to_string())?;
         let replace =
             |path: &Path, bytes: &[u8]| atomic_file::replace(path, bytes).map_err(|error| error.to_string());
+        let origin = self.dir.join(ORIGIN);
+        // Removed first: it must not vouch for a token that was made under another configuration.
+        if new.access.is_some() || !self.is_ours() {
+            let _ = std::fs::remove_file(&origin);
+        }
         if let Some(token) = &new.identity {
             replace(&self.identity_token, format::identity_token(token))?;
         }
         if let Some(token) = &new.access {
             let json = format::credentials(token, &self.base_url);
-            let origin = self.dir.join(ORIGIN);
-            // Removed first: it must not vouch for a token that was made under another configuration.
-            let _ = std::fs::remove_file(&origin);
             replace(&self.credentials, &json)?;
             replace(&origin, self.fingerprint.as_bytes())?;
         }
@@ -235,6 +251,17 @@ impl Files {
     }
 }
 
+/// The content of a file, and how long ago it was written.
+fn read_with_age(path: &Path, now: Now) -> Option<(Zeroizing<Vec<u8>>, Duration)> {
+    let bytes = Zeroizing::new(std::fs::read(path).ok()?);
+    let written = jiff::Timestamp::try_from(path.metadata().ok()?.modified().ok()?).ok()?;
+    Some((bytes, Duration::try_from(now.wall.duration_since(written)).unwrap_or_default()))
+}
+
+fn lives<T: Expires>(restored: Option<Restored<T>>, now: Now) -> Option<Restored<T>> {
+    restored.filter(|restored| restored.token.expiry().remaining(now) > MIN_RESTORED_LIFE)
+}
+
 /// What the files should hold. Their bytes are made from it for each write, so that no copy of a secret stays in memory.
 #[derive(Clone)]
 struct Wanted {
@@ -272,15 +299,16 @@ mod tests {
         };
         let new = Wanted { identity: None, access: Some(token(now, 3600)) };
         files(&url, "a").write(&new).expect("written");
-        let restored = files(&url, "a").restore(now).expect("restored");
-        assert_eq!(restored.hash(), token(now, 3600).hash());
-        assert!(restored.expiry().remaining(now) <= Duration::from_secs(3600), "no longer than before");
-        assert!(files(&url, "b").restore(now).is_none(), "another configuration");
+        let restore = |files: Files, now| files.restore(now).access;
+        let restored = restore(files(&url, "a"), now).expect("restored");
+        assert_eq!(restored.token.hash(), token(now, 3600).hash());
+        assert!(restored.token.expiry().remaining(now) <= Duration::from_secs(3600), "no longer than before");
+        assert!(restore(files(&url, "b"), now).is_none(), "another configuration");
         let other = "https://wandb.acme.example".parse().expect("valid");
-        assert!(files(&other, "a").restore(now).is_none(), "another server");
+        assert!(restore(files(&other, "a"), now).is_none(), "another server");
         let later = Now { wall: now.wall + Duration::from_secs(3598), ..now };
-        assert!(files(&url, "a").restore(later).is_none(), "expired");
+        assert!(restore(files(&url, "a"), later).is_none(), "expired");
         std::fs::write(temp.path().join("p/credentials.json"), "{\"credentials\":{\"x").expect("written");
-        assert!(files(&url, "a").restore(now).is_none(), "half a file");
+        assert!(restore(files(&url, "a"), now).is_none(), "half a file");
     }
 }

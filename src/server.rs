@@ -4,7 +4,8 @@
 //! send a request or to take an answer are bounded. Only this user (and whom the configuration names) is served; see
 //! [`Peer`]. The routes are in [`route`].
 
-use std::convert::Infallible;
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,11 +21,14 @@ use tracing::{debug, warn};
 
 use crate::accept::accept;
 use crate::backoff::Thinned;
+use crate::process;
+use stream::Shared;
 
 mod answer;
 pub mod bind;
 mod directory;
 mod doctor;
+mod hangup;
 mod jobs;
 mod metrics;
 mod request;
@@ -32,6 +36,7 @@ mod route;
 mod sign_in;
 mod state;
 mod status;
+mod stream;
 mod tokens;
 
 pub use directory::{Config, Directory, Member};
@@ -41,12 +46,14 @@ pub use state::State;
 pub fn spawn(listener: UnixListener, state: Arc<State>, mut stop: watch::Receiver<bool>) -> JoinHandle<()> {
     tokio::spawn(async move {
         let graceful = GracefulShutdown::new();
-        let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let connections = max_connections(process::file_limit());
+        let slots = Arc::new(Semaphore::new(connections + RESERVE));
         let next = || async { Ok(listener.accept().await?.0) };
         let serve = |stream, slot| {
             let (state, watcher) = (Arc::clone(&state), graceful.watcher());
+            let crowded = slots.available_permits() < RESERVE;
             tokio::spawn(async move {
-                connection(stream, &state, watcher).await;
+                connection(stream, &state, watcher, crowded).await;
                 drop(slot);
             });
         };
@@ -59,21 +66,44 @@ pub fn spawn(listener: UnixListener, state: Arc<State>, mut stop: watch::Receive
     })
 }
 
-async fn connection(stream: UnixStream, state: &State, graceful: Watcher) {
+async fn connection(stream: UnixStream, state: &State, graceful: Watcher, crowded: bool) {
     let peer = Peer::of(&stream, state);
+    let stream = Arc::new(stream);
+    let caller = Caller { peer, crowded, stream: Arc::clone(&stream) };
     let _open = state.metrics.connection();
-    let service = service_fn(async |request| Ok::<_, Infallible>(route::handle(state, peer, request).await));
-    let mut stream = TimeoutWriter::new(stream);
+    let service = service_fn(async |request| route::handle(state, &caller, request).await);
+    let mut stream = TimeoutWriter::new(Shared(stream));
     stream.set_timeout(Some(WRITE_TIMEOUT));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(IDLE_TIMEOUT)
+        .header_read_timeout(if crowded { CROWDED_TIMEOUT } else { IDLE_TIMEOUT })
+        .keep_alive(!crowded)
         .max_buf_size(MAX_HEAD)
         // A client that has sent everything (as `printf | nc -U` does) may still be listening.
         .half_close(true)
         .serve_connection(TokioIo::new(Box::pin(stream)), service);
     if let Err(error) = graceful.watch(connection).await {
         debug!(%error, "a client's connection ended badly");
+    }
+}
+
+/// The other end of a connection.
+struct Caller {
+    peer: Peer,
+    /// It has one of the places that are kept in reserve.
+    crowded: bool,
+    stream: Arc<UnixStream>,
+}
+
+impl Caller {
+    /// A descriptor of the connection that outlives its requests.
+    fn connection(&self) -> io::Result<OwnedFd> {
+        self.stream.as_fd().try_clone_to_owned()
+    }
+
+    /// Waits until the caller has closed the connection: nobody takes the answer.
+    async fn gone(&self, state: &State) {
+        state.hangups.wait(&*self.stream).await;
     }
 }
 
@@ -115,16 +145,32 @@ impl Peer {
         {
             warn!(uid = cred.uid(), pid = cred.pid(), count, "refused a request of another user");
         }
-        let pid = cred.pid().and_then(|pid| u32::try_from(pid).ok());
+        // 0: in a PID namespace that we do not see into.
+        let pid = cred.pid().and_then(|pid| u32::try_from(pid).ok()).filter(|pid| *pid != 0);
         Self { pid, uid: Some(cred.uid()), gid: Some(cred.gid()), standing }
     }
 }
 
 /// Connections of other users, who may make as many as they like.
 static REFUSED: Thinned = Thinned::new();
+/// As many as usual, or as the limit on open files leaves room for beside everything else.
+fn max_connections(files: Option<u64>) -> usize {
+    let files = files.and_then(|files| usize::try_from(files).ok()).unwrap_or(usize::MAX);
+    MAX_CONNECTIONS.min(files.saturating_sub(RESERVE + OTHER_FILES)).max(1)
+}
 
 /// More than any node has ranks; hyper takes about 11 KiB for each.
 const MAX_CONNECTIONS: usize = 4096;
+
+/// Places that are left when all others are taken, for one quick request each: `status` and tokens from memory work
+/// while thousands wait for a stuck identity provider.
+const RESERVE: usize = 16;
+
+/// Files that the daemon opens for other purposes: timers, watches, requests to servers, SDK files.
+const OTHER_FILES: usize = 32;
+
+/// Silence that is allowed on a place of the reserve.
+const CROWDED_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Our longest request has a head of some 200 bytes. hyper wants at least 8 KiB.
 const MAX_HEAD: usize = 16 * 1024;

@@ -40,8 +40,8 @@ pub(super) fn run(args: &Args, env: &Env) -> Outcome {
         command.env("WANDB_CRED_SOCKET", client.socket());
     }
     // The process stays the same when it becomes the command, so the job ends with the command.
-    let register = || job::register(&client, &args.profile, process::id(), env);
-    let job = match register() {
+    let register = || job::register_own(&client, &args.profile, env);
+    let (job, connection) = match register() {
         Ok(job) => job,
         Err(error) => {
             login::offer(&client, error, env)?;
@@ -51,6 +51,11 @@ pub(super) fn run(args: &Args, env: &Env) -> Outcome {
     args.need.check(&client, &job.profile)?;
     command.envs(job::variables(&job)?).env_remove(job::REMOVED_VARIABLE);
 
+    if let Some(connection) = &connection {
+        rustix::io::fcntl_setfd(connection, rustix::io::FdFlags::empty()).map_err(|error| {
+            CommandError::new(Exit::System, format!("cannot hand the connection on: {error}"))
+        })?;
+    }
     let error = command.exec();
     let exit = if error.kind() == ErrorKind::NotFound { Exit::NotFound } else { Exit::NotExecutable };
     Err(CommandError::new(exit, format!("cannot run {}: {error}", program.display())))

@@ -1,5 +1,6 @@
 //! Asks for the SDK files, and says which variables make an unmodified W&B SDK use them.
 
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use super::profile::ProfileArg;
 use crate::api::{Job, JobRequest};
 use crate::client::{self, Client};
 use crate::env::Env;
-use crate::error::Exit;
+use crate::error::{Exit, Reason};
 
 /// Registers the process `pid`: its files exist now, and stay fresh until it ends.
 pub(super) fn register(
@@ -17,8 +18,25 @@ pub(super) fn register(
     pid: u32,
     env: &Env,
 ) -> Result<Job, client::Error> {
-    let request = JobRequest { profile: profile.name(env), pid: Some(pid) };
+    let request = JobRequest { profile: profile.name(env), pid: Some(pid), hold: false };
     client.post("/v1/jobs", &request, JOB_TIMEOUT)
+}
+
+/// Registers this process, and what it becomes. The connection, if there is one, must be inherited: the daemon does not see
+/// this process, and takes the connection's end for its end.
+pub(super) fn register_own(
+    client: &Client,
+    profile: &ProfileArg,
+    env: &Env,
+) -> Result<(Job, Option<UnixStream>), client::Error> {
+    match register(client, profile, std::process::id(), env) {
+        Err(client::Error::Problem(problem)) if problem.reason == Some(Reason::ProcessUnseen) => {
+            let request = JobRequest { profile: profile.name(env), pid: None, hold: true };
+            let (job, connection) = client.post_and_hold("/v1/jobs", &request, JOB_TIMEOUT)?;
+            Ok((job, Some(connection)))
+        }
+        other => Ok((other?, None)),
+    }
 }
 
 /// The variables to set.

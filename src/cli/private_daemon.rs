@@ -25,13 +25,14 @@ pub(super) fn find_or_start(env: &Env) -> Result<Client, CommandError> {
 
 /// Starts a daemon that ends with this process, and gives its socket.
 fn start(missing: &Path, env: &Env) -> Result<PathBuf, CommandError> {
-    let runtime = missing.parent().unwrap_or(Path::new("/"));
-    if env.var("WANDB_CRED_SOCKET").is_none() || !runtime.exists() {
+    let runtime = &paths::private_base(env, missing);
+    let chosen = env.path("WANDB_CRED_SOCKET").is_some() && missing.parent() == Some(runtime);
+    if !chosen || !runtime.exists() {
         paths::private_dir(runtime)?;
     }
     remove_leftovers(runtime);
     let folder = create_folder(runtime)?;
-    let socket = folder.join("wandb-cred.sock");
+    let socket = paths::private_socket(&folder);
     let program = daemon_program::find(env);
     let status = process::Command::new(&program)
         .args(["run", "--background", "--lifetime-of", &process::id().to_string()])
@@ -68,17 +69,31 @@ fn create_folder(runtime: &Path) -> Result<PathBuf, CommandError> {
 
 /// Removes the folders, and so the tokens, of private daemons that were killed before they could do it.
 ///
-/// A daemon is dead if its socket exists and refuses connections. Process numbers would not do, since containers
-/// that share the folder do not see each other's processes.
+/// A daemon is dead if its socket exists, refuses connections, and nobody holds its lock: one that is starting has bound
+/// its socket a moment before it listens. Process numbers would not do, since containers that share the folder do not see
+/// each other's processes.
 fn remove_leftovers(runtime: &Path) {
     let Ok(entries) = std::fs::read_dir(runtime) else { return };
     for folder in entries.flatten() {
+        let path = folder.path();
         if folder.file_name().to_string_lossy().starts_with("exec-")
-            && let Err(error) = UnixStream::connect(folder.path().join("wandb-cred.sock"))
-            && error.kind() == ErrorKind::ConnectionRefused
+            && refuses(&paths::private_socket(&path))
+            && let Some(_lock) = unheld(&path.join(paths::LOCK))
         {
-            let _ = std::fs::remove_dir_all(folder.path());
+            let _ = std::fs::remove_dir_all(path);
         }
+    }
+}
+
+fn refuses(socket: &Path) -> bool {
+    UnixStream::connect(socket).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
+}
+
+/// The lock, if no daemon holds it. Every daemon makes it before its socket; without one, there never was a daemon here.
+fn unheld(lock: &Path) -> Option<Option<std::fs::File>> {
+    match std::fs::File::open(lock) {
+        Ok(file) => file.try_lock().is_ok().then_some(Some(file)),
+        Err(error) => (error.kind() == ErrorKind::NotFound).then_some(None),
     }
 }
 

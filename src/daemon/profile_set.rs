@@ -67,8 +67,8 @@ impl ProfileSet {
             Arc::new(Files::new(self.places.profile(name), config.base_url.clone(), fingerprint.clone()))
         });
         let now = self.parts.clock.now();
-        let restored = files.as_ref().and_then(|files| files.restore(now));
-        if restored.is_some() {
+        let restored = files.as_ref().map(|files| files.restore(now)).unwrap_or_default();
+        if restored.access.is_some() {
             info!(profile = name, "took over the access token of an earlier daemon");
         }
         let (profile, loops) = config.build(name, &self.parts, restored);
@@ -99,8 +99,8 @@ impl ProfileSet {
     }
 
     /// SIGHUP. Validated whole before anything is swapped; profiles that failed try again at once.
-    pub(super) fn reload(&mut self, env: &Env, state: &State) {
-        match Config::load(&self.places.config, env).and_then(Config::strict) {
+    pub(super) async fn reload(&mut self, env: &Env, state: &State) {
+        match Config::load_in_time(&self.places.config, env).await.and_then(Config::strict) {
             Ok(config) => {
                 let directory = self.apply(&config);
                 let profiles = directory.members.len();

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 
 use super::report::{Report, Step};
 use crate::env::Env;
-use crate::error::Exit;
+use crate::error::{Error, Exit, FileFault};
 use crate::profile::BaseUrl;
+use crate::read_file;
 
 /// Checks the caller's variables. `ours` is the folder in which a daemon keeps SDK files.
 pub fn environment(env: &Env, base_url: Option<&BaseUrl>, ours: &Path, report: &mut Report) {
@@ -56,17 +57,15 @@ fn api_key(env: &Env, token_file: bool, report: &mut Report) {
 fn identity_token_file(path: &Path, ours: &Path, report: &mut Report) {
     let step = Step::SdkEnvironment;
     let shown = path.display();
-    let text = match std::fs::read(path) {
-        Ok(bytes) => zeroize::Zeroizing::new(bytes),
+    let text = match read(path) {
+        Ok(bytes) => bytes,
         Err(error) => {
             let remedy = if path.starts_with(ours) {
                 "the daemon that wrote it is gone: start the program with wandb-cred exec, or eval \"$(wandb-cred env)\" again"
             } else {
                 "fix the path (~ is not expanded), or let this user read the file; better: wandb-cred exec -- CMD"
             };
-            let found = format!(
-                "{TOKEN_FILE} names {shown}: {error}; the SDK's core then crashes (\"Connection lost\")"
-            );
+            let found = format!("{TOKEN_FILE}: {error}; the SDK's core then crashes (\"Connection lost\")");
             return report.fail(step, Exit::Configuration, found, remedy);
         }
     };
@@ -103,13 +102,13 @@ fn credentials_file(path: &str, report: &mut Report) {
             format!("mkdir -p -m 700 {}", folder.display()),
         );
     }
-    match std::fs::read(path).map(zeroize::Zeroizing::new) {
+    match read(Path::new(path)) {
         Ok(text) if serde_json::from_slice::<serde::de::IgnoredAny>(&text).is_err() => {
             let found = format!("{path} is not JSON: the SDK makes an exchange of its own and overwrites it");
             report.warn(step, found, "remove the file");
         }
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            let found = format!("{CREDENTIALS_FILE} names {path}: {error}");
+        Err(error) if error.file_fault() != Some(&FileFault::Missing) => {
+            let found = format!("{CREDENTIALS_FILE}: {error}");
             report.fail(step, Exit::Configuration, found, "let this user read and write it");
         }
         _ => {}
@@ -143,6 +142,11 @@ fn host(text: &str, base_url: &BaseUrl, report: &mut Report) {
 }
 
 const API_KEY: &str = "WANDB_API_KEY";
+fn read(path: &Path) -> Result<zeroize::Zeroizing<Vec<u8>>, Error> {
+    let owned = path.to_owned();
+    read_file::within_time(path, move || read_file::read(&owned, read_file::LIMIT))
+}
+
 const TOKEN_FILE: &str = "WANDB_IDENTITY_TOKEN_FILE";
 const CREDENTIALS_FILE: &str = "WANDB_CREDENTIALS_FILE";
 const BASE_URL: &str = "WANDB_BASE_URL";

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::Policy;
+use super::{Policy, Restored};
 use crate::api;
 use crate::backoff::Backoff;
 use crate::clock::Now;
@@ -27,6 +27,8 @@ pub struct Snapshot<T> {
     last_attempt: Option<Now>,
     /// The attempt under way began before a sign-out: what it brings is not kept.
     void: bool,
+    /// When the last attempt ended.
+    ended: Option<Now>,
     /// No attempt before this, even a forced one: the server asked for it (`Retry-After`).
     not_before: Option<Now>,
 }
@@ -80,16 +82,19 @@ impl<T> Default for Snapshot<T> {
             due: None,
             last_attempt: None,
             void: false,
+            ended: None,
             not_before: None,
         }
     }
 }
 
 impl<T: Expires> Snapshot<T> {
-    /// A token taken over from an earlier daemon: served at once, and renewed as soon as something needs it.
-    pub(super) fn restored(token: Option<T>, now: Now) -> Self {
-        let due = token.is_some().then_some(now);
-        Self { token, due, ..Self::default() }
+    /// A token taken over from an earlier daemon: served at once, and renewed when it would have been.
+    pub(super) fn restored(restored: Option<Restored<T>>, policy: Policy, now: Now) -> Self {
+        let Some(Restored { token, age }) = restored else { return Self::default() };
+        let life = token.expiry().remaining(now) + age;
+        let wait = policy.renew_in(life, &token.renewal()).saturating_sub(age);
+        Self { token: Some(token), due: Some(later(now, wait)), ..Self::default() }
     }
 
     /// The token, if it has a usable rest of life.
@@ -154,7 +159,32 @@ impl<T: Expires> Snapshot<T> {
         self.renewing = false;
         self.attempts += 1;
         self.not_before = None;
-        self.due = Some(Now { wall: now.wall + wait, boot: now.boot + wait, ..now });
+        self.ended = Some(now);
+        self.due = Some(later(now, wait));
+    }
+
+    /// No server was reached, so none asked us to stay away.
+    pub(super) fn is_unreachable(&self) -> bool {
+        self.not_before.is_none() && self.error.as_ref().is_some_and(Error::is_network_fault)
+    }
+
+    /// An address or a route appeared: another attempt makes sense, but not with every one of many.
+    pub(super) fn network_changed(&mut self, now: Now) {
+        let ended = self.ended.map_or(Duration::ZERO, |ended| ended.boot);
+        let wait = (ended + NETWORK_GAP).saturating_sub(now.boot).min(until(self.due, now));
+        self.due = Some(later(now, wait));
+    }
+
+    /// Time until the next attempt while somebody waits for it. Until a server is reached, the backoff is short then: the
+    /// way may be back at any moment.
+    fn due_for_a_caller(&self, now: Now) -> Duration {
+        let wait = until(self.due, now);
+        match self.ended {
+            Some(ended) if self.is_unreachable() => {
+                wait.min((ended.boot + CALLER_BACKOFF).saturating_sub(now.boot))
+            }
+            _ => wait,
+        }
     }
 
     /// After a sign-in, or a change of the source: errors and backoff are void.
@@ -181,7 +211,11 @@ impl<T: Expires> Snapshot<T> {
             return Some(self.forced_wait(now));
         }
         let at_once = wanted.renewal && self.error.is_none();
-        let due = if at_once { Duration::ZERO } else { until(self.due, now) };
+        let due = match (at_once, wanted.renewal) {
+            (true, _) => Duration::ZERO,
+            (false, true) => self.due_for_a_caller(now),
+            (false, false) => until(self.due, now),
+        };
         Some(due.max(self.server_wait(now)))
     }
 
@@ -202,15 +236,14 @@ impl<T: Expires> Snapshot<T> {
         let in_time = |wait: Duration| now.boot + wait <= question.deadline;
         if question.want == Want::ForcedNew && !answered {
             let wait = self.forced_wait(now);
-            let too_soon = !in_time(wait) || !wait.is_zero() && self.error.is_none();
-            return too_soon.then(|| {
+            return (!in_time(wait)).then(|| {
                 Error::new(stage, Kind::TooSoon, Reason::RenewedRecently, "it was renewed a moment ago")
                     .retry_after(Some(wait))
             });
         }
         if let Some(error) = &self.error {
             // After an attempt, or in the backoff of an earlier one: is another due in time?
-            let wait = until(self.due, now).max(self.server_wait(now));
+            let wait = self.due_for_a_caller(now).max(self.server_wait(now));
             let failed = answered || !wait.is_zero();
             // A caller who fetches on behalf of others has a backoff of its own.
             let hopeless = failed && (!error.is_transient() || question.want == Want::New);
@@ -262,6 +295,16 @@ fn until(due: Option<Now>, now: Now) -> Duration {
         wall.min(due.boot.saturating_sub(now.boot))
     })
 }
+
+fn later(now: Now, wait: Duration) -> Now {
+    Now { wall: now.wall + wait, boot: now.boot + wait, ..now }
+}
+
+/// The longest backoff after a network fault while somebody waits.
+const CALLER_BACKOFF: Duration = Duration::from_secs(3);
+
+/// After a network fault, however much the network changes.
+const NETWORK_GAP: Duration = Duration::from_secs(1);
 
 /// A token this young is not renewed just because somebody asks for more life.
 const RENEWAL_GAP: Duration = Duration::from_secs(30);

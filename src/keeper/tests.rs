@@ -20,6 +20,7 @@ struct Inner {
 enum Step {
     Token(u64),
     Fail(Kind),
+    FailBecause(Reason),
     ServerAsks(u64),
     Hang,
 }
@@ -60,6 +61,9 @@ impl Source for Script {
                 Ok(AccessToken::new(format!("token-{number}"), expiry))
             }
             Step::Fail(kind) => Err(Error::new(Stage::Exchange, kind, Reason::Other, "scripted")),
+            Step::FailBecause(reason) => {
+                Err(Error::new(Stage::Exchange, Kind::Transient, reason, "scripted"))
+            }
             Step::ServerAsks(seconds) => {
                 Err(Error::new(Stage::Exchange, Kind::Transient, Reason::Other, "busy")
                     .retry_after(Some(Duration::from_secs(seconds))))
@@ -348,4 +352,82 @@ async fn what_a_renewal_brings_after_a_sign_out_is_not_kept() {
     assert!(snapshot.token.is_none() && !snapshot.renewing);
     assert_eq!(snapshot.state(t.clock.now()), api::State::NeedsLogin, "whoever waits is told");
     assert_eq!(t.script.asked().len(), 2);
+}
+
+fn unreachable() -> Step {
+    let fault = crate::error::NetworkFault::UnknownName;
+    Step::FailBecause(Reason::Unreachable { host: "idp.example".to_owned(), fault })
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_somebody_waits_a_network_fault_is_tried_again_within_seconds() {
+    // Long after the fault began the backoff is up to a minute.
+    let t = setup(true, [vec![unreachable(); 12], vec![Step::Token(3600)]].concat());
+    while t.script.asked().len() < 10 {
+        pass(1).await;
+    }
+    let asked = t.clock.now().boot;
+    t.keeper.get(need(0, 30)).await.expect("the way is back");
+    let took = t.clock.now().boot - asked;
+    assert!(took <= Duration::from_secs(10), "three attempts took {took:?}");
+    let gaps: Vec<_> = t.script.asked().windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!(gaps.iter().rev().take(2).all(|gap| (1..=4).contains(gap)), "bounded: {gaps:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_servers_own_fault_is_not_asked_again_sooner_because_somebody_waits() {
+    let t = setup(true, [vec![Step::Fail(Kind::Transient); 12], vec![Step::Token(3600)]].concat());
+    while t.script.asked().len() < 9 {
+        pass(1).await;
+    }
+    let due = t.keeper.snapshot().due.expect("a next attempt").boot;
+    let before = t.script.asked().len();
+    let _ = t.keeper.get(need(0, 1)).await;
+    if t.clock.now().boot < due {
+        assert_eq!(t.script.asked().len(), before);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_route_ends_the_backoff_of_a_network_fault_but_not_with_every_message() {
+    let t = setup(true, [unreachable()]);
+    while t.script.asked().len() < 10 {
+        pass(1).await;
+    }
+    let before = t.script.asked().len();
+    for _ in 0..1000 {
+        t.keeper.due_soon();
+        t.keeper.shared.wake.notify_one();
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let attempts = t.script.asked().len() - before;
+    assert!((3..=6).contains(&attempts), "{attempts} attempts in 5 s");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_taken_over_is_renewed_when_it_would_have_been() {
+    let clock = Clock::paused();
+    let restore = |life: u64, age: u64| {
+        let expiry = Expiry::after(clock.now(), Duration::from_secs(life - age));
+        let token = AccessToken::new("restored".to_owned(), expiry);
+        let restored = Restored { token, age: Duration::from_secs(age) };
+        let snapshot = Snapshot::restored(Some(restored), Policy::SdkMargin, clock.now());
+        (snapshot.due.expect("due").boot - clock.now().boot).as_secs() + age
+    };
+    for age in [0, 600, 1800] {
+        let due = restore(3600, age);
+        assert!((2159..=2520).contains(&due), "at {due} s of its life, taken over at {age} s");
+    }
+    assert_eq!(restore(3600, 3000), 3000, "overdue: at once");
+    assert_eq!(restore(330, 200), 200, "the SDK would exchange by itself");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_forced_renewal_so_soon_after_another_waits_for_its_turn_or_says_so() {
+    let t = setup(false, [Step::Token(3600)]);
+    t.keeper.refresh(Duration::from_secs(30)).await.expect("renewed");
+    let error = t.keeper.refresh(Duration::ZERO).await.expect_err("nothing was renewed");
+    assert_eq!((error.kind, t.script.asked().len()), (Kind::TooSoon, 1));
+    let token = t.keeper.refresh(Duration::from_secs(30)).await.expect("renewed");
+    assert_eq!((t.script.asked(), token.hash()), (vec![0, 5], TokenHash::of("token-2")));
 }

@@ -17,7 +17,6 @@ use super::saved::{Saved, VERSION};
 use super::{RelyingParty, Tokens};
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Reason, Stage};
-use crate::foreign_text;
 use crate::secrets::{self, Key, Lock, Prepared, Presence, Store};
 use crate::token::{IdentityToken, Secret, TokenHash};
 

@@ -31,8 +31,8 @@ impl Places {
 }
 
 fn config(env: &Env) -> Result<PathBuf> {
-    if let Some(path) = env.var("WANDB_CRED_CONFIG") {
-        return Ok(PathBuf::from(path));
+    if let Some(path) = env.path("WANDB_CRED_CONFIG") {
+        return Ok(path);
     }
     config_dir(env).map(|dir| dir.join("config.toml"))
 }
@@ -41,7 +41,7 @@ fn config(env: &Env) -> Result<PathBuf> {
 /// `~/Library/Application Support/wandb-cred` on macOS.
 fn config_dir(env: &Env) -> Result<PathBuf> {
     // Without HOME the crate would ask the user database (NSS), which a static program cannot do.
-    if env.var("HOME").is_none() {
+    if env.path("HOME").is_none() {
         return Err(no_home());
     }
     let dirs = directories::ProjectDirs::from("", "", "wandb-cred").ok_or_else(no_home)?;
@@ -51,15 +51,15 @@ fn config_dir(env: &Env) -> Result<PathBuf> {
 /// The folder for what must survive a reboot: `$XDG_STATE_HOME/wandb-cred`, `~/.local/state/wandb-cred`, or
 /// `~/Library/Application Support/wandb-cred` on macOS.
 pub fn state_dir(env: &Env) -> Result<PathBuf> {
-    if let Some(dir) = env.var("XDG_STATE_HOME").filter(|dir| Path::new(dir).is_absolute()) {
-        return Ok(Path::new(&dir).join("wandb-cred"));
+    if let Some(dir) = env.path("XDG_STATE_HOME").filter(|dir| dir.is_absolute()) {
+        return Ok(dir.join("wandb-cred"));
     }
     home_state_dir(env)
 }
 
 /// The same, whatever `XDG_STATE_HOME` says: for what all processes of a user must agree on.
 pub fn home_state_dir(env: &Env) -> Result<PathBuf> {
-    let home = env.var("HOME").ok_or_else(no_home)?;
+    let home = env.path("HOME").ok_or_else(no_home)?;
     let below = if cfg!(target_os = "macos") { "Library/Application Support" } else { ".local/state" };
-    Ok(Path::new(&home).join(below).join("wandb-cred"))
+    Ok(home.join(below).join("wandb-cred"))
 }

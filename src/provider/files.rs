@@ -1,25 +1,20 @@
 //! Files that hold a token or a secret, read as a daemon must read them.
 
-use std::io::{self, ErrorKind, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use zeroize::Zeroizing;
 
-use crate::blocking;
-use crate::error::{Error, FileFault, Kind, Reason, Stage};
+use crate::error::{Error, FileFault, Kind, Stage};
 use crate::private_file::{self, Holds};
-use crate::token;
+use crate::{read_file, token};
 
 /// Runs `read`, which reads `path`, off the daemon's one thread: open(2) blocks if the file is on a dead network mount.
 pub(crate) async fn off_thread<T: Send + 'static>(
     path: &Path,
     read: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
-    blocking::run(read).await.map_err(|error| {
-        Error::transient(format!("cannot read {} now: {error}", path.display()))
-            .because(Reason::File { path: path.to_owned(), fault: FileFault::Unreadable })
-    })?
+    read_file::off_thread(path, read).await
 }
 
 /// [`read`], off the daemon's one thread.
@@ -31,12 +26,7 @@ pub(crate) async fn read_off_thread(path: &Path) -> Result<Zeroizing<String>, Er
 /// A token that others may read, but not write.
 pub(crate) fn read(path: &Path) -> Result<Zeroizing<String>, Error> {
     let shown = path.display();
-    let failed = |error: io::Error| failed(path, format!("cannot read {shown}"), &error);
-    let file = std::fs::File::open(path).map_err(failed)?;
-    let meta = file.metadata().map_err(failed)?;
-    if !meta.is_file() {
-        return Err(unusable(path, FileFault::NotARegularFile, format!("{shown} is not a regular file")));
-    }
+    let (file, meta) = read_file::open(path)?;
     let mode = meta.mode() & 0o7777;
     if mode & 0o002 != 0 {
         let message = format!(
@@ -44,9 +34,8 @@ pub(crate) fn read(path: &Path) -> Result<Zeroizing<String>, Error> {
         );
         return Err(unusable(path, FileFault::Loose { mode }, message));
     }
-    let mut raw = Zeroizing::new(Vec::with_capacity(8 * 1024));
-    file.take(MAX_FILE).read_to_end(&mut raw).map_err(failed)?;
-    token::text::of_bytes(&raw).ok_or_else(|| {
+    let bytes = read_file::content(file, path, MAX_FILE)?;
+    token::text::of_bytes(&bytes).ok_or_else(|| {
         let message = format!("{shown} is not text, so it does not hold a JWT");
         unusable(path, FileFault::Malformed, message).kind(Kind::Rejected)
     })
@@ -57,21 +46,12 @@ pub(crate) fn read_private(path: &Path) -> Result<Zeroizing<String>, Error> {
     private_file::read(path, Holds::Secret, Stage::Identity, MAX_FILE).map(|content| content.text)
 }
 
-/// The error for a read that failed: a missing file may come, but permissions do not change by themselves.
-pub(crate) fn failed(path: &Path, what: String, error: &io::Error) -> Error {
-    let kind = match error.kind() {
-        ErrorKind::PermissionDenied => Kind::Misconfigured,
-        _ => Kind::Transient,
-    };
-    unusable(path, error.into(), format!("{what}: {error}")).kind(kind)
-}
-
 /// The error for a file that stays unusable until somebody changes it.
 pub(crate) fn unusable(path: &Path, fault: FileFault, message: String) -> Error {
     Error::file(Stage::Identity, path, fault, message)
 }
 
-/// More than any JWT; a larger file is cut here and then refused, since it does not hold a JWT.
+/// More than any JWT.
 const MAX_FILE: u64 = 128 * 1024;
 
 #[cfg(test)]
@@ -79,6 +59,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
+    use crate::error::Reason;
 
     #[test]
     fn a_secret_file_open_to_others_is_refused() {

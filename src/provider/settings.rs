@@ -35,8 +35,8 @@ fn checked(name: &str, value: &str, reach: Reach, reason: impl Fn() -> Reason) -
 
 /// The path as it is used: `~/` is the home directory.
 pub(crate) fn expand_home(path: &Path, env: &Env) -> PathBuf {
-    match (path.strip_prefix("~"), env.var("HOME")) {
-        (Ok(rest), Some(home)) => Path::new(&home).join(rest),
+    match (path.strip_prefix("~"), env.path("HOME")) {
+        (Ok(rest), Some(home)) => home.join(rest),
         _ => path.to_owned(),
     }
 }

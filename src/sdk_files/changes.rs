@@ -38,7 +38,11 @@ impl Watcher {
             }
             let mut discarded = [0; 4096];
             match events.try_read(&mut discarded) {
-                Ok(_) => return,
+                // The folder itself may be gone: what is made in its place is watched anew after the next write.
+                Ok(_) => {
+                    self.watching = false;
+                    return;
+                }
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
                 Err(_) => return std::future::pending().await,
             }

@@ -1,23 +1,25 @@
 //! Gets the listening socket: from the service manager, or by binding it. Binding never takes over a socket that is
 //! in use, nor a file that is not a socket.
 
+use std::fs::{File, TryLockError};
 use std::io;
-use std::os::unix::fs::FileTypeExt as _;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::process::Pid;
+use tracing::debug;
 
 use crate::{error, paths};
 
-/// The listening socket. Dropping this removes the socket's file, if we bound it.
+/// The listening socket. Dropping this removes the socket's file, if we bound it and it is still ours.
 pub struct Bound {
     listener: Option<UnixListener>,
     /// The file to remove. The service manager's socket stays.
-    remove_on_drop: Option<PathBuf>,
+    remove_on_drop: Option<(PathBuf, Option<FileId>)>,
     /// Keeps a second daemon from binding between our check and our bind.
-    _lock: Option<std::fs::File>,
+    _lock: Option<File>,
 }
 
 /// Takes the socket that systemd or launchd passed, or else binds `socket`.
@@ -36,13 +38,28 @@ pub fn bind(socket: &Path) -> Result<Bound, Error> {
     bind_path(socket)
 }
 
-fn bind_path(socket: &Path) -> Result<Bound, Error> {
+/// Binds `socket`, whether or not a service manager passed one before.
+pub fn bind_path(socket: &Path) -> Result<Bound, Error> {
     let dir = socket.parent().unwrap_or(Path::new("/"));
     paths::private_dir(dir)?;
     let lock = lock(dir, socket)?;
     remove_stale(socket)?;
-    let listener = UnixListener::bind(socket).map_err(|source| at(socket, source))?;
-    Ok(Bound { listener: Some(listener), remove_on_drop: Some(socket.to_owned()), _lock: Some(lock) })
+    let listener = listen(socket).map_err(|source| at(socket, source))?;
+    let file = (socket.to_owned(), FileId::of(socket));
+    Ok(Bound { listener: Some(listener), remove_on_drop: Some(file), _lock: lock })
+}
+
+/// Binds a socket beside its place and moves it there once it listens: nobody meets one that refuses connections for a
+/// moment, and takes it for a dead one's.
+fn listen(socket: &Path) -> io::Result<UnixListener> {
+    let beside = socket.with_file_name(".new");
+    if paths::check_socket_length(&beside).is_err() {
+        return UnixListener::bind(socket);
+    }
+    let _ = std::fs::remove_file(&beside);
+    let listener = UnixListener::bind(&beside)?;
+    std::fs::rename(&beside, socket)?;
+    Ok(listener)
 }
 
 impl Bound {
@@ -54,17 +71,36 @@ impl Bound {
         registered.map_err(Error::Passed)
     }
 
-    /// The path that the listener is bound to, as the kernel knows it.
+    /// The path that the listener is bound to; that of a service manager's socket as the kernel knows it.
     pub fn path(&self) -> Option<PathBuf> {
+        if let Some((socket, _)) = &self.remove_on_drop {
+            return Some(socket.clone());
+        }
         self.listener.as_ref()?.local_addr().ok()?.as_pathname().map(Path::to_path_buf)
     }
 }
 
 impl Drop for Bound {
     fn drop(&mut self) {
-        if let Some(socket) = &self.remove_on_drop {
+        if let Some((socket, file)) = &self.remove_on_drop
+            && FileId::of(socket) == *file
+        {
             let _ = std::fs::remove_file(socket);
         }
+    }
+}
+
+/// Tells a file from a later one of the same name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileId {
+    device: u64,
+    inode: u64,
+}
+
+impl FileId {
+    pub fn of(path: &Path) -> Option<Self> {
+        let meta = path.symlink_metadata().ok()?;
+        Some(Self { device: meta.dev(), inode: meta.ino() })
     }
 }
 
@@ -98,9 +134,12 @@ fn passed() -> Result<Option<UnixListener>, Error> {
 }
 
 /// Allows one daemon per socket. The kernel releases the lock however its holder ends.
-fn lock(dir: &Path, socket: &Path) -> Result<std::fs::File, Error> {
+///
+/// Some file systems have no locks. There only the check of the socket keeps two daemons apart, which is enough unless they
+/// start within the same moment.
+fn lock(dir: &Path, socket: &Path) -> Result<Option<File>, Error> {
     use std::os::unix::fs::OpenOptionsExt as _;
-    let path = dir.join(LOCK);
+    let path = dir.join(paths::LOCK);
     let file = std::fs::OpenOptions::new()
         .create(true)
         .truncate(false)
@@ -110,8 +149,12 @@ fn lock(dir: &Path, socket: &Path) -> Result<std::fs::File, Error> {
         .open(&path)
         .map_err(|source| at(&path, source))?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(_) => Err(in_use(socket)),
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Err(in_use(socket)),
+        Err(TryLockError::Error(error)) => {
+            debug!(path = %path.display(), %error, "this file system has no locks");
+            Ok(None)
+        }
     }
 }
 
@@ -191,8 +234,6 @@ pub enum Error {
 /// 5 s, for a forked child of a killed daemon to close its copies of the socket and the lock, on a busy machine too.
 const DEAD_HOLDER_RETRIES: u32 = 500;
 const DEAD_HOLDER_RETRY_DELAY: Duration = Duration::from_millis(10);
-
-const LOCK: &str = ".lock";
 
 /// The key under `Sockets` in launchd/io.github.wandb-cred.plist.
 #[cfg(target_os = "macos")]

@@ -1,52 +1,223 @@
 //! Processes that use the SDK files: a profile stays hot until each has ended.
+//!
+//! They are recorded beside the socket, so that a daemon that is started again after a crash keeps their files fresh:
+//! nobody would tell it about them.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rustix::process::Pid;
+use serde::{Deserialize, Serialize};
+use tracing::{info, warn};
 
+use super::directory::Directory;
+use super::hangup::Hangups;
+use crate::atomic_file;
 use crate::keeper::{Demand, JobGuard};
+use crate::process::Process;
 
-/// The watched processes. The key is a process and the profile that it uses.
+/// The watched processes.
+#[derive(Clone)]
+pub(super) struct Jobs(Arc<Shared>);
+
+struct Shared {
+    running: Mutex<Running>,
+    record: PathBuf,
+    hangups: Hangups,
+    /// The version that was written last. Held while writing, so that an older one never comes after a newer.
+    written: tokio::sync::Mutex<u64>,
+}
+
 #[derive(Default)]
-pub(super) struct Jobs(Arc<Mutex<HashMap<(u32, usize), JobGuard>>>);
+struct Running {
+    guards: HashMap<Job, JobGuard>,
+    /// Counts the changes.
+    version: u64,
+    /// For jobs that only a connection stands for.
+    connections: u64,
+}
+
+/// A process and the name of the profile that it uses: a reload may replace the profile itself.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+struct Job {
+    #[serde(flatten)]
+    who: Who,
+    profile: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Who {
+    Process(Process),
+    /// A process that we cannot see. It lasts as long as its connection, so it is of no use to a later daemon.
+    Connection {
+        connection: u64,
+    },
+}
+
+/// The file.
+#[derive(Serialize, Deserialize)]
+struct Record {
+    /// Process numbers and start times mean nothing elsewhere.
+    system: String,
+    jobs: Vec<Job>,
+}
 
 impl Jobs {
-    /// Keeps the profile of `demand` hot until process `pid` has ended. A second call for the same process changes
-    /// nothing.
-    pub(super) fn watch(&self, pid: u32, demand: &Arc<Demand>) -> Result<(), String> {
-        let not_found = || format!("there is no process {pid}");
-        let process = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or_else(not_found)?;
-        // The demand's address identifies the profile: after a reload another one may have the same name.
-        let key = (pid, Arc::as_ptr(demand) as usize);
-        {
-            let mut jobs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            if jobs.contains_key(&key) {
-                return Ok(());
-            }
-            if jobs.len() >= MAX_JOBS {
-                return Err(format!("the daemon already watches {MAX_JOBS} jobs"));
-            }
-            jobs.insert(key, demand.hold());
+    /// Records its jobs in `folder`.
+    pub(super) fn new(folder: &Path, hangups: Hangups) -> Self {
+        let (running, written) = (Mutex::default(), tokio::sync::Mutex::default());
+        Self(Arc::new(Shared { running, record: folder.join(RECORD), hangups, written }))
+    }
+
+    /// Keeps the profile of `demand` hot until `process` has ended. A second call for the same process changes nothing.
+    /// Returns once it is recorded.
+    pub(super) async fn watch(
+        &self,
+        process: Process,
+        profile: &str,
+        demand: &Arc<Demand>,
+    ) -> Result<(), String> {
+        let job = Job { who: Who::Process(process), profile: profile.to_owned() };
+        if self.add(job.clone(), demand)? {
+            self.follow(job, process.end());
+            self.record().await;
         }
-        let end = crate::process::end_of(process);
-        let jobs = Arc::clone(&self.0);
-        let remove = move || drop(jobs.lock().unwrap_or_else(PoisonError::into_inner).remove(&key));
-        match end {
-            Ok(end) => {
-                tokio::spawn(async move {
-                    end.await;
-                    remove();
-                });
-                Ok(())
+        Ok(())
+    }
+
+    /// Keeps the profile of `demand` hot until the other end of `connection` is closed.
+    pub(super) fn hold(
+        &self,
+        connection: OwnedFd,
+        profile: &str,
+        demand: &Arc<Demand>,
+    ) -> Result<(), String> {
+        let hangups = self.0.hangups.clone();
+        let gone = async move { hangups.wait(&connection).await };
+        let connection = {
+            let mut running = self.running();
+            running.connections += 1;
+            running.connections
+        };
+        let job = Job { who: Who::Connection { connection }, profile: profile.to_owned() };
+        self.add(job.clone(), demand)?;
+        self.follow(job, gone);
+        Ok(())
+    }
+
+    /// Takes up the jobs that an earlier daemon watched and that still run.
+    pub(super) async fn take_up(&self, directory: &Directory) {
+        let path = self.0.record.clone();
+        let read = tokio::task::spawn_blocking(move || {
+            if let Some(folder) = path.parent() {
+                atomic_file::remove_leftovers(folder);
             }
-            Err(_) => {
-                remove();
-                Err(not_found())
+            std::fs::read(path).ok().and_then(|json| serde_json::from_slice::<Record>(&json).ok())
+        });
+        let Ok(Some(record)) = read.await else { return };
+        if record.system != system() {
+            return;
+        }
+        for job in record.jobs {
+            if let Who::Process(process) = job.who
+                && process.is_running()
+                && let Some(member) = directory.members.get(&job.profile)
+                && self.add(job.clone(), &member.profile.demand).unwrap_or_default()
+            {
+                info!(profile = job.profile, pid = process.pid, "took up a job of an earlier daemon");
+                self.follow(job, process.end());
+            }
+        }
+        self.record().await;
+    }
+
+    /// The record was lost with its folder.
+    pub(super) async fn record_again(&self) {
+        self.running().version += 1;
+        self.record().await;
+    }
+
+    /// Writes no more: the folder is about to be removed. Waits for a write under way.
+    pub(super) async fn close_record(&self) {
+        *self.0.written.lock().await = CLOSED;
+    }
+
+    /// After a reload: a job goes on with the profile that has its profile's name now.
+    pub(super) fn move_to(&self, directory: &Directory) {
+        for (job, guard) in &mut self.running().guards {
+            if let Some(member) = directory.members.get(&job.profile) {
+                *guard = member.profile.demand.hold();
             }
         }
     }
+
+    /// Whether it is new.
+    fn add(&self, job: Job, demand: &Arc<Demand>) -> Result<bool, String> {
+        let mut running = self.running();
+        if running.guards.contains_key(&job) {
+            return Ok(false);
+        }
+        if running.guards.len() >= MAX_JOBS {
+            return Err(format!("the daemon already watches {MAX_JOBS} jobs"));
+        }
+        running.guards.insert(job, demand.hold());
+        running.version += 1;
+        Ok(true)
+    }
+
+    fn follow(&self, job: Job, end: impl Future<Output = ()> + Send + 'static) {
+        let jobs = self.clone();
+        tokio::spawn(async move {
+            end.await;
+            {
+                let mut running = jobs.running();
+                running.guards.remove(&job);
+                running.version += 1;
+            }
+            jobs.record().await;
+        });
+    }
+
+    /// Writes the record, unless a write that began later has done it. A failure costs only what a crash would lose.
+    async fn record(&self) {
+        let mut written = self.0.written.lock().await;
+        let (version, jobs) = {
+            let running = self.running();
+            if running.version == *written || *written == CLOSED {
+                return;
+            }
+            let known = |job: &&Job| matches!(job.who, Who::Process(Process { start: Some(_), .. }));
+            (running.version, running.guards.keys().filter(known).cloned().collect())
+        };
+        let (path, record) = (self.0.record.clone(), Record { system: system(), jobs });
+        let write = tokio::task::spawn_blocking(move || {
+            let json = serde_json::to_vec(&record).expect("plain data");
+            atomic_file::replace(&path, &json)
+        });
+        if let Ok(Err(error)) = write.await {
+            warn!(%error, "a daemon started after a crash would not know of the running jobs");
+        }
+        *written = version;
+    }
+
+    fn running(&self) -> MutexGuard<'_, Running> {
+        self.0.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
+
+/// Names this boot and this PID namespace.
+fn system() -> String {
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let namespace = std::fs::read_link("/proc/self/ns/pid").unwrap_or_default();
+    format!("{} {}", boot.trim(), namespace.display())
+}
+
+/// A version that no change reaches.
+const CLOSED: u64 = u64::MAX;
 
 /// More than any node runs.
 const MAX_JOBS: usize = 4096;
+
+const RECORD: &str = "jobs.json";

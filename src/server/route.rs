@@ -1,5 +1,7 @@
 //! The routes. `openapi.yaml` describes them; each handler reads keepers and never a provider.
 
+use std::task::Poll;
+
 use hyper::body::Incoming;
 use hyper::header::{ALLOW, HeaderName, HeaderValue, ORIGIN};
 use hyper::{Method, Request, StatusCode};
@@ -7,13 +9,34 @@ use hyper::{Method, Request, StatusCode};
 use super::answer::{self, Answer};
 use super::request::{Query, no_query};
 use super::state::State;
-use super::{Peer, Standing, sign_in, status, tokens};
+use super::{Caller, Peer, Standing, sign_in, status, tokens};
 use crate::api::{Problem, ProblemKind};
 
-/// One request. Every outcome is an answer: nothing here ends the connection.
-pub(super) async fn handle(state: &State, peer: Peer, request: Request<Incoming>) -> Answer {
+/// One request. Every outcome is an answer, unless nobody is left to take it.
+pub(super) async fn handle(
+    state: &State,
+    caller: &Caller,
+    request: Request<Incoming>,
+) -> Result<Answer, Gone> {
+    let waits = WAITS.contains(&request.uri().path());
     // Boxed, so that an idle connection's task is not as large as the largest route.
-    let (route, outcome) = Box::pin(dispatch(state, peer, request)).await;
+    let mut work = Box::pin(dispatch(state, caller, request));
+    // Most answers come from memory, and are ready at once.
+    let ready = std::future::poll_fn(|cx| Poll::Ready(work.as_mut().poll(cx))).await;
+    let (route, outcome) = match ready {
+        Poll::Ready(done) => done,
+        Poll::Pending if !waits => work.await,
+        Poll::Pending if caller.crowded => {
+            let detail = "too many callers wait already; try again in a moment";
+            let problem =
+                Problem { retry_after: Some(1), ..Problem::new(ProblemKind::TooManyRequests, detail) };
+            ("crowded", Err(problem))
+        }
+        Poll::Pending => tokio::select! {
+            done = work => done,
+            () = caller.gone(state) => return Err(Gone),
+        },
+    };
     let mut answer = outcome.unwrap_or_else(|problem| answer::problem(&problem));
     if answer.status() == StatusCode::METHOD_NOT_ALLOWED
         && let Some((_, method)) = ROUTES.iter().find(|(path, _)| *path == route)
@@ -23,13 +46,18 @@ pub(super) async fn handle(state: &State, peer: Peer, request: Request<Incoming>
         answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
     }
     state.metrics.count(route, answer.status().as_u16());
-    answer
+    Ok(answer)
 }
+
+/// The caller closed the connection before there was an answer.
+#[derive(Debug, thiserror::Error)]
+#[error("the caller hung up")]
+pub(super) struct Gone;
 
 type Outcome = Result<Answer, Problem>;
 
-async fn dispatch(state: &State, peer: Peer, request: Request<Incoming>) -> (&'static str, Outcome) {
-    if let Err(problem) = admit(state, peer, &request) {
+async fn dispatch(state: &State, caller: &Caller, request: Request<Incoming>) -> (&'static str, Outcome) {
+    if let Err(problem) = admit(state, caller.peer, &request) {
         return ("refused", Err(problem));
     }
     let path = request.uri().path();
@@ -43,7 +71,7 @@ async fn dispatch(state: &State, peer: Peer, request: Request<Incoming>) -> (&'s
         let detail = format!("{route} takes {method}, not {}", request.method());
         return (route, Err(Problem::new(ProblemKind::MethodNotAllowed, detail)));
     }
-    if peer.standing != Standing::Owner && !FOR_GUESTS.contains(route) {
+    if caller.peer.standing != Standing::Owner && !FOR_GUESTS.contains(route) {
         let detail = format!(
             "{route} is for the daemon's owner (uid {}); you may use {}",
             state.uid,
@@ -63,7 +91,7 @@ async fn dispatch(state: &State, peer: Peer, request: Request<Incoming>) -> (&'s
         "/v1/status" => no_query(request.uri().query()).map(|()| status::status(state)),
         "/v1/refresh" => tokens::refresh(state, request.uri().query()).await,
         "/v1/rejected" => tokens::rejected(state, request).await,
-        "/v1/jobs" => tokens::jobs(state, peer, request).await,
+        "/v1/jobs" => tokens::jobs(state, caller, request).await,
         "/v1/login" => sign_in::login(state, request).await,
         LOGIN_ID => sign_in::progress(state, request.uri().path().trim_start_matches(LOGIN)),
         "/v1/logout" => sign_in::logout(state, request.uri().query()).await,
@@ -108,6 +136,10 @@ const FOR_GUESTS: [&str; 3] = ["/v1/token", "/healthz", "/readyz"];
 
 /// Routes that end in somebody having a token: closed while locked.
 const HANDS_OUT: [&str; 4] = ["/v1/token", "/v1/identity-token", "/v1/refresh", "/v1/jobs"];
+
+/// Routes that wait for a renewal, and change nothing that somebody must know of: a caller that goes away leaves its place
+/// to others at once. The renewal itself goes on.
+const WAITS: [&str; 4] = HANDS_OUT;
 
 const FORWARDED: HeaderName = HeaderName::from_static("x-forwarded-for");
 

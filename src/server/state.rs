@@ -1,11 +1,12 @@
 //! What every request can see: the profiles of the moment, the clock, the jobs.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use super::directory::Directory;
 use super::doctor::DoctorCache;
+use super::hangup::Hangups;
 use super::jobs::Jobs;
 use super::metrics::Metrics;
 use crate::clock::{Clock, Now};
@@ -23,6 +24,7 @@ pub struct State {
     /// While set, no token is handed out.
     pub(super) locked: AtomicBool,
     pub(super) jobs: Jobs,
+    pub(super) hangups: Hangups,
     pub(super) metrics: Metrics,
     /// For the doctor's own requests.
     pub(super) http: Http,
@@ -33,6 +35,8 @@ impl State {
     pub fn new(directory: Directory, clock: Clock, socket: PathBuf, http: Http) -> Self {
         let started = clock.now();
         let logins = Logins::new(clock.clone());
+        let hangups = Hangups::new();
+        let jobs = Jobs::new(socket.parent().unwrap_or(Path::new("/")), hangups.clone());
         Self {
             directory: RwLock::new(Arc::new(directory)),
             clock,
@@ -41,7 +45,8 @@ impl State {
             socket,
             logins,
             locked: AtomicBool::new(false),
-            jobs: Jobs::default(),
+            jobs,
+            hangups,
             metrics: Metrics::default(),
             http,
             doctor_cache: DoctorCache::default(),
@@ -53,7 +58,23 @@ impl State {
         Arc::clone(&self.directory.read().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Jobs of an earlier daemon that still run are watched again.
+    pub async fn take_up_jobs(&self) {
+        self.jobs.take_up(&self.directory()).await;
+    }
+
+    /// The folder of the socket was removed, and is there again.
+    pub async fn record_jobs_again(&self) {
+        self.jobs.record_again().await;
+    }
+
+    /// The folder of the socket is about to be removed for good.
+    pub async fn close_job_record(&self) {
+        self.jobs.close_record().await;
+    }
+
     pub fn swap(&self, directory: Directory) {
+        self.jobs.move_to(&directory);
         *self.directory.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(directory);
     }
 }

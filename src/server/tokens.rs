@@ -5,14 +5,15 @@ use std::time::Duration;
 use hyper::Request;
 use hyper::body::Incoming;
 
-use super::Peer;
+use super::Caller;
 use super::answer::{self, Answer, whole_seconds};
 use super::request::{self, DEFAULT_TIMEOUT, Query, no_query};
 use super::state::State;
 use super::status::describe;
 use crate::api::{self, Problem, ProblemKind};
-use crate::error::Kind;
+use crate::error::{Kind, Reason};
 use crate::keeper::Need;
+use crate::process::Process;
 use crate::token::{Expires as _, TokenHash};
 
 type Outcome = Result<Answer, Problem>;
@@ -58,12 +59,8 @@ pub(super) async fn refresh(state: &State, query: Option<&str>) -> Outcome {
     let member = directory.find(query.profile.as_deref())?;
     let profile = &member.profile;
     profile.demand.touch(state.clock.now());
-    match profile.access.refresh(query.need().timeout).await {
-        Ok(_) => {}
-        // Renewed within the last seconds: that is what was asked for.
-        Err(error) if error.kind == Kind::TooSoon && profile.access.peek(Duration::ZERO).is_some() => {}
-        Err(error) => return Err(Problem::from_error(&profile.name, &error)),
-    }
+    let renewed = profile.access.refresh(query.need().timeout).await;
+    renewed.map_err(|error| Problem::from_error(&profile.name, &error))?;
     let is_default = directory.default.as_deref() == Some(&*profile.name);
     Ok(answer::json(&describe(member, is_default, state.clock.now())))
 }
@@ -79,7 +76,7 @@ pub(super) async fn rejected(state: &State, request: Request<Incoming>) -> Outco
     Ok(answer::json(&api::RejectedAnswer { renewed: member.profile.access.rejected(hash) }))
 }
 
-pub(super) async fn jobs(state: &State, peer: Peer, request: Request<Incoming>) -> Outcome {
+pub(super) async fn jobs(state: &State, caller: &Caller, request: Request<Incoming>) -> Outcome {
     no_query(request.uri().query())?;
     let wanted: api::JobRequest = request::body(request).await?;
     let directory = state.directory();
@@ -90,14 +87,20 @@ pub(super) async fn jobs(state: &State, peer: Peer, request: Request<Incoming>) 
             format!("profile `{0}` has `sdk-files = false`; set it to true in [profile.{0}]", profile.name);
         return Err(Problem::new(ProblemKind::Misconfigured, detail));
     };
-    let pid = wanted.pid.or(peer.pid).ok_or_else(|| {
-        Problem::new(
-            ProblemKind::BadRequest,
-            "name the process to watch in `pid`: this system does not report the caller's",
-        )
-    })?;
     profile.demand.touch(state.clock.now());
-    state.jobs.watch(pid, &profile.demand).map_err(|why| Problem::new(ProblemKind::BadRequest, why))?;
+    let bad = |why| Problem::new(ProblemKind::BadRequest, why);
+    match meant(caller.peer.pid, wanted.pid)? {
+        Meant::Process(process) => state.jobs.watch(process, &profile.name, &profile.demand).await,
+        Meant::Unseen if wanted.hold => caller
+            .connection()
+            .map_err(|error| error.to_string())
+            .and_then(|connection| state.jobs.hold(connection, &profile.name, &profile.demand)),
+        Meant::Unseen => {
+            let reason = Some(Reason::ProcessUnseen);
+            return Err(Problem { reason, ..bad(UNSEEN.to_owned()) });
+        }
+    }
+    .map_err(bad)?;
     let enough = Need { min_ttl: SDK_MARGIN, timeout: DEFAULT_TIMEOUT };
     let token = match profile.access.get(enough).await {
         Ok(token) => Ok(token),
@@ -119,6 +122,34 @@ pub(super) async fn jobs(state: &State, peer: Peer, request: Request<Incoming>) 
         credentials_file: files.credentials.clone(),
     }))
 }
+
+/// The process that a job is.
+enum Meant {
+    Process(Process),
+    /// It runs in a PID namespace that we do not see into.
+    Unseen,
+}
+
+/// The process that a caller names, or the caller itself. A number is the caller's own, which in another PID namespace
+/// is not ours: a container's process 1 is not the host's.
+fn meant(peer: Option<u32>, named: Option<u32>) -> Result<Meant, Problem> {
+    let pid = match (peer, named) {
+        #[cfg(target_os = "linux")]
+        (None, _) => None,
+        #[cfg(target_os = "linux")]
+        (Some(peer), Some(named)) => crate::process::namespace::meant_by(peer, named),
+        #[cfg(not(target_os = "linux"))]
+        (_, Some(named)) => Some(named),
+        (peer, None) => peer,
+    };
+    let Some(pid) = pid else { return Ok(Meant::Unseen) };
+    match Process::find(pid) {
+        Some(process) => Ok(Meant::Process(process)),
+        None => Err(Problem::new(ProblemKind::BadRequest, format!("there is no process {pid}"))),
+    }
+}
+
+const UNSEEN: &str = "the process to watch runs in a PID namespace that the daemon cannot see into; start it with wandb-cred exec, which keeps a connection open instead";
 
 /// The parameters of routes that answer with a token.
 const TOKEN_QUERY: [&str; 3] = ["profile", "min_ttl", "wait"];

@@ -138,19 +138,26 @@ fn exec_removes_what_killed_daemons_left_and_nothing_else() {
     let daemon = job_daemon();
     let home = daemon.folder.path();
     let runtime = home.join("run/wandb-cred");
-    for name in ["exec-1", "exec-2", "exec-3", "profiles"] {
+    for name in ["exec-1", "exec-2", "exec-3", "exec-4", "exec-5", "profiles"] {
         std::fs::create_dir_all(runtime.join(name)).expect("made");
     }
     std::fs::set_permissions(&runtime, PermissionsExt::from_mode(0o700)).expect("chmod");
-    drop(std::os::unix::net::UnixListener::bind(runtime.join("exec-1/wandb-cred.sock")).expect("bound"));
+    for dead in ["exec-1", "exec-4", "exec-5"] {
+        let socket = runtime.join(dead).join("wandb-cred.sock");
+        drop(std::os::unix::net::UnixListener::bind(socket).expect("bound"));
+    }
+    // A daemon that has bound its socket, and does not listen yet, holds its lock already.
+    let starting = std::fs::File::create(runtime.join("exec-4/.lock")).expect("made");
+    starting.lock().expect("locked");
+    std::fs::File::create(runtime.join("exec-5/.lock")).expect("made");
     let _alive =
         std::os::unix::net::UnixListener::bind(runtime.join("exec-2/wandb-cred.sock")).expect("bound");
     let credd = stand_in(home, &format!("ln -s {} \"$WANDB_CRED_SOCKET\"", daemon.socket().display()));
     assert_eq!(ran(&mut exec_alone(home, &credd, &["exec", "true"])).code, 0);
     let exists = |name: &str| runtime.join(name).exists();
     assert_eq!(
-        [exists("exec-1"), exists("exec-2"), exists("exec-3"), exists("profiles")],
-        [false, true, true, true]
+        ["exec-1", "exec-2", "exec-3", "exec-4", "exec-5", "profiles"].map(exists),
+        [false, true, true, true, false, true]
     );
 }
 

@@ -4,6 +4,7 @@
 mod configuration;
 mod folders;
 mod identity_token;
+mod paths;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;

@@ -247,7 +247,7 @@ fn pipelined_requests_are_answered_in_order() {
 }
 
 #[test]
-fn over_the_bound_callers_wait_and_are_served_when_there_is_room() {
+fn over_the_bound_a_few_are_served_at_once_and_the_rest_when_there_is_room() {
     let most = raise_file_limit();
     if most < 6000 {
         println!("skipped: only {most} files may be open here");
@@ -255,21 +255,59 @@ fn over_the_bound_callers_wait_and_are_served_when_there_is_room() {
     }
     let (_sandbox, _home, daemon) = warm();
     let (files, memory) = (daemon.files(), daemon.memory());
-    // The daemon takes 4096 and leaves the rest in the kernel's queue, which blocks when it is full.
     let mut idle: Vec<_> = (0..4096).map(|_| connect(&daemon)).collect();
     until("the daemon is full", 20, || (daemon.files() >= files + 4090).then_some(()));
+    println!("4096 connections: {memory} KiB before, {} KiB with", daemon.memory());
+    assert!(daemon.memory() < memory + 120 * 1024, "{} KiB", daemon.memory());
+    for _ in 0..100 {
+        assert_eq!(daemon.get("/v1/token").status, 200, "from the reserve");
+    }
+    // With the reserve taken too, the rest stays in the kernel's queue, which blocks when it is full.
+    let reserve: Vec<_> = (0..64).map(|_| connect(&daemon)).collect();
+    until("the reserve is taken", 20, || (daemon.files() > files + 4096).then_some(()));
     let mut waiting = connect(&daemon);
     waiting.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").expect("queued");
     waiting.set_read_timeout(Some(Duration::from_millis(500))).expect("a time-out");
     let early = waiting.read(&mut [0; 1]).expect_err("nobody has time yet");
     assert_eq!(early.kind(), ErrorKind::WouldBlock);
-    println!("4096 connections: {memory} KiB before, {} KiB with", daemon.memory());
-    assert!(daemon.memory() < memory + 120 * 1024, "{} KiB", daemon.memory());
     idle.truncate(4000);
     waiting.set_read_timeout(Some(Duration::from_secs(20))).expect("a time-out");
     let mut answer = Vec::new();
     waiting.read_to_end(&mut answer).expect("an answer");
     assert_eq!(talk::parse(&answer).map(|answer| answer.status), Some(200));
-    drop(idle);
+    drop((idle, reserve));
     assert_closed(&daemon, files);
+}
+
+#[test]
+fn callers_that_hang_up_while_they_wait_leave_their_places_at_once() {
+    let most = raise_file_limit();
+    if most < 6000 {
+        println!("skipped: only {most} files may be open here");
+        return;
+    }
+    let sandbox = Sandbox::start(&[]);
+    sandbox.control().faults(&serde_json::json!({ "exchange": "hang" }));
+    let home = Home::new(&sandbox.profile("work"));
+    let daemon = home.daemon();
+    let ask = |target: &str| {
+        let mut stream = connect(&daemon);
+        let request = format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n");
+        stream.write_all(request.as_bytes()).expect("taken");
+        stream
+    };
+    // One has said all, and still listens.
+    let mut listening = ask("/v1/token?wait=15");
+    listening.shutdown(std::net::Shutdown::Write).expect("shut");
+    let waiting: Vec<_> = (0..4095).map(|_| ask("/v1/token?wait=89")).collect();
+    until("all wait", 30, || (daemon.metric("wandb_cred_connections ") > 4096.0).then_some(()));
+    let crowded = daemon.get("/v1/token?wait=89");
+    assert_eq!(crowded.status, 429, "{}", crowded.text());
+    drop(waiting);
+    let start = now();
+    until("their places are free", 10, || (daemon.metric("wandb_cred_connections ") <= 2.0).then_some(()));
+    println!("4095 places free after {:?}", now() - start);
+    let mut answer = Vec::new();
+    listening.read_to_end(&mut answer).expect("an answer");
+    assert!(talk::parse(&answer).is_some_and(|answer| answer.status >= 500), "answered all the same");
 }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Stdio;
@@ -178,4 +179,77 @@ fn of_many_that_start_at_once_exactly_one_serves() {
     }
     assert!(ends.iter().all(|end| end.code() == Some(69)), "{ends:?}");
     assert_eq!((served.code, left), (Some(0), 7), "{}", served.err);
+}
+
+#[test]
+fn a_daemon_started_after_a_kill_keeps_the_files_of_running_jobs_fresh() {
+    let sandbox = Sandbox::start(&[]);
+    let home = Home::new(&sandbox.profile("work"));
+    let mut daemon = home.daemon();
+    let mut job = std::process::Command::new("sleep").arg("600").spawn().expect("starts");
+    let body = format!("{{\"pid\":{}}}", job.id());
+    assert_eq!(daemon.ask("POST", "/v1/jobs", &body).expect("answered").status, 200);
+    let record = home.path("run/jobs.json");
+    assert_eq!(record.metadata().expect("recorded").permissions().mode() & 0o777, 0o600);
+    for _ in 0..3 {
+        daemon.kill();
+        daemon = home.daemon();
+        assert_eq!(daemon.profile("work")["jobs"], 1, "{}", daemon.profile("work"));
+    }
+    assert_eq!(daemon.profile("work")["hot"], true, "{}", daemon.profile("work"));
+    job.kill().expect("it runs");
+    job.wait().expect("it ends");
+    until("the job is over", 10, || (daemon.profile("work")["jobs"] == 0).then_some(()));
+    daemon.kill();
+    daemon = home.daemon();
+    assert_eq!(daemon.profile("work")["jobs"], 0);
+}
+
+#[test]
+fn a_record_of_jobs_that_do_not_run_here_is_ignored() {
+    let sandbox = Sandbox::start(&[]);
+    let home = Home::new(&sandbox.profile("work"));
+    let mut daemon = home.daemon();
+    let body = format!("{{\"pid\":{}}}", std::process::id());
+    assert_eq!(daemon.ask("POST", "/v1/jobs", &body).expect("answered").status, 200);
+    daemon.kill();
+    let record = fs::read_to_string(home.path("run/jobs.json")).expect("recorded");
+    let json: Value = serde_json::from_str(&record).expect("json");
+    let with = |change: &dyn Fn(&mut Value)| {
+        let mut json = json.clone();
+        change(&mut json);
+        home.write("run/jobs.json", &json.to_string());
+        home.daemon().profile("work")["jobs"].clone()
+    };
+    assert_eq!(with(&|_| {}), 1);
+    assert_eq!(with(&|json| json["system"] = "another boot".into()), 0);
+    assert_eq!(with(&|json| json["jobs"][0]["start"] = 1.into()), 0, "another process of that number");
+    assert_eq!(with(&|json| json["jobs"][0]["profile"] = "gone".into()), 0);
+    assert_eq!(with(&|json| *json = "nonsense".into()), 0);
+}
+
+#[test]
+fn a_restart_costs_no_exchange_while_the_token_has_life_left() {
+    let sandbox = Sandbox::start(&["--token-life", "3600"]);
+    let home = Home::new(&sandbox.profile("work").replace("audience", "keep-warm = true\naudience"));
+    let mut daemon = home.daemon();
+    let token = daemon.token("");
+    until("the files are written", 5, || home.sdk_file("work", "origin").exists().then_some(()));
+    let before = sandbox.control().stats();
+    let job = format!("{{\"pid\":{}}}", std::process::id());
+    for _ in 0..4 {
+        daemon.kill();
+        daemon = home.daemon();
+        assert_eq!(daemon.token(""), token);
+        assert_eq!(daemon.ask("POST", "/v1/jobs", &job).expect("answered").status, 200);
+    }
+    // What a renewal would begin with is under way within a moment.
+    let due = daemon.profile("work");
+    let after = sandbox.control().stats();
+    assert_eq!(
+        (&after["exchanges"]["total"], &after["mints"]),
+        (&before["exchanges"]["total"], &before["mints"]),
+        "{due}"
+    );
+    assert_eq!(daemon.profile("work")["access"]["state"], "fresh");
 }

@@ -10,6 +10,7 @@ mod foreign;
 mod hostile;
 mod kill;
 mod leaks;
+mod odd_machine;
 mod outage;
 mod own;
 mod proxy;

@@ -27,9 +27,10 @@ use crate::error::{Error, FileFault, Kind, Reason};
 use crate::http::{Answer, Http, Reach};
 use crate::provider::answer;
 use crate::provider::detect::{Detect, Probe, any_set, firmware};
-use crate::provider::files::{failed, off_thread, unusable};
+use crate::provider::files::{off_thread, unusable};
 use crate::provider::settings::variable_url;
 use crate::provider::source::{Context, Provider};
+use crate::read_file;
 use crate::token::IdentityToken;
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -272,9 +273,9 @@ fn base(env: &Env) -> Result<Url, Error> {
 fn load_mtls(dir: &Path, http: &Http) -> Result<Http, Error> {
     let read = |name: &str| {
         let path = dir.join(name);
-        std::fs::read(&path).map_err(|error| failed(&path, format!("cannot read {}", path.display()), &error))
+        read_file::read(&path, read_file::LIMIT)
     };
-    let (root, identity) = (read("root.crt")?, zeroize::Zeroizing::new(read("client.key")?));
+    let (root, identity) = (read("root.crt")?, read("client.key")?);
     http.with_identity(&root, &identity).map_err(|error| match error.reason {
         Reason::Other => unusable(dir, FileFault::Malformed, error.message),
         _ => error,

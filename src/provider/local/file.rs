@@ -13,7 +13,7 @@ use super::named_file;
 use crate::env::Env;
 use crate::error::{Error, Kind};
 use crate::provider::detect::Detect;
-use crate::provider::files::read_off_thread;
+use crate::provider::files::{off_thread, read_off_thread};
 use crate::provider::settings::{expand_home, require_absolute};
 use crate::provider::source::{Context, Provider};
 use crate::token::IdentityToken;
@@ -73,8 +73,9 @@ impl File {
     /// Whether somebody may still be writing it.
     async fn changed_lately(&self) -> bool {
         let (path, now) = (self.path.clone(), self.cx.clock.now().wall);
-        let changed = crate::blocking::run(move || path.metadata()?.modified()).await;
-        let changed = changed.ok().and_then(Result::ok).and_then(|at| jiff::Timestamp::try_from(at).ok());
+        let owned = path.clone();
+        let meta = off_thread(&path, move || Ok(owned.metadata().and_then(|meta| meta.modified()).ok()));
+        let changed = meta.await.ok().flatten().and_then(|at| jiff::Timestamp::try_from(at).ok());
         changed.is_some_and(|at| now.duration_since(at).unsigned_abs() < YOUNG)
     }
 }

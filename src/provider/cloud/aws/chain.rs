@@ -21,9 +21,10 @@ use super::metadata::{self, Imds, container_url};
 use super::shared_files::Profile;
 use super::sts::{Sts, VERSION};
 use crate::error::{Error, Kind, ProgramFault, Reason};
-use crate::provider::files::{self, off_thread};
+use crate::provider::files::off_thread;
 use crate::provider::program;
 use crate::provider::source::Context;
+use crate::read_file;
 use crate::token::Secret;
 
 pub(super) struct Chain {
@@ -172,10 +173,8 @@ impl Chain {
     async fn assume(&self, region: &str, assume: Assume) -> Result<Credentials, Error> {
         let path = assume.file.clone();
         let token = off_thread(&assume.file, move || {
-            std::fs::read_to_string(&path).map_err(|error| {
-                let what = format!("cannot read the web identity token {}", path.display());
-                files::failed(&path, what, &error).kind(Kind::Transient)
-            })
+            read_file::read_text(&path, read_file::LIMIT)
+                .map_err(|error| error.kind(Kind::Transient).context("the web identity token"))
         });
         let token = token.await?;
         let session =

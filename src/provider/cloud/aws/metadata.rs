@@ -18,9 +18,10 @@ use crate::env::Env;
 use crate::error::{Error, Kind, Reason};
 use crate::http::{Answer, Reach, is_loopback};
 use crate::provider::answer;
-use crate::provider::files::{self, off_thread};
+use crate::provider::files::off_thread;
 use crate::provider::settings::variable_url;
 use crate::provider::source::Context;
+use crate::read_file;
 use crate::redact::redact;
 use crate::token::Secret;
 
@@ -177,12 +178,10 @@ async fn authorization(env: &Env) -> Result<Option<Zeroizing<String>>, Error> {
             let path = PathBuf::from(path);
             let owned = path.clone();
             let read = off_thread(&path, move || {
-                std::fs::read_to_string(&owned).map_err(|error| {
-                    let what = format!("cannot read the file of {AUTH_FILE}");
-                    files::failed(&owned, what, &error).kind(Kind::Transient)
-                })
+                read_file::read_text(&owned, read_file::LIMIT)
+                    .map_err(|error| error.kind(Kind::Transient).context(AUTH_FILE))
             });
-            (Zeroizing::new(read.await?), AUTH_FILE)
+            (read.await?, AUTH_FILE)
         }
         (None, Some(token)) => (Zeroizing::new(token), AUTH),
         (None, None) => return Ok(None),

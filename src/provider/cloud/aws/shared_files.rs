@@ -9,6 +9,7 @@ use crate::env::Env;
 use crate::error::{Error, FileFault, Stage};
 use crate::private_file::{self, Holds};
 use crate::provider::files::unusable;
+use crate::read_file;
 use crate::token::Secret;
 
 /// The settings of one profile.
@@ -102,7 +103,9 @@ fn sections(path: Option<&Path>) -> Result<Vec<(String, Settings)>, Error> {
     // AWS_CONFIG_FILE=/dev/null is how people say that there is none.
     let Some(path) = path.filter(|path| *path != Path::new("/dev/null")) else { return Ok(Vec::new()) };
     // They can name a program (`credential_process`). Others may read them: AWS' own clients do not mind.
-    match private_file::read(path, Holds::Programs, Stage::Identity, MAX_FILE) {
+    let owned = path.to_owned();
+    let read = move || private_file::read(&owned, Holds::Programs, Stage::Identity, MAX_FILE);
+    match read_file::within_time(path, read) {
         Ok(content) => parse(&content.text).map_err(|line| {
             let message = format!("{} line {line} is not a setting", path.display());
             unusable(path, FileFault::Malformed, message)

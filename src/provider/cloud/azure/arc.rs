@@ -8,6 +8,7 @@ use crate::error::{Error, FileFault};
 use crate::http::Answer;
 use crate::provider::answer;
 use crate::provider::files::{off_thread, unusable};
+use crate::read_file;
 
 /// The key that `challenge` names. The answer holds a whole path; only the file's name is taken from it, and the folder
 /// is fixed, or whoever answers on the agent's port could ask for any file of this machine.
@@ -33,25 +34,18 @@ pub(super) async fn key(who: &str, dir: &Path, challenge: &Answer) -> Result<Zer
 }
 
 fn read(path: &Path) -> Result<Zeroizing<String>, Error> {
-    use std::io::Read as _;
     let failed = |fault: FileFault, why: &dyn std::fmt::Display| {
         let shown = path.display();
         let message =
             format!("cannot read the Arc agent's key {shown}: {why}; add this user to the group himds");
         unusable(path, fault, message)
     };
-    let unread = |error: std::io::Error| failed((&error).into(), &error);
-    let file = std::fs::File::open(path).map_err(unread)?;
-    let meta = file.metadata().map_err(unread)?;
-    if !meta.is_file() {
-        return Err(failed(FileFault::NotARegularFile, &"it is not a regular file"));
-    }
+    let unread = |error: Error| failed(error.file_fault().cloned().unwrap_or(FileFault::Unreadable), &error);
+    let (file, meta) = read_file::open(path).map_err(unread)?;
     if meta.len() > MAX_KEY {
         return Err(failed(FileFault::TooLarge, &"it is larger than 4 KiB"));
     }
-    let mut key = Zeroizing::new(String::with_capacity(MAX_KEY as usize));
-    file.take(MAX_KEY).read_to_string(&mut key).map_err(unread)?;
-    Ok(key)
+    read_file::content(file, path, MAX_KEY).and_then(|key| read_file::text(key, path)).map_err(unread)
 }
 
 pub(super) const KEY_DIR: &str = "/var/opt/azcmagent/tokens";
