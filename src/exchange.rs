@@ -70,7 +70,8 @@ impl Exchange {
             let message = format!("W&B token exchange: the answer of {} {why}", self.host);
             error(Kind::Transient, reason, message)
         };
-        let refused = |fault: Fault| unreadable(fault.field(), &fault);
+        let refused =
+            |fault: Fault| unreadable(fault.field(), &format_args!("is not a token response: it {fault}"));
         let fields = Object::parse(&answer.body).map_err(refused)?;
         let token = fields.required_text("access_token").map_err(refused)?;
         if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
@@ -200,7 +201,7 @@ mod tests {
         let jwt = crate::provider::source::test::jwt(600, "");
         let assertion = IdentityToken::parse_insecure(&jwt, clock.now()).expect("a JWT");
         for (body, said) in [
-            ("<html>", "is an HTML or XML page where JSON is needed"),
+            ("<html>", "is not JSON but an HTML or XML page"),
             ("{}", "has no `access_token`"),
             (r#"{"access_token":{}}"#, "has an object in `access_token` where text is needed"),
             (r#"{"access_token":"x","token_type":"mac"}"#, "of another type than Bearer"),

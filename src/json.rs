@@ -130,8 +130,8 @@ fn look(text: &[u8]) -> &'static str {
     match text.first() {
         None => "empty",
         Some(b'<') => "an HTML or XML page",
-        Some(b'{' | b'[') => "broken or cut JSON",
-        Some(_) => "no JSON",
+        Some(b'{' | b'[') => "broken or cut off",
+        Some(_) => "other text",
     }
 }
 
@@ -165,11 +165,11 @@ impl Fault {
     }
 }
 
-/// To follow "it" or the name of the document: `is an HTML or XML page where JSON is needed`.
+/// To follow "it" or the name of the document: `is not JSON but an HTML or XML page`.
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotJson(found) => write!(f, "is {found} where JSON is needed"),
+            Self::NotJson(found) => write!(f, "is not JSON but {found}"),
             Self::NotAnObject(found) => write!(f, "is {found} where a JSON object is needed"),
             Self::Missing(field) => write!(f, "has no `{field}`"),
             Self::Wrong { field, found, wanted } => {
@@ -216,8 +216,8 @@ mod tests {
         for (text, found) in [
             ("", "empty"),
             (" <!doctype html>", "an HTML or XML page"),
-            ("{\"a\":", "broken or cut JSON"),
-            ("service unavailable", "no JSON"),
+            ("{\"a\":", "broken or cut off"),
+            ("service unavailable", "other text"),
         ] {
             assert_eq!(Object::parse(text.as_bytes()).err(), Some(Fault::NotJson(found)), "{text}");
         }

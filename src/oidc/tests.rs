@@ -169,7 +169,7 @@ async fn a_page_in_place_of_the_discovery_document_is_named_as_such() {
     world.idp.on(DISCOVERY, 200, "<!doctype html>");
     let error = world.redeem().await.err().expect("refused");
     assert_eq!(error.kind, Kind::Misconfigured);
-    assert!(error.message.contains("is an HTML or XML page where JSON is needed"), "{error}");
+    assert!(error.message.contains("is not JSON but an HTML or XML page"), "{error}");
 }
 
 #[tokio::test]

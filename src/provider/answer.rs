@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Reason};
 use crate::http::Answer;
-use crate::json::Fault;
+use crate::json::{Fault, Object};
 use crate::redact::redact;
 
 /// The error for an answer that is not a success. `said` is the service's own message, if one was found.
@@ -49,16 +49,27 @@ pub(crate) fn refused(who: &str, fault: &Fault) -> Error {
     unreadable(who, fault.field(), format!("{who} {fault}"))
 }
 
+/// Reads a JSON object leniently.
+pub(crate) fn object(who: &str, answer: &Answer) -> Result<Object, Error> {
+    Object::parse(&answer.body).map_err(|fault| {
+        let message = format!("the answer of {who} {fault} (content type {})", content_type(answer));
+        unreadable(who, None, message)
+    })
+}
+
+fn content_type(answer: &Answer) -> String {
+    redact(answer.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("none"), 60)
+}
+
 /// Reads a JSON body.
 pub fn json<T: DeserializeOwned>(who: &str, answer: &Answer) -> Result<T, Error> {
     serde_json::from_slice(&answer.body).map_err(|error| {
-        let kind = answer.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("none");
         // serde's own text quotes values, which can be tokens: only the place is shown.
         let place = format!("line {}, column {}", error.line(), error.column());
         let message = format!(
             "{who} answered {} with something other than the JSON expected ({place}, content type {})",
             answer.status,
-            redact(kind, 60)
+            content_type(answer)
         );
         unreadable(who, missing_field(&error).as_deref(), message)
     })

@@ -201,7 +201,7 @@ impl Provider for ClientCredentials {
         if answer.status != 200 {
             return Err(refused(&who, &answer));
         }
-        let tokens = Tokens::read(&answer.body)
+        let tokens = Tokens::read(&answer::object(&who, &answer)?)
             .map_err(|fault| answer::refused(&format!("the answer of {who}"), &fault))?;
         let (jwt, which) = self.choose(&tokens)?;
         let source = format!("{which} of {}", self.host);
@@ -276,8 +276,7 @@ struct Tokens {
 }
 
 impl Tokens {
-    fn read(text: &[u8]) -> Result<Self, Fault> {
-        let fields = Object::parse(text)?;
+    fn read(fields: &Object) -> Result<Self, Fault> {
         let token = |name| Ok(fields.text(name)?.map(|token| Zeroizing::new(token.into_owned())));
         Ok(Self { access_token: token("access_token")?, id_token: token("id_token")? })
     }
