@@ -20,7 +20,7 @@ use tracing::level_filters::LevelFilter;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::env::Env;
-use crate::error::{Error, Exit, Stage};
+use crate::error::{Error, Exit, FileFault, Stage};
 use crate::http::Http;
 use crate::output;
 use crate::paths::Places;
@@ -260,7 +260,13 @@ async fn serve(
 ) -> anyhow::Result<()> {
     let mut bound = bind::bind(&places.socket)?;
     let owner_ended = watch_owner(lifetime_of)?;
-    let config = Config::load_in_time(&places.config, &env).await?;
+    let config = match Config::load_in_time(&places.config, &env).await {
+        // Perhaps the system gives no thread to read it on.
+        Err(error) if error.file_fault() == Some(&FileFault::Unreadable) => {
+            Config::load(&places.config, &env)?
+        }
+        loaded => loaded?,
+    };
     let clock = Clock::system();
     let parts = Parts { env: env.clone(), http: Http::new(clock.clone()), clock: clock.clone() };
     let socket = bound.path().unwrap_or_else(|| places.socket.clone());

@@ -13,6 +13,7 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags, openat, readlinkat, statat};
 use zeroize::Zeroizing;
 
 use crate::error::{Error, FileFault, Stage};
+use crate::read_file;
 
 /// What a file is, which decides who else may do what with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,10 +44,7 @@ pub fn read(path: &Path, holds: Holds, stage: Stage, limit: u64) -> Result<Conte
     let shown = path.display();
     let unusable = |fault, message: String| Err(Error::file(stage, path, fault, message));
     if !meta.is_file() {
-        return unusable(
-            FileFault::NotARegularFile,
-            format!("cannot read {shown}: it is not a regular file"),
-        );
+        return Err(read_file::irregular(path, meta.file_type()).at(stage));
     }
     let (owner, mode) = (meta.uid(), meta.mode() & 0o7777);
     if !is_trusted(owner) {

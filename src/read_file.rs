@@ -152,7 +152,8 @@ fn failed(path: &Path, error: &io::Error) -> Error {
     Error::file(Stage::Identity, path, error.into(), message).kind(kind)
 }
 
-fn irregular(path: &Path, kind: FileType) -> Error {
+/// The error for what is not a regular file: says what it is.
+pub fn irregular(path: &Path, kind: FileType) -> Error {
     let what = if kind.is_dir() {
         "a folder"
     } else if kind.is_fifo() {

@@ -89,7 +89,7 @@ fn push_url(out: &mut String, url: &str, scheme: usize) {
     let (scheme, rest) = (&url[..scheme], &url[scheme + 3..]);
     let rest = rest.split(['?', '#']).next().unwrap_or_default();
     let rest = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
-    out.push_str(scheme);
+    push_pieces(out, scheme);
     out.push_str("://");
     for (i, segment) in rest.split('/').enumerate() {
         if i > 0 {

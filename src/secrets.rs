@@ -10,6 +10,7 @@ use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
+use crate::blocking;
 use crate::clock::Clock;
 use crate::env::Env;
 use crate::token::Secret;
@@ -235,7 +236,7 @@ async fn blocking<T: Send + 'static>(
     call: impl FnOnce(file::Folder, Key) -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
     let (folder, key) = (folder.clone(), key.clone());
-    match tokio::task::spawn_blocking(move || call(folder, key)).await {
+    match blocking::run(move || call(folder, key)).await {
         Ok(result) => result,
         Err(_) => Err(Error::Failed("accessing the session file was interrupted".to_owned())),
     }

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::foreign_text;
+
 /// Where it is, what it is, and what was probably meant. Never holds the value that was written.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mistake {
@@ -31,7 +33,8 @@ impl fmt::Display for Mistake {
         if let Some(profile) = &self.profile {
             write!(f, "profile `{profile}`: ")?;
         }
-        f.write_str(&self.message)?;
+        // It can quote what was written.
+        f.write_str(&foreign_text::message(self.message.clone()))?;
         if let Some(suggestion) = &self.suggestion {
             write!(f, "; did you mean `{suggestion}`?")?;
         }

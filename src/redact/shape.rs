@@ -32,10 +32,10 @@ pub(super) fn is_complaint(word: &str) -> bool {
 /// Whether `word` is one of a sentence.
 pub(super) fn is_prose(word: &str) -> bool {
     let word = word.trim_matches(|c: char| c.is_ascii_punctuation());
-    let (first, rest) = word.split_at(word.len().min(1));
+    let mut bytes = word.bytes();
     word.len() <= 15
-        && first.bytes().all(|b| b.is_ascii_alphabetic())
-        && rest.bytes().all(|b| b.is_ascii_lowercase())
+        && bytes.next().is_none_or(|first| first.is_ascii_alphabetic())
+        && bytes.all(|b| b.is_ascii_lowercase())
 }
 
 /// Made of words, numbers and GUIDs: an error code, a host name, an e-mail address, a resource's name.
@@ -71,8 +71,19 @@ fn strip_guid(text: &str) -> Option<&str> {
     (ends && guid.bytes().enumerate().all(fits)).then_some(after)
 }
 
+/// Names of this length have separators, or no digits among letters of both cases.
+const LONG_ATOM: usize = 32;
+
 /// A number, a word, or a word and a number after it (`AADSTS700016`).
 fn is_readable_atom(atom: &str) -> bool {
+    let has = |kind: fn(&u8) -> bool| atom.as_bytes().iter().any(&kind);
+    if atom.len() >= LONG_ATOM
+        && has(u8::is_ascii_digit)
+        && has(u8::is_ascii_uppercase)
+        && has(u8::is_ascii_lowercase)
+    {
+        return false;
+    }
     let letters = atom.trim_end_matches(|c: char| c.is_ascii_digit());
     let digits = atom.len() - letters.len();
     let word = letters.chars().all(char::is_alphabetic) && is_readable_word(letters);
@@ -100,7 +111,9 @@ fn is_readable_word(letters: &str) -> bool {
     if length < 12 {
         humps * 4 <= length + 3 && upper * 2 <= length + 2 && vowels > 0
     } else {
-        humps * 4 <= length && upper * 4 <= length + 4 && vowels * 4 >= length
+        // The longer, the more chances random letters have to look like words.
+        let capitals = if length < 36 { upper * 4 <= length + 4 } else { upper * 6 <= length + 6 };
+        humps * 4 <= length && capitals && vowels * 4 >= length
     }
 }
 

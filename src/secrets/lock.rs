@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::{Error, Key};
+use crate::blocking;
 use crate::clock::Clock;
 use crate::paths;
 
@@ -65,10 +66,10 @@ impl Locks {
 
     /// Waits for the lock, but not without end: a holder that hangs is an error that names it.
     pub(super) async fn acquire(&self, key: &Key, clock: &Clock) -> Result<Lock, Error> {
-        let deadline = clock.now().boot + PATIENCE;
+        let deadline = clock.now().boot + LOCK_TIMEOUT;
         loop {
             let (this, name) = (self.clone(), format!("{}.lock", key.short()));
-            let attempt = tokio::task::spawn_blocking(move || this.attempt(&name)).await;
+            let attempt = blocking::run(move || this.attempt(&name)).await;
             match attempt
                 .unwrap_or_else(|_| Err(Error::Failed("taking the lock was interrupted".to_owned())))?
             {
@@ -76,7 +77,7 @@ impl Locks {
                 Err(holder) if clock.now().boot >= deadline => {
                     return Err(Error::Held {
                         profile: key.profile.clone(),
-                        seconds: PATIENCE.as_secs(),
+                        seconds: LOCK_TIMEOUT.as_secs(),
                         holder,
                     });
                 }
@@ -158,7 +159,7 @@ fn host() -> String {
 }
 
 /// Two requests to a provider that is slow, and shorter than a caller waits for a token.
-const PATIENCE: Duration = Duration::from_secs(20);
+const LOCK_TIMEOUT: Duration = Duration::from_secs(20);
 
 #[cfg(test)]
 mod tests {

@@ -14,6 +14,7 @@ use tracing::{info, warn};
 use super::directory::Directory;
 use super::hangup::Hangups;
 use crate::atomic_file;
+use crate::blocking;
 use crate::keeper::{Demand, JobGuard};
 use crate::process::Process;
 
@@ -110,7 +111,7 @@ impl Jobs {
     /// Takes up the jobs that an earlier daemon watched and that still run.
     pub(super) async fn take_up(&self, directory: &Directory) {
         let path = self.0.record.clone();
-        let read = tokio::task::spawn_blocking(move || {
+        let read = blocking::run(move || {
             if let Some(folder) = path.parent() {
                 atomic_file::remove_leftovers(folder);
             }
@@ -192,7 +193,7 @@ impl Jobs {
             (running.version, running.guards.keys().filter(known).cloned().collect())
         };
         let (path, record) = (self.0.record.clone(), Record { system: system(), jobs });
-        let write = tokio::task::spawn_blocking(move || {
+        let write = blocking::run(move || {
             let json = serde_json::to_vec(&record).expect("plain data");
             atomic_file::replace(&path, &json)
         });

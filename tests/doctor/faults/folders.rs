@@ -31,8 +31,8 @@ fn reports_a_socket_path_that_is_too_long() {
                 ),
             );
         },
-        &["folders"],
+        &["configuration"],
         78,
-        &["over the limit", "WANDB_CRED_SOCKET"],
+        &["a socket's path can have", "WANDB_CRED_SOCKET"],
     );
 }

@@ -1,7 +1,8 @@
 //! The way to the W&B server.
 
-use super::{closed_port, fails, warns};
+use super::{closed_port, fails};
 use crate::stand_in::{CERTIFICATE, StandIn, answer};
+use crate::world::{Visit, World};
 
 #[test]
 fn reports_the_address_of_a_page() {
@@ -97,27 +98,29 @@ fn reports_a_proxy_that_wants_a_password() {
 
 #[test]
 fn reports_a_proxy_that_is_gone() {
-    fails(
-        |world| {
-            let wandb = world.own_wandb();
-            world.base_url = Some(wandb.url.replace("127.0.0.1", "localhost"));
-            world.env.insert(
-                "HTTP_PROXY",
-                format!("http://u:planted-password@{}", closed_port().replace("http://", "")),
-            );
-            world.env.insert("NO_PROXY", "127.0.0.1".into());
-        },
-        &["server"],
-        75,
-        &["HTTP_PROXY is in use", "NO_PROXY"],
-    );
+    let proxy = format!("http://u:planted-password@{}", closed_port().replace("http://", ""));
+    let visit = visit_through(&proxy);
+    let said = visit.said("server");
+    assert!(said.contains("HTTPS_PROXY is in use") && said.contains("NO_PROXY"), "{said}");
+    assert!(!format!("{}{}", visit.out, visit.err).contains("planted"), "{}", visit.out);
 }
 
 #[test]
 fn warns_of_a_proxy_that_is_no_url() {
-    warns(
-        |world| drop(world.env.insert("HTTP_PROXY", "::".into())),
-        &["proxy"],
-        &["not to a proxy URL", "http://proxy.example:3128"],
-    );
+    let visit = visit_through("::");
+    assert_eq!(visit.steps("warn"), ["proxy"], "{}", visit.out);
+    let said = visit.said("proxy");
+    assert!(said.contains("not to a proxy URL") && said.contains("http://proxy.example:3128"), "{said}");
+}
+
+/// A server of another machine, since loopback is never proxied; its name leads nowhere.
+fn visit_through(proxy: &str) -> Visit {
+    let mut world = World::new();
+    world.base_url = Some("https://wandb.invalid".into());
+    world.env.insert("HTTPS_PROXY", proxy.into());
+    world.set_up();
+    let visit = world.doctor(&["--json"]);
+    assert!(visit.steps("fail").iter().any(|step| step == "server"), "{}", visit.out);
+    assert_eq!(visit.exit, Some(78), "the issuer of the test is loopback, which no server elsewhere reaches");
+    visit
 }
