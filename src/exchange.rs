@@ -11,7 +11,7 @@ use serde_json::Value;
 use url::Url;
 
 use crate::error::{Error, Kind, Reason, Stage, foreign};
-use crate::http::{Answer, Http, Reach};
+use crate::http::{Answer, Destination, Http};
 use crate::json::{self, Fault, Object};
 use crate::redact::redact;
 use crate::token::{AccessToken, Expiry, IdentityToken};
@@ -38,8 +38,9 @@ impl Exchange {
     /// not stretch it.
     pub async fn redeem(&self, assertion: &IdentityToken) -> Result<AccessToken, Error> {
         let form = [("grant_type", GRANT_TYPE), ("assertion", assertion.jwt().expose().as_str())];
-        let request = self.http.request(Reach::Network, Method::POST, self.endpoint.clone()).form(&form);
-        let answer = self.http.send(Reach::Network, request, TIMEOUT, MAX_BODY).await;
+        let request =
+            self.http.request(Destination::Network, Method::POST, self.endpoint.clone()).form(&form);
+        let answer = self.http.send(Destination::Network, request, TIMEOUT, MAX_BODY).await;
         let answer = answer.map_err(|error| error.at(Stage::Exchange).context("W&B token exchange"))?;
         let (host, status) = (&self.host, answer.status);
         match status {

@@ -44,7 +44,7 @@ struct Clients {
 /// Whom a request is for; decides on proxy and plain http. Whatever is for loopback stays on this machine: it uses no proxy,
 /// and http to it needs a name that leads nowhere else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reach {
+pub enum Destination {
     /// A server on the network: https (http on loopback only), the system's proxy is used.
     Network,
     /// A metadata or agent address: never through a proxy; http allowed, but only to an address that is not
@@ -67,9 +67,9 @@ enum Way {
 
 impl Way {
     /// For a URL that [`check_url`] has allowed.
-    fn of(url: &Url, reach: Reach) -> Self {
+    fn of(url: &Url, reach: Destination) -> Self {
         match (url.scheme(), is_loopback(url)) {
-            ("https", false) if reach == Reach::Network => Self::Tls,
+            ("https", false) if reach == Destination::Network => Self::Tls,
             ("https", _) => Self::TlsDirect,
             (_, true) => Self::Loopback,
             (_, false) => Self::Platform,
@@ -159,21 +159,21 @@ impl Http {
     pub async fn ask_time(&self, server: &Url) -> bool {
         let before = self.clock.now().skew;
         self.clock.forget_skew();
-        let request = self.request(Reach::Network, reqwest::Method::HEAD, server.clone());
+        let request = self.request(Destination::Network, reqwest::Method::HEAD, server.clone());
         // Whatever it answers, it says when.
-        let _ = self.send(Reach::Network, request, DATE_TIMEOUT, MAX_DATE_ANSWER).await;
+        let _ = self.send(Destination::Network, request, DATE_TIMEOUT, MAX_DATE_ANSWER).await;
         self.clock.now().skew != before
     }
 
     /// A request builder. The URL is checked in [`Self::send`], which also chooses the client.
-    pub fn request(&self, _reach: Reach, method: reqwest::Method, url: Url) -> reqwest::RequestBuilder {
+    pub fn request(&self, _reach: Destination, method: reqwest::Method, url: Url) -> reqwest::RequestBuilder {
         self.plain(Way::Loopback).request(method, url)
     }
 
     /// Sends, and reads at most `limit` bytes of the answer within `timeout` for all of it.
     pub async fn send(
         &self,
-        reach: Reach,
+        reach: Destination,
         request: reqwest::RequestBuilder,
         timeout: Duration,
         limit: usize,
@@ -199,7 +199,7 @@ impl Http {
         let skew = header(DATE)
             .and_then(|value| jiff::Timestamp::try_from(httpdate::parse_http_date(value).ok()?).ok())
             .map(|date| clock::skew(date, sent, now));
-        if let (Reach::Network, Some(skew)) = (reach, skew) {
+        if let (Destination::Network, Some(skew)) = (reach, skew) {
             self.clock.set_skew(skew);
         }
         Ok(Answer { status, headers, body, sent, retry_after, skew })
@@ -240,7 +240,7 @@ fn build_tls(way: Way, env: &Env) -> Result<reqwest::Client, Error> {
 }
 
 /// Refuses plain http to anything but this machine (or a checked platform address), and credentials in URLs.
-pub fn check_url(url: &Url, reach: Reach) -> Result<(), Error> {
+pub fn check_url(url: &Url, reach: Destination) -> Result<(), Error> {
     if !url.username().is_empty() || url.password().is_some() {
         return Err(unusable("the URL holds a user name or password"));
     }
@@ -248,7 +248,7 @@ pub fn check_url(url: &Url, reach: Reach) -> Result<(), Error> {
         "https" => Ok(()),
         "http" if is_loopback(url) => Ok(()),
         // A name is judged when it is resolved, by `Resolver`: there is no gap for another answer.
-        "http" if reach == Reach::Platform && literal(url).is_none_or(is_platform_address) => Ok(()),
+        "http" if reach == Destination::Platform && literal(url).is_none_or(is_platform_address) => Ok(()),
         _ => {
             let host = url.host_str().unwrap_or_default().to_owned();
             let message = format!("{host} must be reached by https (plain http is for loopback only)");
@@ -298,11 +298,17 @@ mod tests {
             "https://x/",
             "https://203.0.113.5/",
         ] {
-            assert!(judge(url, Reach::Network).is_ok() && judge(url, Reach::Platform).is_ok(), "{url}");
+            assert!(
+                judge(url, Destination::Network).is_ok() && judge(url, Destination::Platform).is_ok(),
+                "{url}"
+            );
         }
         for url in ["http://169.254.169.254/", "http://[fd00:ec2::254]/", "http://10.0.0.5/", "http://name/"]
         {
-            assert!(judge(url, Reach::Network).is_err() && judge(url, Reach::Platform).is_ok(), "{url}");
+            assert!(
+                judge(url, Destination::Network).is_err() && judge(url, Destination::Platform).is_ok(),
+                "{url}"
+            );
         }
         for url in [
             "http://203.0.113.5/",
@@ -312,7 +318,7 @@ mod tests {
             "http://[::ffff:203.0.113.5]/",
             "http://3405803781/",
         ] {
-            assert!(judge(url, Reach::Platform).is_err(), "{url}");
+            assert!(judge(url, Destination::Platform).is_err(), "{url}");
         }
     }
 
@@ -322,14 +328,14 @@ mod tests {
         for host in
             ["localhost", "localhost.", "app.localhost", "127.0.0.1", "127.1", "[::1]", "[::ffff:127.0.0.1]"]
         {
-            for reach in [Reach::Network, Reach::Platform] {
+            for reach in [Destination::Network, Destination::Platform] {
                 assert_eq!(way(&format!("http://{host}:1/"), reach), Way::Loopback, "{host}");
                 assert_eq!(way(&format!("https://{host}:1/"), reach), Way::TlsDirect, "{host}");
             }
         }
-        assert_eq!(way("http://169.254.169.254/", Reach::Platform), Way::Platform);
-        assert_eq!(way("https://kubernetes.default.svc/", Reach::Platform), Way::TlsDirect);
-        assert_eq!(way("https://api.wandb.ai/", Reach::Network), Way::Tls);
+        assert_eq!(way("http://169.254.169.254/", Destination::Platform), Way::Platform);
+        assert_eq!(way("https://kubernetes.default.svc/", Destination::Platform), Way::TlsDirect);
+        assert_eq!(way("https://api.wandb.ai/", Destination::Network), Way::Tls);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::clock::Clock;
 use crate::env::Env;
 use crate::error::Stage;
 use crate::exchange::Exchange;
-use crate::http::{self, Http, Reach};
+use crate::http::{self, Destination, Http};
 use crate::keeper::{Demand, Keeper, Label, Policy, Restored};
 use crate::oidc::session::Session;
 use crate::provider;
@@ -234,7 +234,7 @@ impl FromStr for BaseUrl {
         if url.query().is_some() || url.fragment().is_some() {
             return Err("a base URL has no query and no fragment".to_owned());
         }
-        http::check_url(&url, Reach::Network).map_err(|error| error.to_string())?;
+        http::check_url(&url, Destination::Network).map_err(|error| error.to_string())?;
         Ok(Self { url, text: text.to_owned() })
     }
 }

@@ -11,7 +11,7 @@ use super::report::{Report, Step};
 use super::{Context, Source};
 use crate::duration;
 use crate::error::{Cause, Error, Exit, Reason};
-use crate::http::Reach;
+use crate::http::Destination;
 use crate::redact::redact;
 use crate::token::{AccessToken, Expires as _, IdentityToken};
 
@@ -153,11 +153,11 @@ async fn check_api(cx: &Context<'_>, access: &AccessToken, report: &mut Report) 
     let question = r#"{"query":"query Viewer { viewer { id username entity } }","variables":{}}"#;
     let request = cx
         .http
-        .request(Reach::Network, Method::POST, url)
+        .request(Destination::Network, Method::POST, url)
         .header(AUTHORIZATION, bearer.as_str())
         .header(CONTENT_TYPE, "application/json")
         .body(question);
-    let answer = match cx.http.send(Reach::Network, request, TIMEOUT, MAX_ANSWER).await {
+    let answer = match cx.http.send(Destination::Network, request, TIMEOUT, MAX_ANSWER).await {
         Ok(answer) => answer,
         Err(error) => {
             return report.fail(

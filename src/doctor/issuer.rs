@@ -8,7 +8,7 @@ use url::Url;
 use super::report::{Report, Step};
 use super::{Context, Probe};
 use crate::error::Exit;
-use crate::http::{self, Answer, Reach};
+use crate::http::{self, Answer, Destination};
 use crate::json::Fault;
 use crate::oidc::keys::{KeySet, Unverified};
 use crate::oidc::metadata::Document;
@@ -79,7 +79,7 @@ async fn check_documents(cx: &Context<'_>, token: &IdentityToken, probe: &mut Pr
 }
 
 fn is_fetchable(url: &str) -> bool {
-    Url::parse(url).is_ok_and(|url| http::check_url(&url, Reach::Network).is_ok())
+    Url::parse(url).is_ok_and(|url| http::check_url(&url, Destination::Network).is_ok())
 }
 
 /// Whether W&B can find an issuer of this name at all.
@@ -139,8 +139,8 @@ const PRIVATE_SUFFIXES: [&str; 8] =
 
 async fn get(cx: &Context<'_>, step: Step, url: &str) -> Result<Answer, Failure> {
     let parsed = Url::parse(url).expect("checked above");
-    let request = cx.http.request(Reach::Network, Method::GET, parsed);
-    let answer = cx.http.send(Reach::Network, request, TIMEOUT, MAX_DOCUMENT).await.map_err(|error| {
+    let request = cx.http.request(Destination::Network, Method::GET, parsed);
+    let answer = cx.http.send(Destination::Network, request, TIMEOUT, MAX_DOCUMENT).await.map_err(|error| {
         let remedy =
             "W&B must reach it too: is it public, with a valid certificate? Behind a proxy, set HTTPS_PROXY";
         Failure { step, exit: Exit::TryLater, found: format!("{url}: {error}"), remedy: remedy.into() }

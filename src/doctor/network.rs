@@ -10,7 +10,7 @@ use super::report::{Report, Step};
 use super::{Context, Probe};
 use crate::duration;
 use crate::error::{Error, Exit, NetworkFault, Reason};
-use crate::http::{Answer, Reach, is_loopback};
+use crate::http::{Answer, Destination, is_loopback};
 
 /// Reports which proxy variable applies to requests to W&B, without the user and password that it may hold.
 pub(super) fn proxy(cx: &Context<'_>, report: &mut Report) {
@@ -68,8 +68,8 @@ pub(super) async fn server(cx: &Context<'_>) -> Probe {
     url.set_path(&format!("{}/graphql", url.path().trim_end_matches('/')));
     let question = r#"{"query":"query Viewer { viewer { id } }","variables":{}}"#;
     let request =
-        cx.http.request(Reach::Network, Method::POST, url).header(CONTENT_TYPE, JSON).body(question);
-    match cx.http.send(Reach::Network, request, TIMEOUT, MAX_ANSWER).await {
+        cx.http.request(Destination::Network, Method::POST, url).header(CONTENT_TYPE, JSON).body(question);
+    match cx.http.send(Destination::Network, request, TIMEOUT, MAX_ANSWER).await {
         Err(error) => {
             let (exit, remedy) = unreachable(cx, &error);
             report.fail(Step::Server, exit, error.to_string(), remedy);

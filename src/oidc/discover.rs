@@ -12,7 +12,7 @@ use url::Url;
 
 use super::error::{error, misconfigured, unreadable};
 use crate::error::{Error, Kind, Reason};
-use crate::http::{self, Http, Reach};
+use crate::http::{self, Destination, Http};
 use crate::json::{Fault, Object};
 
 /// The server's answer.
@@ -37,8 +37,8 @@ pub async fn cli_config(http: &Http, host: &str, organization: Option<&str>) -> 
         url.query_pairs_mut().append_pair("organization", organization);
     }
     let host = url.host_str().unwrap_or_default().to_owned();
-    let request = http.request(Reach::Network, Method::GET, url).header("accept", "application/json");
-    let answer = http.send(Reach::Network, request, TIMEOUT, LIMIT).await?;
+    let request = http.request(Destination::Network, Method::GET, url).header("accept", "application/json");
+    let answer = http.send(Destination::Network, request, TIMEOUT, LIMIT).await?;
     if answer.status != 200 {
         // Older servers know no such route; newer ones answer 404 for an unknown organization.
         let status = answer.status;
@@ -55,7 +55,7 @@ pub async fn cli_config(http: &Http, host: &str, organization: Option<&str>) -> 
     let issuer = Url::parse(&config.issuer).map_err(|_| {
         refused(Fault::Wrong { field: "issuer", found: "text that is no URL", wanted: "a URL" })
     })?;
-    http::check_url(&issuer, Reach::Network)?;
+    http::check_url(&issuer, Destination::Network)?;
     Ok(config)
 }
 

@@ -9,7 +9,7 @@ use url::Url;
 use zeroize::Zeroizing;
 
 use crate::error::{Error, Reason};
-use crate::http::{self, Answer, Http, Reach};
+use crate::http::{self, Answer, Destination, Http};
 use crate::token::Secret;
 
 /// No redirects, a deadline, a bound on the answer.
@@ -33,7 +33,7 @@ impl Wire {
     }
 
     pub(super) async fn get(&self, url: Url) -> Result<Answer, Error> {
-        let request = self.http.request(Reach::Network, Method::GET, url.clone());
+        let request = self.http.request(Destination::Network, Method::GET, url.clone());
         self.send(&url, request).await
     }
 
@@ -45,7 +45,7 @@ impl Wire {
         form: &[(&str, &str)],
     ) -> Result<Answer, Error> {
         let mut form: Vec<(&str, &str)> = form.to_vec();
-        let mut request = self.http.request(Reach::Network, Method::POST, url.clone());
+        let mut request = self.http.request(Destination::Network, Method::POST, url.clone());
         match &client.secret {
             Some(secret) if client.basic => {
                 request = request.header(AUTHORIZATION, basic(client.id, secret).as_str());
@@ -63,7 +63,7 @@ impl Wire {
             return Err(Error::misconfigured("the provider's metadata names an endpoint on this machine"));
         }
         let request = request.header(ACCEPT, "application/json");
-        let answer = self.http.send(Reach::Network, request, TIMEOUT, LIMIT).await?;
+        let answer = self.http.send(Destination::Network, request, TIMEOUT, LIMIT).await?;
         // Not an OAuth answer, whatever the body says.
         if answer.status == 429 || answer.status >= 500 {
             let (host, status) = (url.host_str().unwrap_or_default().to_owned(), answer.status);

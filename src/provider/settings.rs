@@ -6,7 +6,7 @@ use url::Url;
 
 use crate::env::Env;
 use crate::error::{Error, Reason};
-use crate::http::{Reach, check_url};
+use crate::http::{Destination, check_url};
 
 /// A variable without which the provider cannot work.
 pub(crate) fn variable(env: &Env, name: &str) -> Result<String, Error> {
@@ -14,16 +14,16 @@ pub(crate) fn variable(env: &Env, name: &str) -> Result<String, Error> {
 }
 
 /// The URL in a variable, if `reach` allows it.
-pub(crate) fn variable_url(name: &str, value: &str, reach: Reach) -> Result<Url, Error> {
+pub(crate) fn variable_url(name: &str, value: &str, reach: Destination) -> Result<Url, Error> {
     checked(name, value, reach, || Reason::Variable { name: name.to_owned() })
 }
 
 /// The URL in a key of the configuration, if `reach` allows it.
-pub(crate) fn setting_url(key: &str, value: &str, reach: Reach) -> Result<Url, Error> {
+pub(crate) fn setting_url(key: &str, value: &str, reach: Destination) -> Result<Url, Error> {
     checked(key, value, reach, || Reason::Setting { key: key.to_owned() })
 }
 
-fn checked(name: &str, value: &str, reach: Reach, reason: impl Fn() -> Reason) -> Result<Url, Error> {
+fn checked(name: &str, value: &str, reach: Destination, reason: impl Fn() -> Reason) -> Result<Url, Error> {
     let url = Url::parse(value)
         .map_err(|_| Error::misconfigured(format!("{name} is not a URL")).because(reason()))?;
     check_url(&url, reach).map_err(|error| match error.reason {

@@ -9,7 +9,7 @@ use url::Url;
 use super::server::{Config, Sandbox, Settings};
 use crate::clock::Clock;
 use crate::error::{Error, Reason};
-use crate::http::{Answer, Http, Reach};
+use crate::http::{Answer, Destination, Http};
 
 /// A sandbox that runs until the test ends, and a client.
 struct Running {
@@ -32,8 +32,8 @@ impl Running {
         edit: impl FnOnce(reqwest::RequestBuilder) -> reqwest::RequestBuilder,
     ) -> Result<Answer, Error> {
         let url = Url::parse(&format!("{}{path}", self.url)).expect("a URL");
-        let request = edit(self.http.request(Reach::Platform, method, url));
-        self.http.send(Reach::Platform, request, Duration::from_secs(5), 1024 * 1024).await
+        let request = edit(self.http.request(Destination::Platform, method, url));
+        self.http.send(Destination::Platform, request, Duration::from_secs(5), 1024 * 1024).await
     }
 
     async fn get(&self, path: &str) -> String {

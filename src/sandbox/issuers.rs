@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use url::Url;
 
-use crate::http::{Http, Reach};
+use crate::http::{Destination, Http};
 
 pub(super) struct Issuers {
     http: Http,
@@ -58,10 +58,10 @@ impl Issuers {
 
     async fn get<T: DeserializeOwned>(&self, url: &str) -> Result<T, String> {
         let parsed = Url::parse(url).map_err(|error| format!("{url}: {error}"))?;
-        let request = self.http.request(Reach::Network, Method::GET, parsed);
+        let request = self.http.request(Destination::Network, Method::GET, parsed);
         let answer = self
             .http
-            .send(Reach::Network, request, TIMEOUT, MAX_DOCUMENT)
+            .send(Destination::Network, request, TIMEOUT, MAX_DOCUMENT)
             .await
             .map_err(|error| error.to_string())?;
         if answer.status != 200 {

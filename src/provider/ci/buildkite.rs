@@ -29,7 +29,7 @@ use zeroize::Zeroizing;
 use crate::duration::HumanDuration;
 use crate::env::Env;
 use crate::error::{Error, Kind};
-use crate::http::Reach;
+use crate::http::Destination;
 use crate::provider::answer;
 use crate::provider::detect::{Detect, both_set};
 use crate::provider::settings::variable_url;
@@ -61,7 +61,7 @@ impl Config {
         };
         let (job, token) = (var(JOB)?, var(TOKEN)?);
         let endpoint = cx.env.var(ENDPOINT).unwrap_or_else(|| DEFAULT_ENDPOINT.to_owned());
-        let mut url = variable_url(ENDPOINT, &endpoint, Reach::Network)?;
+        let mut url = variable_url(ENDPOINT, &endpoint, Destination::Network)?;
         url.path_segments_mut()
             .map_err(|()| Error::variable(ENDPOINT, format!("{ENDPOINT} is not a URL with a path")))?
             .pop_if_empty()
@@ -114,11 +114,11 @@ impl Provider for Buildkite {
         let header = Zeroizing::new(format!("Token {}", self.token.expose()));
         let http = &self.cx.http;
         let request = http
-            .request(Reach::Network, Method::POST, self.url.clone())
+            .request(Destination::Network, Method::POST, self.url.clone())
             .header(AUTHORIZATION, header.as_str())
             .header(CONTENT_TYPE, "application/json")
             .body(self.body.clone());
-        let answer = http.send(Reach::Network, request, self.timeout, MAX_ANSWER).await?;
+        let answer = http.send(Destination::Network, request, self.timeout, MAX_ANSWER).await?;
         if !matches!(answer.status, 200 | 201) {
             let said = answer::json::<Refused>(SERVICE, &answer).ok().map(|refused| refused.message);
             let error = answer::refusal(SERVICE, &answer, said.as_deref());

@@ -28,7 +28,7 @@ use zeroize::Zeroizing;
 use crate::duration::HumanDuration;
 use crate::env::Env;
 use crate::error::{Error, Malformed, Reason};
-use crate::http::Reach;
+use crate::http::Destination;
 use crate::provider::answer;
 use crate::provider::detect::Detect;
 use crate::provider::settings::variable_url;
@@ -49,7 +49,7 @@ impl Config {
         let var = |name| cx.env.var(name).ok_or_else(|| Error::variable(name, missing(&cx.env)));
         let (url, token) = (var(URL)?, var(TOKEN)?);
         // https, or the runner of a test on this machine: the request token goes nowhere else.
-        let mut url = variable_url(URL, &url, Reach::Network)?;
+        let mut url = variable_url(URL, &url, Destination::Network)?;
         url.query_pairs_mut().append_pair("audience", cx.require_audience(KIND)?);
         let built = cx.clock.now().wall;
         let timeout = self.timeout.map_or(TIMEOUT, |timeout| timeout.0);
@@ -90,10 +90,10 @@ impl Provider for GithubActions {
         let bearer = Zeroizing::new(format!("bearer {}", self.token.expose()));
         let http = &self.cx.http;
         let request = http
-            .request(Reach::Network, Method::GET, self.url.clone())
+            .request(Destination::Network, Method::GET, self.url.clone())
             .header(AUTHORIZATION, bearer.as_str())
             .header(ACCEPT, "application/json; api-version=2.0");
-        let answer = http.send(Reach::Network, request, self.timeout, MAX_ANSWER).await?;
+        let answer = http.send(Destination::Network, request, self.timeout, MAX_ANSWER).await?;
         match answer.status {
             200 => {}
             401 | 403 => {

@@ -24,7 +24,7 @@ use url::Url;
 use crate::duration::HumanDuration;
 use crate::env::Env;
 use crate::error::{Error, FileFault, Kind, Reason};
-use crate::http::{Answer, Http, Reach};
+use crate::http::{Answer, Destination, Http};
 use crate::provider::answer;
 use crate::provider::detect::{Detect, Probe, any_set, firmware};
 use crate::provider::files::{off_thread, unusable};
@@ -152,10 +152,10 @@ pub async fn probe(cx: &Context) -> Result<String, String> {
     let host = cx.env.var("GCE_METADATA_IP").unwrap_or_else(|| METADATA_IP.into());
     let url =
         Url::parse(&format!("http://{host}/")).map_err(|_| "GCE_METADATA_IP is not a host".to_owned())?;
-    let request = cx.http.request(Reach::Platform, Method::GET, url).header(FLAVOR, GOOGLE);
+    let request = cx.http.request(Destination::Platform, Method::GET, url).header(FLAVOR, GOOGLE);
     let answer = cx
         .http
-        .send(Reach::Platform, request, PROBE_TIMEOUT, MAX_ANSWER)
+        .send(Destination::Platform, request, PROBE_TIMEOUT, MAX_ANSWER)
         .await
         .map_err(|why| why.to_string())?;
     if answer.status == 200 && is_google(&answer) {
@@ -201,12 +201,12 @@ impl Gcp {
     async fn ask(&self, http: &Http, scheme: &str) -> Result<Answer, Error> {
         let mut url = self.url.clone();
         url.set_scheme(scheme).expect("http and https are both special schemes");
-        let request = http.request(Reach::Platform, Method::GET, url).header(FLAVOR, GOOGLE);
-        http.send(Reach::Platform, request, self.timeout, MAX_ANSWER).await.map_err(|error| {
-            match error.kind {
-                Kind::Transient => error.context(SERVICE).hint("is this a Google Cloud machine?"),
-                _ => error.context(SERVICE),
-            }
+        let request = http.request(Destination::Platform, Method::GET, url).header(FLAVOR, GOOGLE);
+        http.send(Destination::Platform, request, self.timeout, MAX_ANSWER).await.map_err(|error| match error
+            .kind
+        {
+            Kind::Transient => error.context(SERVICE).hint("is this a Google Cloud machine?"),
+            _ => error.context(SERVICE),
         })
     }
 
@@ -267,7 +267,7 @@ fn base(env: &Env) -> Result<Url, Error> {
         let message = format!("{name} must be a host, or host:port, without a scheme");
         return Err(Error::variable(name, message));
     }
-    variable_url(name, &url, Reach::Platform)
+    variable_url(name, &url, Destination::Platform)
 }
 
 fn load_mtls(dir: &Path, http: &Http) -> Result<Http, Error> {

@@ -38,7 +38,7 @@ use self::account::{Account, own_account, own_pod};
 use crate::duration::HumanDuration;
 use crate::env::Env;
 use crate::error::{Error, FileFault, Kind, Reason};
-use crate::http::Reach;
+use crate::http::Destination;
 use crate::provider::answer;
 use crate::provider::detect::Detect;
 use crate::provider::files::read_off_thread;
@@ -178,12 +178,12 @@ impl Kubernetes {
         let http = self.cx.http.with_root(root.as_bytes())?;
         let bearer = Zeroizing::new(format!("Bearer {}", own.trim()));
         let request = http
-            .request(Reach::Platform, Method::POST, url)
+            .request(Destination::Platform, Method::POST, url)
             .header(AUTHORIZATION, bearer.as_str())
             .header(CONTENT_TYPE, "application/json")
             .body(body.to_string());
         let timeout = self.config.timeout.map_or(TIMEOUT, |timeout| timeout.0);
-        let answer = http.send(Reach::Platform, request, timeout, MAX_ANSWER).await?;
+        let answer = http.send(Destination::Platform, request, timeout, MAX_ANSWER).await?;
         if !matches!(answer.status, 200 | 201) {
             return Err(account.refused(SERVICE, &answer));
         }

@@ -37,7 +37,7 @@ use self::proof::{Client, Proof};
 use crate::duration::HumanDuration;
 use crate::error::{Error, Kind, Reason};
 use crate::foreign_text;
-use crate::http::{Answer, Reach};
+use crate::http::{Answer, Destination};
 use crate::json::{Fault, Object};
 use crate::oidc::metadata::Document;
 use crate::provider::answer;
@@ -137,7 +137,7 @@ impl Config {
             let what = format!("{key} does not belong in `parameters`; it has a key of its own");
             return Err(wrong("parameters", &what));
         }
-        let issuer = setting_url("issuer", &self.issuer, Reach::Network)
+        let issuer = setting_url("issuer", &self.issuer, Destination::Network)
             .map_err(|error| error.context("provider client-credentials"))?;
         let host = issuer.host_str().unwrap_or_default().to_owned();
         let timeout = self.timeout.map_or(TIMEOUT, |timeout| timeout.0);
@@ -190,13 +190,13 @@ impl Provider for ClientCredentials {
 
         let http = &self.cx.http;
         let mut request = http
-            .request(Reach::Network, Method::POST, endpoint.clone())
+            .request(Destination::Network, Method::POST, endpoint.clone())
             .header(ACCEPT, "application/json")
             .form(&form);
         if let Some(header) = &header {
             request = request.header(AUTHORIZATION, header.as_str());
         }
-        let answer = http.send(Reach::Network, request, self.timeout, MAX_ANSWER).await?;
+        let answer = http.send(Destination::Network, request, self.timeout, MAX_ANSWER).await?;
         let who = self.who("token endpoint");
         if answer.status != 200 {
             return Err(refused(&who, &answer));
@@ -217,8 +217,8 @@ impl ClientCredentials {
         let url = Url::parse(&Document::address(issuer))
             .map_err(|_| Error::setting("issuer", "issuer is not a URL that a path can be added to"))?;
         let http = &self.cx.http;
-        let request = http.request(Reach::Network, Method::GET, url).header(ACCEPT, "application/json");
-        let answer = http.send(Reach::Network, request, self.timeout, MAX_ANSWER).await?;
+        let request = http.request(Destination::Network, Method::GET, url).header(ACCEPT, "application/json");
+        let answer = http.send(Destination::Network, request, self.timeout, MAX_ANSWER).await?;
         let who = self.who("discovery document");
         if answer.status != 200 {
             return Err(answer::refusal(&who, &answer, None));

@@ -12,7 +12,7 @@ use openidconnect::IssuerUrl;
 use serde::{Deserialize, Deserializer};
 
 use crate::error::Error;
-use crate::http::Reach;
+use crate::http::Destination;
 use crate::oidc::session::Session;
 use crate::oidc::{Flow, Preset, RelyingParty, SecretSource, Settings};
 use crate::provider::settings::{require_absolute, setting_url};
@@ -69,7 +69,7 @@ impl Config {
 
     pub fn build(self, cx: Context) -> Result<Oidc, Error> {
         let wrong = |key: &str, what: &str| Error::setting(key, format!("provider oidc: {what}"));
-        setting_url("issuer", &self.issuer, Reach::Network)
+        setting_url("issuer", &self.issuer, Destination::Network)
             .map_err(|error| error.context("provider oidc"))?;
         let issuer =
             IssuerUrl::new(self.issuer.clone()).map_err(|_| wrong("issuer", "issuer is not a URL"))?;

@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 use super::credentials::{Credentials, timestamp};
 use crate::env::Env;
 use crate::error::{Error, Kind, Reason};
-use crate::http::{Answer, Reach, is_loopback};
+use crate::http::{Answer, Destination, is_loopback};
 use crate::provider::answer;
 use crate::provider::files::off_thread;
 use crate::provider::settings::variable_url;
@@ -37,7 +37,7 @@ pub(super) struct Session(Zeroizing<String>);
 impl Imds {
     pub(super) fn new(cx: &Context, timeout: Duration) -> Result<Self, Error> {
         let base = match (cx.env.var(ENDPOINT), cx.env.var("AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE")) {
-            (Some(url), _) => variable_url(ENDPOINT, &url, Reach::Platform)?,
+            (Some(url), _) => variable_url(ENDPOINT, &url, Destination::Platform)?,
             (None, Some(mode)) if mode.eq_ignore_ascii_case("ipv6") => constant("http://[fd00:ec2::254]/"),
             _ => constant("http://169.254.169.254/"),
         };
@@ -49,7 +49,7 @@ impl Imds {
             return Err(Error::variable(DISABLED, format!("{DISABLED} is true")));
         }
         let request = self.request(Method::PUT, "latest/api/token").header(TTL_HEADER, TTL);
-        let sent = self.cx.http.send(Reach::Platform, request, self.timeout, MAX_ANSWER).await;
+        let sent = self.cx.http.send(Destination::Platform, request, self.timeout, MAX_ANSWER).await;
         let answer = sent.map_err(|error| match error.kind {
             Kind::Transient => error.context(IMDS).hint(
                 "in a container, the answer needs a second hop (aws ec2 modify-instance-metadata-options --instance-id ID \
@@ -110,13 +110,13 @@ impl Imds {
 
     async fn get(&self, path: &str, session: &Session) -> Result<Answer, Error> {
         let request = self.request(Method::GET, path).header("x-aws-ec2-metadata-token", session.0.as_str());
-        self.cx.http.send(Reach::Platform, request, self.timeout, MAX_ANSWER).await
+        self.cx.http.send(Destination::Platform, request, self.timeout, MAX_ANSWER).await
     }
 
     fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
         let mut url = self.base.clone();
         url.set_path(&format!("{}/{path}", self.base.path().trim_end_matches('/')));
-        self.cx.http.request(Reach::Platform, method, url)
+        self.cx.http.request(Destination::Platform, method, url)
     }
 }
 
@@ -152,11 +152,11 @@ pub(super) fn container_url(env: &Env) -> Result<Option<Url>, Error> {
         );
         return Err(Error::misconfigured(message).because(Reason::PlainHttp { host }));
     }
-    Ok(Some(variable_url(FULL, url.as_str(), Reach::Platform)?))
+    Ok(Some(variable_url(FULL, url.as_str(), Destination::Platform)?))
 }
 
 pub(super) async fn container(cx: &Context, url: Url, timeout: Duration) -> Result<Credentials, Error> {
-    let reach = if url.scheme() == "https" { Reach::Network } else { Reach::Platform };
+    let reach = if url.scheme() == "https" { Destination::Network } else { Destination::Platform };
     let mut request = cx.http.request(reach, Method::GET, url).header(ACCEPT, "application/json");
     if let Some(token) = authorization(&cx.env).await? {
         request = request.header(AUTHORIZATION, token.as_str());

@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 
 use super::credentials::Credentials;
 use crate::error::{Error, Kind};
-use crate::http::{Answer, Reach};
+use crate::http::{Answer, Destination};
 use crate::provider::answer;
 use crate::provider::settings::{setting_url, variable_url};
 use crate::provider::source::Context;
@@ -61,8 +61,8 @@ impl<'a> Sts<'a> {
             .find_map(|name| Some((name, cx.env.var(name)?)))
             .filter(|_| !ignored);
         let url = match (endpoint, named) {
-            (Some(url), _) => setting_url("endpoint-url", url, Reach::Network)?,
-            (None, Some((name, url))) => variable_url(name, &url, Reach::Network)?,
+            (Some(url), _) => setting_url("endpoint-url", url, Destination::Network)?,
+            (None, Some((name, url))) => variable_url(name, &url, Destination::Network)?,
             (None, None) => {
                 Url::parse(&format!("https://sts.{region}.{}/", suffix(region))).expect("a checked region")
             }
@@ -81,14 +81,14 @@ impl<'a> Sts<'a> {
             Zeroizing::new(url::form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish());
         let http = &self.cx.http;
         let mut request =
-            http.request(Reach::Network, Method::POST, self.url.clone()).header(CONTENT_TYPE, FORM);
+            http.request(Destination::Network, Method::POST, self.url.clone()).header(CONTENT_TYPE, FORM);
         if let Some(credentials) = credentials {
             for (name, value) in self.signature(&body, credentials)? {
                 request = request.header(name, value);
             }
         }
         let request = request.body(body.to_string());
-        let answer = http.send(Reach::Network, request, self.timeout, MAX_ANSWER).await?;
+        let answer = http.send(Destination::Network, request, self.timeout, MAX_ANSWER).await?;
         if answer.status != 200 {
             return Err(refusal(&answer));
         }

@@ -8,7 +8,7 @@ use url::Url;
 
 use crate::env::Env;
 use crate::error::Error;
-use crate::http::{Reach, is_loopback};
+use crate::http::{Destination, is_loopback};
 use crate::provider::settings::{variable, variable_url};
 use crate::token::Secret;
 
@@ -115,7 +115,7 @@ pub(super) fn vm_base(env: &Env) -> Result<Url, Error> {
 
 /// A URL from the environment that may get a secret: https, or http to an address that is not public.
 fn endpoint_url(env: &Env, name: &str) -> Result<Url, Error> {
-    variable_url(name, &variable(env, name)?, Reach::Platform)
+    variable_url(name, &variable(env, name)?, Destination::Platform)
 }
 
 fn secret(env: &Env, name: &str) -> Result<Secret<String>, Error> {
@@ -123,8 +123,8 @@ fn secret(env: &Env, name: &str) -> Result<Secret<String>, Error> {
 }
 
 /// https proves who the host is and may need the proxy; plain http stays on the platform.
-pub(super) fn reach(url: &Url) -> Reach {
-    if url.scheme() == "https" { Reach::Network } else { Reach::Platform }
+pub(super) fn reach(url: &Url) -> Destination {
+    if url.scheme() == "https" { Destination::Network } else { Destination::Platform }
 }
 
 const IMDS: &str = "http://169.254.169.254";
