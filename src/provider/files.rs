@@ -9,18 +9,10 @@ use crate::error::{Error, FileFault, Kind, Stage};
 use crate::private_file::{self, Holds};
 use crate::{read_file, token};
 
-/// Runs `read`, which reads `path`, off the daemon's one thread: open(2) blocks if the file is on a dead network mount.
-pub(crate) async fn off_thread<T: Send + 'static>(
-    path: &Path,
-    read: impl FnOnce() -> Result<T, Error> + Send + 'static,
-) -> Result<T, Error> {
-    read_file::off_thread(path, read).await
-}
-
 /// [`read`], off the daemon's one thread.
 pub(crate) async fn read_off_thread(path: &Path) -> Result<Zeroizing<String>, Error> {
     let owned = path.to_owned();
-    off_thread(path, move || read(&owned)).await
+    read_file::off_thread(path, move || read(&owned)).await
 }
 
 /// A token that others may read, but not write.

@@ -27,10 +27,10 @@ use crate::error::{Error, FileFault, Kind, Reason};
 use crate::http::{Answer, Destination, Http};
 use crate::provider::answer;
 use crate::provider::detect::{Detect, Probe, any_set, firmware};
-use crate::provider::files::{off_thread, unusable};
+use crate::provider::files::unusable;
 use crate::provider::settings::variable_url;
 use crate::provider::source::{Context, Provider};
-use crate::read_file;
+use crate::read_file::{self, off_thread};
 use crate::token::IdentityToken;
 
 #[derive(Clone, Debug, Default, Deserialize)]

@@ -13,9 +13,10 @@ use super::named_file;
 use crate::env::Env;
 use crate::error::{Error, Kind};
 use crate::provider::detect::Detect;
-use crate::provider::files::{off_thread, read_off_thread};
+use crate::provider::files::read_off_thread;
 use crate::provider::settings::{expand_home, require_absolute};
 use crate::provider::source::{Context, Provider};
+use crate::read_file::off_thread;
 use crate::token::IdentityToken;
 
 #[derive(Clone, Debug, Deserialize)]

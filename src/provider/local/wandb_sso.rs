@@ -25,10 +25,10 @@ use super::named_file::{self, VARIABLE};
 use crate::env::Env;
 use crate::error::{Error, FileFault, Kind, Malformed, Reason};
 use crate::provider::detect::Detect;
-use crate::provider::files::{self, off_thread, unusable};
+use crate::provider::files::{self, unusable};
 use crate::provider::settings::{expand_home, require_absolute};
 use crate::provider::source::{Context, Provider};
-use crate::read_file;
+use crate::read_file::{self, off_thread};
 use crate::token::IdentityToken;
 
 #[derive(Clone, Debug, Default, Deserialize)]

@@ -21,10 +21,9 @@ use super::metadata::{self, Imds, container_url};
 use super::shared_files::Profile;
 use super::sts::{Sts, VERSION};
 use crate::error::{Error, Kind, ProgramFault, Reason};
-use crate::provider::files::off_thread;
 use crate::provider::program;
 use crate::provider::source::Context;
-use crate::read_file;
+use crate::read_file::{self, off_thread};
 use crate::token::Secret;
 
 pub(super) struct Chain {

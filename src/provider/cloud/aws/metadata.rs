@@ -18,10 +18,9 @@ use crate::env::Env;
 use crate::error::{Error, Kind, Reason};
 use crate::http::{Answer, Destination, is_loopback};
 use crate::provider::answer;
-use crate::provider::files::off_thread;
 use crate::provider::settings::variable_url;
 use crate::provider::source::Context;
-use crate::read_file;
+use crate::read_file::{self, off_thread};
 use crate::redact::redact;
 use crate::token::Secret;
 

@@ -7,8 +7,8 @@ use zeroize::Zeroizing;
 use crate::error::{Error, FileFault};
 use crate::http::Answer;
 use crate::provider::answer;
-use crate::provider::files::{off_thread, unusable};
-use crate::read_file;
+use crate::provider::files::unusable;
+use crate::read_file::{self, off_thread};
 
 /// The key that `challenge` names. The answer holds a whole path; only the file's name is taken from it, and the folder
 /// is fixed, or whoever answers on the agent's port could ask for any file of this machine.

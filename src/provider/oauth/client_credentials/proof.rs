@@ -11,8 +11,9 @@ use url::form_urlencoded::byte_serialize;
 use zeroize::Zeroizing;
 
 use crate::error::{Error, FileFault};
-use crate::provider::files::{off_thread, read_private, unusable};
+use crate::provider::files::{read_private, unusable};
 use crate::provider::source::Context;
+use crate::read_file::off_thread;
 
 /// What the client has. It is read for each call, so that a rotated secret is seen.
 pub(super) enum Proof {
