@@ -23,6 +23,10 @@ HERE = pathlib.Path(__file__).resolve().parent
 BIN = pathlib.Path(os.environ.get("WANDB_CRED_BIN_DIR", ROOT / "target/debug"))
 
 
+# A shell starts what runs in the background with SIGINT ignored, and so would be every command that we start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
