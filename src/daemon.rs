@@ -5,7 +5,7 @@
 
 use std::ffi::OsStr;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,6 +32,7 @@ use crate::signals::{self, Signal};
 
 mod background;
 mod doctor;
+mod fed;
 mod first_login;
 mod init;
 mod log;
@@ -84,6 +85,9 @@ struct Run {
     /// off, error, warn, info, debug or trace [default: info; warn with --lifetime-of]
     #[arg(long, value_name = "LEVEL", env = "WANDB_CRED_LOG")]
     log_level: Option<LevelFilter>,
+    /// Serve access tokens from the lines of `wandb-cred feed`, read from this file or, with `-`, from standard input
+    #[arg(long, value_name = "PATH")]
+    feed: Option<PathBuf>,
     /// Stop when this process ends
     #[arg(long, value_name = "PID")]
     lifetime_of: Option<i32>,
@@ -186,7 +190,9 @@ fn check(source: &Source) -> anyhow::Result<()> {
     let parts = Parts { env, http: Http::new(clock.clone()), clock };
     let mut unusable = Vec::new();
     for (name, profile) in &config.profiles {
-        if let Err(error) = profile.provider.clone().build(profile.context(name, &parts)) {
+        if let Some(provider) = profile.provider()
+            && let Err(error) = provider.clone().build(profile.context(name, &parts))
+        {
             let place = config.path.as_deref().unwrap_or(&places.config).display();
             unusable.push(format!("{place}: profile `{name}`: {error}"));
         }
@@ -237,7 +243,7 @@ fn run(args: Run, signals: Option<io::Result<signals::Handlers>>) -> anyhow::Res
         std::env::set_current_dir("/").context("cannot change to /")?;
     }
     let runtime = runtime()?;
-    let outcome = runtime.block_on(serve(env, places, args.lifetime_of, signals));
+    let outcome = runtime.block_on(serve(env, places, args.lifetime_of, args.feed, signals));
     // A provider's file on a dead mount may hold a blocking thread for ever.
     runtime.shutdown_timeout(Duration::from_millis(100));
     outcome
@@ -256,23 +262,29 @@ async fn serve(
     env: Env,
     places: Places,
     lifetime_of: Option<i32>,
+    feed: Option<PathBuf>,
     signals: signals::Handlers,
 ) -> anyhow::Result<()> {
+    if feed.is_some() {
+        fed::prepare(&places)?;
+    }
     let mut bound = bind::bind(&places.socket)?;
     let owner_ended = watch_owner(lifetime_of)?;
-    let config = match Config::load_in_time(&places.config, &env).await {
-        // Perhaps the system gives no thread to read it on.
-        Err(error) if error.file_fault() == Some(&FileFault::Unreadable) => {
-            Config::load(&places.config, &env)?
-        }
-        loaded => loaded?,
+    let config = match &feed {
+        // A fed daemon needs none, and a mistake in one does not concern it.
+        Some(_) => Config::default(),
+        None => load(&places.config, &env).await?,
     };
     let clock = Clock::system();
     let parts = Parts { env: env.clone(), http: Http::new(clock.clone()), clock: clock.clone() };
     let socket = bound.path().unwrap_or_else(|| places.socket.clone());
     let (runtime, http) = (places.runtime.clone(), parts.http.clone());
     let mut profiles = ProfileSet::new(places, parts);
-    let directory = profiles.apply(&config);
+    let mut directory = profiles.apply(&config);
+    let mut fed = feed.as_deref().map(|feed| fed::Fed::start(feed, &clock)).transpose()?;
+    if fed.is_some() {
+        directory.awaited = Some(fed::AWAITED.to_owned());
+    }
     let listener = bound.take_listener()?;
     let state = Arc::new(State::new(directory, clock, socket, http));
     state.take_up_jobs().await;
@@ -288,6 +300,8 @@ async fn serve(
     loop {
         tokio::select! {
             signal = signals.next() => match signal {
+                // There is nothing to read again.
+                Signal::Hangup if feed.is_some() => {}
                 Signal::Hangup => {
                     service::reloading();
                     profiles.reload(&env, &state).await;
@@ -296,6 +310,7 @@ async fn serve(
                 Signal::Terminate => break,
             },
             () = &mut owner_ended => break,
+            goes_on = fed::next(&mut fed, &mut profiles, &state) => if !goes_on { break },
             fresh = &mut rebound => {
                 // The old server goes on until the connections that it has are done.
                 stop.send_replace(true);
@@ -318,7 +333,11 @@ async fn serve(
     stop.send_replace(true);
     let _ = server.await;
     profiles.drain().await;
-    if lifetime_of.is_some() {
+    if fed::is_for_a_job(feed.is_some(), &runtime) {
+        drop(profiles);
+        state.close_job_record().await;
+        let _ = std::fs::remove_dir_all(runtime);
+    } else if lifetime_of.is_some() {
         // `exec` made this folder for us alone: nothing of it outlives the job, tokens least of all.
         drop(profiles);
         state.close_job_record().await;
@@ -327,6 +346,14 @@ async fn serve(
         }
     }
     Ok(())
+}
+
+async fn load(path: &Path, env: &Env) -> Result<Config, Error> {
+    match Config::load_in_time(path, env).await {
+        // Perhaps the system gives no thread to read it on.
+        Err(error) if error.file_fault() == Some(&FileFault::Unreadable) => Config::load(path, env),
+        loaded => loaded,
+    }
 }
 
 /// Ends when the process that this daemon was started for does.

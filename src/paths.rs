@@ -70,6 +70,12 @@ fn temp_base(env: &Env) -> PathBuf {
     temp.join(format!("wandb-cred-{}", rustix::process::geteuid().as_raw()))
 }
 
+/// The socket of the daemons that serve one job of a batch system: the same on all of its nodes.
+pub fn job_socket(job: &str) -> PathBuf {
+    let uid = rustix::process::geteuid().as_raw();
+    PathBuf::from(format!("/tmp/wandb-cred-{uid}/{JOB_FOLDER}{job}/{SOCKET_NAME}"))
+}
+
 /// The folder for private daemons' folders: that of the socket, unless a socket further down would have too long a path.
 pub fn private_base(env: &Env, socket: &Path) -> PathBuf {
     let beside = socket.parent().unwrap_or(Path::new("/")).to_owned();
@@ -146,6 +152,9 @@ fn bad_variable(name: &str, message: impl Into<String>) -> Error {
 const MAX_SOCKET_PATH: usize = if cfg!(target_os = "macos") { 103 } else { 107 };
 
 const SOCKET_VARIABLE: &str = "WANDB_CRED_SOCKET";
+/// Begins the name of a folder that serves one job on many nodes, beside those of other jobs.
+pub const JOB_FOLDER: &str = "job-";
+
 /// Beside the socket; held by the daemon that serves it.
 pub const LOCK: &str = ".lock";
 

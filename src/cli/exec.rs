@@ -3,7 +3,7 @@
 //! If no daemon answers, it starts one that lives as long as the command: in a batch job or a CI step, nobody has to
 //! start or stop anything.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::ErrorKind;
 use std::os::unix::process::CommandExt as _;
 use std::process;
@@ -11,7 +11,7 @@ use std::process;
 use super::command_error::{CommandError, Outcome};
 use super::need::NeedArg;
 use super::profile::ProfileArg;
-use super::{job, login, private_daemon};
+use super::{job, job_wide, login, private_daemon};
 use crate::client::Client;
 use crate::env::Env;
 use crate::error::Exit;
@@ -24,6 +24,9 @@ pub(super) struct Args {
     profile: ProfileArg,
     #[command(flatten)]
     need: NeedArg,
+    /// In a Slurm job: give all nodes of the job the token that is got here, by one exchange
+    #[arg(long)]
+    job: bool,
     /// The command to run, and its arguments
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
     command: Vec<OsString>,
@@ -34,6 +37,12 @@ pub(super) fn run(args: &Args, env: &Env) -> Outcome {
     let mut command = process::Command::new(program);
     command.args(arguments);
 
+    if args.job {
+        let serving = job_wide::begin(&args.profile, &args.need, env)?;
+        command.env("WANDB_CRED_SOCKET", &serving.socket);
+        command.envs(job::variables(&serving.into())?).env_remove(job::REMOVED_VARIABLE);
+        return Err(become_command(command, program));
+    }
     let client = private_daemon::find_or_start(env)?;
     if client.socket() != Client::find(env)?.socket() {
         // So that a wandb-cred inside the command finds the same daemon.
@@ -56,9 +65,14 @@ pub(super) fn run(args: &Args, env: &Env) -> Outcome {
             CommandError::new(Exit::System, format!("cannot hand the connection on: {error}"))
         })?;
     }
+    Err(become_command(command, program))
+}
+
+/// Returns only if it cannot.
+fn become_command(mut command: process::Command, program: &OsStr) -> CommandError {
     let error = command.exec();
     let exit = if error.kind() == ErrorKind::NotFound { Exit::NotFound } else { Exit::NotExecutable };
-    Err(CommandError::new(exit, format!("cannot run {}: {error}", program.display())))
+    CommandError::new(exit, format!("cannot run {}: {error}", program.display()))
 }
 
 const DETAILS: &str = "\
@@ -70,11 +84,16 @@ WANDB_API_KEY, and becomes the command: same process, same signals, same exit co
 daemon keeps the two files fresh until that process ends.
 
 If no daemon runs, as in a batch job or a CI step, it starts one that ends with the
-command.";
+command.
+
+With --job, in a Slurm job, one exchange serves all nodes: it starts a daemon on each
+that is given access tokens by the one here, and waits until each has one. The paths
+are the same everywhere, so a plain srun within the command works.";
 
 const EXAMPLES: &str = "Examples:
   wandb-cred exec -- python train.py
   wandb-cred exec --profile eval -- torchrun --nproc-per-node 8 train.py
+  wandb-cred exec --job -- srun python train.py           one exchange for all nodes of a Slurm job
   wandb-cred exec --need 72h -- ./three-day-job.sh        fails now, not on the second night
 
 The exit code is that of the command. If the command cannot be started, it is one of those

@@ -8,7 +8,7 @@ use std::process::{self, Stdio};
 use std::time::Duration;
 
 use super::command_error::CommandError;
-use super::daemon_program;
+use super::{daemon_program, job_wide};
 use crate::client::Client;
 use crate::env::Env;
 use crate::error::{Error, Exit, Stage};
@@ -16,6 +16,9 @@ use crate::paths;
 
 /// The daemon that answers; if there is none, a private one, at a socket of its own.
 pub(super) fn find_or_start(env: &Env) -> Result<Client, CommandError> {
+    if let Some(client) = job_wide::running(env) {
+        return Ok(client);
+    }
     let client = Client::find(env)?;
     if client.is_running(CONNECT_TIMEOUT) {
         return Ok(client);

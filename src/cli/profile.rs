@@ -17,6 +17,11 @@ impl ProfileArg {
         self.profile.clone().or_else(|| env.var("WANDB_CRED_PROFILE"))
     }
 
+    /// The same arguments, for another process.
+    pub(super) fn arguments(&self) -> impl Iterator<Item = String> {
+        self.profile.iter().flat_map(|name| ["--profile".to_owned(), name.clone()])
+    }
+
     /// `path` with the name in its query.
     pub(super) fn target(&self, path: &str, env: &Env) -> String {
         match self.name(env) {
