@@ -96,6 +96,9 @@ impl Config {
                 Ok(profile) => drop(config.profiles.insert(name, profile)),
                 Err(error) => {
                     let mistake = mistake::from_toml(text, Some(&name), &error);
+                    // What concerns the table as a whole is said at its head.
+                    let place = mistake.place.or(mistake::at(text, span, "").place);
+                    let mistake = Mistake { place, ..mistake };
                     config.broken.insert(name, mistake);
                 }
             }

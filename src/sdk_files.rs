@@ -95,7 +95,16 @@ impl Files {
             let token = IdentityToken::parse_insecure(std::str::from_utf8(&jwt).ok()?, now).ok()?;
             Some(Restored { token, age })
         });
-        RestoredTokens { identity: lives(identity, now), access: lives(access, now) }
+        let restored = RestoredTokens { identity: lives(identity, now), access: lives(access, now) };
+        // It is on disk already, and so is what is in the other file.
+        if let Some(Restored { token, .. }) = &restored.access {
+            let identity = std::fs::read_to_string(&self.identity_token).ok();
+            self.written.send_modify(|written| {
+                written.access = Some(token.hash());
+                written.identity = identity.map(|jwt| TokenHash::of(&jwt));
+            });
+        }
+        restored
     }
 
     /// Whether what is there was made under this configuration.
@@ -109,13 +118,7 @@ impl Files {
         let mut identity = profile.identity.as_ref().map(Keeper::subscribe);
         let mut access = profile.access.subscribe();
         let mut watcher = changes::Watcher::new();
-        // A restored token is on disk already, and so is its identity token.
-        if let Some(restored) = access.borrow().token.as_ref().map(AccessToken::hash) {
-            let identity = std::fs::read_to_string(&self.identity_token).ok();
-            self.written.send_modify(|written| {
-                written.access = Some(restored);
-                written.identity = identity.map(|jwt| TokenHash::of(&jwt));
-            });
+        if self.written.borrow().access.is_some() {
             watcher.watch(&self.dir);
         }
         let mut failures = 0;

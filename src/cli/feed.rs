@@ -109,8 +109,11 @@ impl<'a> Follower<'a> {
         let (clock, mut failures, mut lost) = (Clock::system(), 0, None);
         loop {
             let mut target = self.profile.target("/v1/token", self.env);
-            target += if target.contains('?') { "&" } else { "?" };
-            target += &format!("newer_than={}&wait={}", self.known, WAIT.as_secs());
+            // After a failure, whether there is any token comes first.
+            if failures == 0 {
+                target += if target.contains('?') { "&" } else { "?" };
+                target += &format!("newer_than={}&wait={}", self.known, WAIT.as_secs());
+            }
             let timeout = WAIT + TOKEN_TIMEOUT;
             let asked =
                 self.client.get_body_while(&target, timeout, |stream| ends.wait(Some(stream), timeout));

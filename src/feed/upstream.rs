@@ -105,7 +105,8 @@ impl Upstream {
                 self.ask(Method::POST, &self.target("/v1/refresh", ""), Vec::new(), RENEWAL_TIMEOUT).await;
         }
         let sent = self.clock.now();
-        let body = self.ask(Method::GET, &self.target("/v1/token", ""), Vec::new(), TIMEOUT).await?;
+        let target = self.target("/v1/token", &format!("wait={}", WAIT.as_secs()));
+        let body = self.ask(Method::GET, &target, Vec::new(), WAIT + TIMEOUT).await?;
         let answer = self.parse(&body)?;
         if !self.base_urls.contains(&answer.base_url) {
             let (wanted, found) = (&self.base_urls[0], redact(&answer.base_url, 200));
@@ -277,8 +278,11 @@ fn error(kind: Kind, reason: Reason, message: String) -> Error {
     Error::new(Stage::Exchange, kind, reason, message)
 }
 
-/// The other daemon waits up to 30 s for a renewal of its own.
-const TIMEOUT: Duration = Duration::from_secs(35);
+/// How long the other daemon may wait for a renewal of its own: callers here wait for 30 s, and are to learn what it says.
+const WAIT: Duration = Duration::from_secs(10);
+
+/// For an answer that nothing is waited for.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// For a renewal that we asked for.
 const RENEWAL_TIMEOUT: Duration = Duration::from_secs(30);
