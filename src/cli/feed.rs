@@ -1,5 +1,7 @@
 //! `wandb-cred feed`: a line with an access token at once and at each renewal, for a daemon elsewhere.
 
+use std::io::{Read as _, Seek as _};
+use std::process::Stdio;
 use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
@@ -44,7 +46,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, env: &Env) -> Outcome {
     if args.background {
-        return background();
+        return background(args);
     }
     if args.detached {
         // Ctrl-C is for what runs in the foreground.
@@ -64,13 +66,25 @@ pub(super) fn run(args: &Args, env: &Env) -> Outcome {
 
 /// Starts this command again, and returns with its first line. It is then no child of the job that it serves, and has
 /// nothing of it open but standard error.
-fn background() -> Outcome {
+fn background(args: &Args) -> Outcome {
     close_fds::set_fds_cloexec(3, &[]);
-    let arguments = std::env::args().skip(1).map(|argument| match &*argument {
-        "--background" => "--detached".to_owned(),
-        _ => argument,
-    });
-    output::print(&job_wide::first_line(&arguments.collect::<Vec<_>>())?)?;
+    let arguments: Vec<_> = std::env::args()
+        .skip(1)
+        .map(|argument| if argument == "--background" { "--detached".to_owned() } else { argument })
+        .collect();
+    // Whoever reads our errors from a pipe waits until nobody has it open any more.
+    if args.lifetime_of.is_none() && output::is_stderr_a_pipe() {
+        let failed =
+            |error| CommandError::new(Exit::System, format!("cannot make a temporary file: {error}"));
+        let mut errors = tempfile::tempfile().map_err(failed)?;
+        let line = job_wide::first_line(&arguments, errors.try_clone().map_err(failed)?.into());
+        let mut said = String::new();
+        let _ = errors.rewind().and_then(|()| errors.read_to_string(&mut said));
+        output::eprint(&said);
+        output::print(&line?)?;
+    } else {
+        output::print(&job_wide::first_line(&arguments, Stdio::inherit())?)?;
+    }
     Ok(Exit::Success)
 }
 

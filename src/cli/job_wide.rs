@@ -35,19 +35,20 @@ pub(super) fn begin(profile: &ProfileArg, need: &NeedArg, env: &Env) -> Result<S
     let mut arguments = vec!["feed".to_owned(), "--job".to_owned(), job, "--background".to_owned()];
     arguments.extend(["--lifetime-of".to_owned(), process::id().to_string()]);
     arguments.extend(profile.arguments().chain(need.arguments()));
-    let line = first_line(&arguments)?;
+    let line = first_line(&arguments, Stdio::inherit())?;
     serde_json::from_str(&line)
         .map_err(|_| CommandError::new(Exit::Software, "the feed did not say what it serves"))
 }
 
-/// Runs this program with these arguments, and waits for its first line. It has said itself why there is none.
-pub(super) fn first_line(arguments: &[String]) -> Result<String, CommandError> {
+/// Runs this program with these arguments, and waits for its first line. On `errors` it has said itself why there is none.
+pub(super) fn first_line(arguments: &[String], errors: Stdio) -> Result<String, CommandError> {
     let failed = |error| CommandError::new(Exit::System, format!("cannot start the feed: {error}"));
     let program = std::env::current_exe().map_err(failed)?;
     let mut child = Command::new(program)
         .args(arguments)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
+        .stderr(errors)
         .spawn()
         .map_err(failed)?;
     let mut line = String::new();
