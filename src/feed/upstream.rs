@@ -1,5 +1,6 @@
 //! Another daemon's socket: a forwarded one (`ssh -R`), or one in a mounted folder. One attempt per call.
 
+use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -195,11 +196,11 @@ impl Upstream {
         };
         let drive = async {
             let _ = connection.await;
-            std::future::pending().await
+            std::future::pending::<Infallible>().await
         };
         let (status, body) = tokio::select! {
             answer = answer => answer?,
-            () = drive => unreachable!("it never ends"),
+            never = drive => match never {},
         };
         if status.is_success() {
             return Ok(body);
