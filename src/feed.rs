@@ -131,7 +131,7 @@ impl Receiver {
         let mut latest = self.latest.clone();
         let changed = latest.wait_for(|latest| latest.serial != self.seen.load(Ordering::Relaxed));
         if changed.await.is_err() {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 }

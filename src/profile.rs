@@ -52,7 +52,7 @@ pub struct Config {
 #[derive(Clone, Debug)]
 pub enum Whence {
     /// Identity tokens, to be exchanged here.
-    Provider(provider::Config),
+    Provider(Box<provider::Config>),
     /// Access tokens, from another daemon's socket.
     Upstream { address: feed::upstream::Address, profile: Option<String> },
     /// Access tokens, from lines that are read elsewhere.
@@ -62,7 +62,7 @@ pub enum Whence {
 impl Config {
     /// All defaults, for a provider.
     pub fn new(provider: provider::Config) -> Self {
-        Self::from(Whence::Provider(provider), BaseUrl::default())
+        Self::from(Whence::Provider(Box::new(provider)), BaseUrl::default())
     }
 
     /// For access tokens that come as lines. They cost nothing, so they are kept whether or not anybody asks.
@@ -135,7 +135,9 @@ impl Config {
             exchanges: Arc::default(),
         };
         let provider = match &self.whence {
-            Whence::Provider(provider) => provider.clone().build_or_explain(self.context(name, parts)),
+            Whence::Provider(provider) => {
+                provider.as_ref().clone().build_or_explain(self.context(name, parts))
+            }
             Whence::Upstream { address, profile: there } => {
                 let urls = self.base_url.spellings().into_iter().map(str::to_owned).collect();
                 let upstream = Upstream::new(address.clone(), there.clone(), urls, &parts.env, clock.clone());
@@ -162,7 +164,7 @@ impl Config {
             clock: parts.clock.clone(),
             early: Mutex::default(),
         };
-        (profile, Loops::Exchange { identity, access })
+        (profile, Loops::Exchange(Box::new((identity, access))))
     }
 }
 
@@ -234,19 +236,23 @@ impl Profile {
 
 /// The refresh loops of a profile, to be spawned by the daemon.
 pub enum Loops {
-    Exchange { identity: IdentitySource, access: AccessSource },
+    /// What the identity keeper and the access keeper renew from.
+    Exchange(Box<(IdentitySource, AccessSource)>),
     Relay(RelaySource),
 }
 
 impl Loops {
     pub async fn run(self, profile: Arc<Profile>) {
         let access = profile.access.clone();
-        match (self, &profile.identity) {
-            (Self::Exchange { identity: source, access: exchange }, Some(identity)) => {
-                tokio::join!(identity.clone().run(source), access.run(exchange));
+        match self {
+            Self::Exchange(sources) => {
+                let (identity, exchange) = *sources;
+                match &profile.identity {
+                    Some(keeper) => drop(tokio::join!(keeper.clone().run(identity), access.run(exchange))),
+                    None => access.run(exchange).await,
+                }
             }
-            (Self::Exchange { access: exchange, .. }, None) => access.run(exchange).await,
-            (Self::Relay(source), _) => access.run(source).await,
+            Self::Relay(source) => access.run(source).await,
         }
     }
 }

@@ -40,7 +40,7 @@ impl TryFrom<Written> for Config {
             (None, None) => return Err("missing field `provider`"),
             (Some(_), Some(_)) => return Err(BOTH),
             (Some(_), None) if upstream_profile.is_some() => return Err(NO_UPSTREAM),
-            (Some(provider), None) => Whence::Provider(provider),
+            (Some(provider), None) => Whence::Provider(Box::new(provider)),
             (None, Some(_)) if written.audience.is_some() || written.serve_identity_token => {
                 return Err(NO_IDENTITY);
             }

@@ -30,7 +30,7 @@ impl Ends {
             CommandError::new(Exit::System, format!("cannot watch the reader: {error}"))
         };
         let reader = reader.map(|reader| reader.as_fd().try_clone_to_owned()).transpose().map_err(failed)?;
-        let process = process.map(|pid| watch(pid)).transpose()?;
+        let process = process.map(watch).transpose()?;
         Ok(Self { reader, process, clock: Clock::system() })
     }
 
