@@ -70,10 +70,18 @@ fn temp_base(env: &Env) -> PathBuf {
     temp.join(format!("wandb-cred-{}", rustix::process::geteuid().as_raw()))
 }
 
-/// The socket of the daemons that serve one job of a batch system: the same on all of its nodes.
-pub fn job_socket(job: &str) -> PathBuf {
+/// The socket of the daemons that serve one job of a batch system: the same on all of its nodes. Within the job, a process
+/// may have daemons of its own.
+pub fn job_socket(job: &str, process: Option<u32>) -> PathBuf {
     let uid = rustix::process::geteuid().as_raw();
-    PathBuf::from(format!("/tmp/wandb-cred-{uid}/{JOB_FOLDER}{job}/{SOCKET_NAME}"))
+    let process = process.map(|pid| format!("-{pid}")).unwrap_or_default();
+    PathBuf::from(format!("/tmp/wandb-cred-{uid}/{JOB_FOLDER}{job}{process}/{SOCKET_NAME}"))
+}
+
+/// Whether `socket` is that of daemons which serve a job.
+pub fn is_job_socket(socket: &Path) -> bool {
+    let folder = socket.parent().and_then(Path::file_name);
+    folder.is_some_and(|name| name.to_string_lossy().starts_with(JOB_FOLDER))
 }
 
 /// The folder for private daemons' folders: that of the socket, unless a socket further down would have too long a path.

@@ -37,7 +37,7 @@ pub(super) fn run(args: &Args, env: &Env) -> Outcome {
     let mut command = process::Command::new(program);
     command.args(arguments);
 
-    if args.job {
+    if args.job && !job_wide::is_within(env) {
         let serving = job_wide::begin(&args.profile, &args.need, env)?;
         command.env("WANDB_CRED_SOCKET", &serving.socket);
         command.envs(job::variables(&serving.into())?).env_remove(job::REMOVED_VARIABLE);

@@ -15,15 +15,21 @@ use crate::env::Env;
 use crate::error::Exit;
 use crate::paths;
 
-/// The daemon that serves this job on this node, if one does.
+/// The daemon that serves this whole job on this node, if one does.
 pub(super) fn running(env: &Env) -> Option<Client> {
     if env.path("WANDB_CRED_SOCKET").is_some() {
         return None;
     }
-    let socket = paths::job_socket(&job(env)?);
+    let socket = paths::job_socket(&job(env)?, None);
     paths::check_private(socket.parent()?).ok()?;
     let client = Client::at(socket);
     client.is_running(CONNECT_TIMEOUT).then_some(client)
+}
+
+/// Whether this process is in a command of `exec --job` already.
+pub(super) fn is_within(env: &Env) -> bool {
+    let socket = env.path("WANDB_CRED_SOCKET").filter(|socket| paths::is_job_socket(socket));
+    socket.is_some_and(|socket| Client::at(socket).is_running(CONNECT_TIMEOUT))
 }
 
 /// Starts feeding the nodes of this job, until this process (and what it becomes) ends. Returns once each has a token.

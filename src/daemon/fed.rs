@@ -164,7 +164,7 @@ pub(super) fn prepare(places: &Places) -> anyhow::Result<()> {
 
 /// Whether the socket's folder is that of one Slurm job, which ends with it.
 pub(super) fn is_for_a_job(fed: bool, runtime: &Path) -> bool {
-    fed && runtime.file_name().is_some_and(|name| name.to_string_lossy().starts_with(paths::JOB_FOLDER))
+    fed && paths::is_job_socket(&runtime.join("s"))
 }
 
 /// Removes the folders, and so the tokens, of daemons of other jobs that were killed: nobody holds their locks.

@@ -29,7 +29,7 @@ pub(super) fn run(job: &str, args: &Args, env: &Env) -> Outcome {
     let process = Ends::new(None, args.lifetime_of)?;
     let nodes = nodes(job, env, &process)?;
     let (mut follower, first) = Follower::begin(args, env)?;
-    let mut step = Step::start(job, nodes, env)?;
+    let mut step = Step::start(job, nodes, args.lifetime_of, env)?;
     let ends = Ends::new(step.stdin.as_ref().map(|stdin| stdin as _), args.lifetime_of)?;
     let _ = step.pass_on(&first);
     match step.ready(nodes, &process) {
@@ -100,9 +100,10 @@ struct Step {
 }
 
 impl Step {
-    fn start(job: &str, nodes: u32, env: &Env) -> Result<Self, CommandError> {
+    fn start(job: &str, nodes: u32, process: Option<u32>, env: &Env) -> Result<Self, CommandError> {
         let failed = |error| CommandError::new(Exit::System, format!("cannot start srun: {error}"));
-        let socket = paths::job_socket(job);
+        // The daemons of one command may still be ending when the job's next one begins.
+        let socket = paths::job_socket(job, process);
         let mut command = Command::new("srun");
         command
             .args([format!("--jobid={job}"), format!("--nodes={nodes}"), format!("--ntasks={nodes}")])
@@ -196,13 +197,14 @@ impl Step {
 
 /// One small task on each node, beside everything that the job does with its resources; the end of one is not the end of
 /// the others.
-const STEP: [&str; 11] = [
+const STEP: [&str; 12] = [
     "--job-name=wandb-cred",
     "--overlap",
     "--ntasks-per-node=1",
     "--cpus-per-task=1",
     "--mem=0",
     "--gres=none",
+    "--mpi=none",
     "--input=all",
     "--unbuffered",
     "--kill-on-bad-exit=0",

@@ -1,11 +1,12 @@
 """One exchange for a whole job: `exec --job` in it, `feed --job` on the login node."""
 
 import json
+import os
 import pathlib
 import signal
-import os
 
-from conftest import RANK, configure, nothing_is_left, show, write
+import conftest
+from conftest import RANK, configure, show, write
 from nodes import COMPUTE, USERS
 
 import programs
@@ -35,7 +36,10 @@ def wait_for_ranks(job, count, seconds=90):
 
 
 def socket(job):
-    return f"/tmp/wandb-cred-{UID}/job-{job.number}/wandb-cred.sock"
+    """That of the daemons which serve the job, the same on all nodes."""
+    folders = {path.name for node in job.slurm.nodes for path in node.path(f"/tmp/wandb-cred-{UID}").glob("job-*")}
+    assert len(folders) == 1 and folders.copy().pop().startswith(f"job-{job.number}"), folders
+    return f"/tmp/wandb-cred-{UID}/{folders.pop()}/wandb-cred.sock"
 
 
 def on(slurm, name):
@@ -46,6 +50,16 @@ def status(slurm, node, job):
     """What a node's fed daemon says of the profile."""
     shown = slurm.run("alice", ["wandb-cred", "status", "--json"], on=on(slurm, node), WANDB_CRED_SOCKET=socket(job))
     return json.loads(shown.stdout)["profiles"][0]
+
+
+def nothing_is_left(slurm):
+    if slurm.proctrack == "linuxproc":
+        return conftest.nothing_is_left(slurm)
+    # A batch step's cgroup is killed when its script ends, and with it the daemon that made the exchange: what that leaves is
+    # for the Epilog. The fed daemons, in a step of their own, still hear the goodbye or a SIGTERM.
+    wait_for("end of all daemons", lambda: not slurm.daemons(), conftest.SOON)
+    fed = lambda: [path for paths in slurm.leftovers().values() for path in paths if "/job-" in path]
+    wait_for(f"clean nodes (left: {fed()})", lambda: not fed(), 5)
 
 
 def test_48_ranks_on_3_nodes_are_one_exchange_of_a_jwt_that_works_once(slurm, wandb, jobs):
@@ -69,7 +83,7 @@ def test_48_ranks_on_3_nodes_are_one_exchange_of_a_jwt_that_works_once(slurm, wa
 def test_exec_in_each_rank_uses_the_jobs_daemons(slurm, wandb, jobs):
     server = wandb()
     single_use(slurm, server)
-    rank = f"env -u WANDB_CRED_SOCKET wandb-cred exec -- {RANK} OUT got"
+    rank = f"wandb-cred exec --job -- {RANK} OUT got"
     job = jobs.batch("alice", 3, 12, f"wandb-cred exec --job -- srun -n12 -N3 -O {rank} {RANK} OUT hold")
     wait_for_ranks(job, 12)
     assert server.exchanges() == 1
@@ -140,7 +154,7 @@ srun -n12 -N3 -O wandb-cred exec -- {RANK} OUT got {RANK} OUT hold"""
     configure(slurm, "alice", server, provider='[profile.work.provider.file]\npath = "/tmp/jwt"\n')
     said = slurm.run("alice", ["wandb-cred", "feed", "--job", job.number, "--background"], timeout=120)
     serving = json.loads(said.stdout)
-    assert serving["socket"] == socket(job)
+    assert serving["socket"] == socket(job) == f"/tmp/wandb-cred-{UID}/job-{job.number}/wandb-cred.sock"
     wait_for_ranks(job, 12)
     assert server.exchanges() == 1
     assert slurm.daemons() == {"n1": 1, "n2": 1, "n3": 1}
@@ -149,6 +163,17 @@ srun -n12 -N3 -O wandb-cred exec -- {RANK} OUT got {RANK} OUT hold"""
     job.wait_for_end()
     nothing_is_left(slurm)
     wait_for("end of the feed", lambda: not slurm.login.processes("wandb-cred"), 20)
+
+
+def test_commands_of_one_job_may_follow_each_other_at_once(slurm, wandb, jobs):
+    server = wandb()
+    ranks = f"wandb-cred exec --job -- srun -n3 -N3 -O {RANK} OUT got"
+    job = jobs.batch("alice", 3, 3, f"{ranks} && {ranks} && {ranks} {RANK} OUT hold")
+    assert len({rank[3] for rank in wait_for_ranks(job, 9)}) == 3
+    assert server.exchanges() == 3
+    job.go()
+    job.wait_for_end()
+    nothing_is_left(slurm)
 
 
 def test_a_cancelled_job_leaves_nothing(slurm, wandb, jobs):
