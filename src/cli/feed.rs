@@ -219,9 +219,12 @@ travel; the identity that they were got with stays here.
 
 With --job, it starts a daemon on every node of a Slurm job and feeds them by srun,
 also from a login node, until the job ends. It prints one line, with the socket and the
-files that are the same on all nodes, when each node has a token.";
+files that are the same on all nodes, when each node has a token. In such a job,
+wandb-cred exec finds the daemon of its node by SLURM_JOB_ID; a job that may be faster
+than its feed waits until the socket is there.";
 
 const EXAMPLES: &str = "Examples:
   wandb-cred feed | ssh gpu-host wandb-credd run --feed -
-  wandb-cred feed --job 4711 --background           on the login node, for a job that runs
+  wandb-cred feed --job 4711 --background           on the login node, for a job that runs or is queued
+  until [ -S /tmp/wandb-cred-$UID/job-$SLURM_JOB_ID/wandb-cred.sock ]; do sleep 1; done    in that job
   wandb-cred exec --job -- srun python train.py     the same from within the job";
