@@ -39,7 +39,7 @@ pub fn accept(answer: &api::Token, from: Now) -> Result<AccessToken, &'static st
     if !answer.token_type.eq_ignore_ascii_case("bearer") {
         return Err("it has a token of another type than Bearer");
     }
-    let life = Duration::from_secs(answer.expires_in);
+    let life = Duration::from_secs(answer.expires_in).min(MAX_LIFE);
     let expiry = Expiry::at(answer.expires_at, from).at_most(from, Some(life));
     let left = expiry.remaining(from);
     if left.is_zero() {
@@ -61,6 +61,9 @@ pub fn nothing_newer(whence: &str, last: &AccessToken) -> Error {
     let message = format!("no newer token has come from {whence}; this token is good until {until}");
     Error::new(Stage::Exchange, Kind::Transient, Reason::NothingNewer, message)
 }
+
+/// No longer than an exchange believes it: a day.
+const MAX_LIFE: Duration = Duration::from_secs(24 * 3600);
 
 /// With this much life left or less, a token should have been replaced. It is the SDK's own limit.
 pub const LATE: Duration = Duration::from_secs(300);

@@ -81,9 +81,9 @@ fn background(args: &Args) -> Outcome {
         let mut said = String::new();
         let _ = errors.rewind().and_then(|()| errors.read_to_string(&mut said));
         output::eprint(&said);
-        output::print(&line?)?;
+        output::print(&line?.0)?;
     } else {
-        output::print(&job_wide::first_line(&arguments, Stdio::inherit())?)?;
+        output::print(&job_wide::first_line(&arguments, Stdio::inherit())?.0)?;
     }
     Ok(Exit::Success)
 }

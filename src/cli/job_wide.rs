@@ -2,7 +2,7 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
-use std::process::{self, Command, Stdio};
+use std::process::{self, Child, Command, Stdio};
 use std::time::Duration;
 
 use super::command_error::CommandError;
@@ -41,13 +41,15 @@ pub(super) fn begin(profile: &ProfileArg, need: &NeedArg, env: &Env) -> Result<S
     let mut arguments = vec!["feed".to_owned(), "--job".to_owned(), job, "--background".to_owned()];
     arguments.extend(["--lifetime-of".to_owned(), process::id().to_string()]);
     arguments.extend(profile.arguments().chain(need.arguments()));
-    let line = first_line(&arguments, Stdio::inherit())?;
+    let (line, mut starter) = first_line(&arguments, Stdio::inherit())?;
+    // It has started what goes on, and is to be no child of the command.
+    let _ = starter.wait();
     serde_json::from_str(&line)
         .map_err(|_| CommandError::new(Exit::Software, "the feed did not say what it serves"))
 }
 
 /// Runs this program with these arguments, and waits for its first line. On `errors` it has said itself why there is none.
-pub(super) fn first_line(arguments: &[String], errors: Stdio) -> Result<String, CommandError> {
+pub(super) fn first_line(arguments: &[String], errors: Stdio) -> Result<(String, Child), CommandError> {
     let failed = |error| CommandError::new(Exit::System, format!("cannot start the feed: {error}"));
     let program = std::env::current_exe().map_err(failed)?;
     let mut child = Command::new(program)
@@ -62,7 +64,7 @@ pub(super) fn first_line(arguments: &[String], errors: Stdio) -> Result<String, 
         BufReader::new(stdout).read_line(&mut line).map_err(failed)?;
     }
     if line.ends_with('\n') {
-        return Ok(line);
+        return Ok((line, child));
     }
     Err(daemon_program::failed("the feed ended at once", child.wait().map_err(failed)?))
 }

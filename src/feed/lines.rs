@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 use super::accept;
 use crate::api;
 use crate::backoff::Thinned;
-use crate::clock::Clock;
+use crate::clock::{Clock, Now};
 use crate::token::AccessToken;
 
 /// What came on a feed.
@@ -44,7 +44,7 @@ pub fn read(stream: impl Read + Send + 'static, clock: Clock) -> io::Result<mpsc
             let why = match next(&mut stream) {
                 Ok(None) => return,
                 Ok(Some(line)) if line.trim_ascii().is_empty() => continue,
-                Ok(Some(line)) => match parse(&line, &clock) {
+                Ok(Some(line)) => match parse(&line, clock.now()) {
                     Ok(line) => match sender.blocking_send(line) {
                         Ok(()) => continue,
                         Err(_) => return,
@@ -66,13 +66,14 @@ pub fn read(stream: impl Read + Send + 'static, clock: Clock) -> io::Result<mpsc
     Ok(lines)
 }
 
-fn parse(line: &[u8], clock: &Clock) -> Result<Line, &'static str> {
+/// Reads a line, and says in words of its own what is wrong with it.
+pub fn parse(line: &[u8], now: Now) -> Result<Line, &'static str> {
     if let Ok(Last { end: true }) = serde_json::from_slice(line) {
         return Ok(Line::Goodbye);
     }
     let answer: api::Token =
         serde_json::from_slice(line).map_err(|_| "it is not an answer of GET /v1/token")?;
-    let token = accept(&answer, clock.now())?;
+    let token = accept(&answer, now)?;
     Ok(Line::Token(Box::new(Relayed { profile: answer.profile, base_url: answer.base_url, token })))
 }
 

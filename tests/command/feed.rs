@@ -98,8 +98,9 @@ fn exec_runs_the_command_when_every_node_has_a_token_and_says_goodbye_after_it()
         SERVING.replace("NODE", "n2")
     );
     let path = srun(home.path(), &script);
-    let shell =
-        "echo $WANDB_IDENTITY_TOKEN_FILE $WANDB_CREDENTIALS_FILE $WANDB_CRED_SOCKET ${WANDB_API_KEY-none}";
+    // Nothing that was started beside the command is a child of it.
+    let shell = "read -r children </proc/$$/task/$$/children
+                 echo $WANDB_IDENTITY_TOKEN_FILE $WANDB_CREDENTIALS_FILE $WANDB_CRED_SOCKET ${WANDB_API_KEY-none} $children";
     let mut command = in_a_job(&daemon, &path, "2", &["exec", "--job", "--", "sh", "-c", shell]);
     let ran = ran(command.env("WANDB_API_KEY", "secret"));
     assert_eq!((ran.code, ran.out.as_str()), (0, "/tmp/x/i /tmp/x/c /tmp/x/job-7/s none\n"), "{}", ran.err);

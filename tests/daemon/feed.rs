@@ -35,7 +35,7 @@ fn renewals_and_refusals_pass_between_a_daemon_and_its_upstream() {
     let there = Home::new(&sandbox.profile("work"));
     let source = there.daemon();
     let here = downstream(&there, &sandbox.url);
-    let daemon = here.daemon();
+    let daemon = here.daemon_of(&mut here.program(DAEMON, &["run", "--log-level", "trace"]));
     let first = daemon.token("");
     assert_eq!(first, source.token(""));
     assert_eq!(daemon.profile("work")["identity"], Value::Null);
@@ -69,6 +69,7 @@ fn renewals_and_refusals_pass_between_a_daemon_and_its_upstream() {
     let answer = daemon.ask("POST", "/v1/refresh?wait=30", "").expect("an answer");
     assert_eq!(answer.status, 200, "{}", answer.text());
     until("a refresh here is one there", 20, || (sandbox.exchanges() == 4).then_some(()));
+    assert!(!daemon.log().contains("wb_at"), "a token in the log");
 }
 
 #[test]
@@ -134,7 +135,7 @@ impl Fed {
     fn start() -> Self {
         let home = Home::new("");
         std::fs::remove_file(home.config()).expect("there");
-        let mut command = home.program(DAEMON, &["run", "--feed", "-", "--log-level", "debug"]);
+        let mut command = home.program(DAEMON, &["run", "--feed", "-", "--log-level", "trace"]);
         command.stdin(Stdio::piped());
         let (daemon, feed, out) = home.launch_with_pipes(&mut command);
         until("the daemon answers", 20, || daemon.try_get("/healthz").ok());
