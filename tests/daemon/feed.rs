@@ -124,8 +124,8 @@ fn a_problem_upstream_is_told_as_the_upstreams() {
 }
 
 /// `wandb-credd run --feed -`, with what it prints.
-struct Fed {
-    daemon: Daemon,
+pub(crate) struct Fed {
+    pub(crate) daemon: Daemon,
     feed: Option<ChildStdin>,
     out: BufReader<ChildStdout>,
     home: Home,
@@ -140,6 +140,14 @@ impl Fed {
         let (daemon, feed, out) = home.launch_with_pipes(&mut command);
         until("the daemon answers", 20, || daemon.try_get("/healthz").ok());
         Self { daemon, feed: Some(feed), out: BufReader::new(out), home }
+    }
+
+    /// With one token.
+    pub(crate) fn serving(token: &str) -> Self {
+        let mut fed = Self::start();
+        fed.write(line("work", token, 3600));
+        fed.served();
+        fed
     }
 
     fn write(&mut self, line: impl AsRef<[u8]>) {
@@ -229,9 +237,7 @@ fn a_fed_daemon_ends_with_a_goodbye_or_a_signal() {
     let mut fed = Fed::start();
     fed.write(r#"{"end":true}"#);
     assert_eq!(fed.daemon.ended(5).code(), Some(0));
-    let mut fed = Fed::start();
-    fed.write(line("work", "wb_at_1", 3600));
-    fed.served();
+    let mut fed = Fed::serving("wb_at_1");
     fed.daemon.signal(Signal::HUP);
     assert_eq!(fed.daemon.token(""), "wb_at_1");
     fed.daemon.signal(Signal::TERM);
