@@ -99,7 +99,8 @@ def test_a_renewal_reaches_every_node(slurm, wandb, jobs):
     wait_for_ranks(job, 12)
     assert server.exchanges() == 1
     source = on(slurm, "n1")
-    [folder] = [path for path in source.path(f"/tmp/wandb-cred-{UID}").glob("exec-*")] or [None]
+    sockets = source.path(f"/tmp/wandb-cred-{UID}").glob("*/wandb-cred.sock")
+    [folder] = [path.parent for path in sockets if not path.parent.name.startswith("job-")]
     inside = "/" + str(folder).split("/root/", 1)[1]
     files = [node.path(socket(job)).parent / "profiles/work/credentials.json" for node in slurm.nodes]
     before = [file.read_text() for file in files]
