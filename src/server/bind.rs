@@ -11,6 +11,7 @@ use std::time::Duration;
 use rustix::process::Pid;
 use tracing::debug;
 
+use super::refuse::refuse;
 use crate::{error, paths};
 
 /// The listening socket. Dropping this removes the socket's file, if we bound it and it is still ours.
@@ -69,6 +70,15 @@ impl Bound {
         let registered =
             listener.set_nonblocking(true).and_then(|()| tokio::net::UnixListener::from_std(listener));
         registered.map_err(Error::Passed)
+    }
+
+    /// There will be no daemon: tells those who wait at the service manager's socket why, so that it starts none for them.
+    pub fn refuse(&self, why: &error::Error) {
+        if let (Some(listener), None) = (&self.listener, &self.remove_on_drop)
+            && let Err(error) = refuse(listener, why)
+        {
+            debug!(%error, "cannot answer those who wait");
+        }
     }
 
     /// The path that the listener is bound to; that of a service manager's socket as the kernel knows it.
