@@ -78,9 +78,11 @@ fn check(secrets: &Secrets, home: &Home, daemon: &Daemon) {
     files(&home.path(""), &mut found);
     for path in found {
         let name = path.file_name().expect("a name").to_string_lossy().into_owned();
+        // One that is just being written, to be renamed.
+        let written = name.strip_prefix(".writing-").and_then(|name| name.rsplit_once('-'));
+        let name = written.map_or(name.as_str(), |(name, _)| name);
         // The two files that are for the SDK, and what this test itself planted.
-        if !["credentials.json", "identity-token", "jwt", "provider", "config.toml"].contains(&name.as_str())
-        {
+        if !["credentials.json", "identity-token", "jwt", "provider", "config.toml"].contains(&name) {
             let content = fs::read(&path).unwrap_or_default();
             secrets.check(&path.display().to_string(), &String::from_utf8_lossy(&content));
         }
