@@ -186,7 +186,7 @@ def test_a_slow_provider_loses_no_session_to_a_stop_or_a_reload(tmp_path):
         for then in [None, changed, other, None]:
             spent = provider.stats().get("refresh_token success", 0)
             with concurrent.futures.ThreadPoolExecutor() as pool:
-                asking = pool.submit(ask, daemon)
+                asking = pool.submit(ask, daemon, lambda: provider.stats().get("refresh_token success", 0) > spent)
                 until(lambda: provider.stats().get("refresh_token success", 0) > spent, 30, "the token to be spent")
                 if then is None:
                     daemon.process.send_signal(signal.SIGTERM)
@@ -207,10 +207,13 @@ def test_a_slow_provider_loses_no_session_to_a_stop_or_a_reload(tmp_path):
         provider.stop()
 
 
-def ask(daemon):
-    """A renewal, whose answer does not matter."""
+def ask(daemon, begun):
+    """Forces a renewal, of which the daemon makes one in five seconds. Does not wait for it: a stop would wait for the caller."""
     with contextlib.suppress(OSError, ValueError, http.client.HTTPException):
-        daemon.call("POST", "/v1/refresh")
+        end = time.monotonic() + 30
+        while not begun() and time.monotonic() < end:
+            daemon.call("POST", "/v1/refresh?wait=1")
+            time.sleep(0.1)
 
 
 @contextlib.contextmanager
