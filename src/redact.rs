@@ -133,8 +133,6 @@ fn is_scheme_letter(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '+' | '.' | '-')
 }
 
-/// The length of the last character.
-
 const DELIMITERS: [char; 12] = ['=', ':', ',', '"', '\'', '{', '}', '(', ')', '&', ';', '`'];
 
 /// No URL holds these unescaped.

@@ -28,11 +28,40 @@ pub fn next_command(kind: ProblemKind, profile: Option<&str>) -> Option<String> 
     })
 }
 
+/// What helps after `reason` made a problem of this kind.
+pub fn next_command_after(kind: ProblemKind, reason: &Reason, profile: &str) -> Option<String> {
+    use Reason::{
+        AudienceMismatch, File, MalformedToken, NoCertificates, NoSource, NotYetValid, PlainHttp, Program,
+        TokenExpired, Unreachable, Variable,
+    };
+    match (kind, reason) {
+        // The configuration is valid: what it names is missing, or not what it should be.
+        (
+            ProblemKind::Misconfigured | ProblemKind::UpstreamUnavailable,
+            AudienceMismatch { .. }
+            | File { .. }
+            | MalformedToken { .. }
+            | NoCertificates { .. }
+            | NoSource
+            | NotYetValid { .. }
+            | PlainHttp { .. }
+            | Program { .. }
+            | TokenExpired { .. }
+            | Unreachable { .. }
+            | Variable { .. },
+        ) => Some(format!("wandb-cred doctor --profile {profile}")),
+        _ => next_command(kind, Some(profile)),
+    }
+}
+
 /// What helps after a sign-in that failed.
 pub fn next_after_sign_in(reason: &Reason, profile: &str) -> String {
     match reason {
         // The same command again would fail the same way.
         Reason::PortUnavailable { .. } => format!("wandb-cred login --device --profile {profile}"),
+        Reason::Unreachable { .. } | Reason::TimedOut { .. } | Reason::ConnectionLost { .. } => {
+            format!("check the network and `issuer`, then: wandb-cred login --profile {profile}")
+        }
         _ => format!("wandb-cred login --profile {profile}"),
     }
 }

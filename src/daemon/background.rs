@@ -1,12 +1,12 @@
 //! Starts a daemon in the background, so that it is not a child of the process it serves.
 
 use std::io;
-use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use super::failure::Failure;
+use crate::client::Client;
 use crate::error::Exit;
 use crate::paths::Places;
 
@@ -31,8 +31,10 @@ pub(super) fn spawn(places: &Places) -> Result<(), Failure> {
         .stdout(Stdio::null())
         .spawn()
         .map_err(failed)?;
+    let client = Client::at(socket.clone());
     for _ in 0..START_TIMEOUT.as_millis() / POLL_INTERVAL.as_millis() {
-        if UnixStream::connect(socket).is_ok() {
+        // It listens before it has read its configuration, which may be wrong.
+        if client.get_body("/healthz", START_TIMEOUT).is_ok() {
             return Ok(());
         }
         if let Some(status) = child.try_wait().map_err(failed)? {

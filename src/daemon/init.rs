@@ -70,7 +70,8 @@ fn detect(env: &Env) -> anyhow::Result<String> {
             missing.iter().map(|other| format!("  {}: {}", other.kind, other.why)).collect();
         let message =
             format!("found no identity source in this environment; looked for:\n{}", missing.join("\n"));
-        return Err(Failure::new(Exit::Configuration, message).into());
+        let next = "wandb-cred login --issuer URL --client-id ID, or write the file (man wandb-cred-config)";
+        return Err(Failure::next(Exit::Configuration, message, next).into());
     };
     let mut text = format!("# {}: {}\n", best.kind, best.why);
     for other in &found[1..] {
