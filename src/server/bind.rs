@@ -133,7 +133,7 @@ fn passed() -> Result<Option<UnixListener>, Error> {
             [] => Ok(None),
             // On macOS opening /dev/fd/N duplicates the descriptor, even a socket's (fd(4)). That gives us one that we
             // own, with no unsafe code.
-            [fd] => std::fs::File::open(format!("/dev/fd/{fd}"))
+            [fd] => File::open(format!("/dev/fd/{fd}"))
                 .map(|file| Some(UnixListener::from(std::os::fd::OwnedFd::from(file))))
                 .map_err(Error::Passed),
             several => Err(Error::Several(several.len())),
