@@ -63,7 +63,7 @@ impl Problem {
                 Reason::LifetimeTooShort { left, .. } => Some(left),
                 _ => None,
             },
-            next: next_command_after(error.into(), &error.reason, profile),
+            next: next_command_after(error, profile),
             reason: Some(error.reason.clone()).filter(|reason| *reason != Reason::Other),
             ..Self::of(error.into(), profile, error)
         }

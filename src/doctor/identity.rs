@@ -16,7 +16,7 @@ pub(super) async fn fetch(cx: &Context<'_>, source: &Source, report: &mut Report
                 wait_until_valid(cx, &token).await;
             }
             let kind = source.detected_provider().unwrap_or(cx.provider);
-            match source.renewal_error() {
+            match source.identity_error() {
                 None => report.ok(Step::Provider, format!("{kind} gives identity tokens")),
                 Some(error) => report.warn(
                     Step::Provider,
