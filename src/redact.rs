@@ -129,8 +129,9 @@ fn is_scheme(word: &str) -> bool {
     word.eq_ignore_ascii_case("bearer") || word.eq_ignore_ascii_case("basic")
 }
 
+/// Tokens have `_` as well: one in front of `://` must not be taken apart.
 fn is_scheme_letter(c: char) -> bool {
-    c.is_ascii_alphanumeric() || matches!(c, '+' | '.' | '-')
+    c.is_ascii_alphanumeric() || matches!(c, '+' | '.' | '-' | '_')
 }
 
 const DELIMITERS: [char; 12] = ['=', ':', ',', '"', '\'', '{', '}', '(', ')', '&', ';', '`'];
