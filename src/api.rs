@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 mod next;
 mod problem;
 
-pub use next::{next_after_sign_in, next_command, next_command_in};
+pub use next::{next_after_sign_in, next_command, next_command_after, next_command_in};
 pub use problem::{Problem, ProblemKind};
 
 /// `GET /v1/token`.

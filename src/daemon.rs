@@ -32,6 +32,7 @@ use crate::{duration, output};
 
 mod background;
 mod doctor;
+mod failure;
 mod fed;
 mod first_login;
 mod init;
@@ -41,6 +42,7 @@ mod profile_set;
 mod rebind;
 mod service;
 
+use failure::Failure;
 use lifetime::Lifetime;
 use profile_set::ProfileSet;
 
@@ -156,13 +158,9 @@ fn report(error: &anyhow::Error) -> Exit {
 }
 
 fn exit_for(error: &anyhow::Error) -> Exit {
-    if error.is::<InvalidProfiles>() {
-        Exit::Configuration
-    } else if error.is::<TooFewFiles>() {
-        Exit::System
+    if let Some(failure) = error.downcast_ref::<Failure>() {
+        failure.exit
     } else if let Some(error) = error.downcast_ref::<output::Error>() {
-        error.into()
-    } else if let Some(error) = error.downcast_ref::<init::Error>() {
         error.into()
     } else if let Some(error) = error.downcast_ref::<Error>() {
         match error.stage {
@@ -170,13 +168,11 @@ fn exit_for(error: &anyhow::Error) -> Exit {
             // A first login asks a W&B server where to sign in, and it gave no usable answer.
             Stage::Identity | Stage::Exchange | Stage::SignIn => Exit::Unavailable,
         }
-    } else if let Some(error) = error.downcast_ref::<first_login::Error>() {
-        error.into()
     } else if let Some(error) = error.downcast_ref::<bind::Error>() {
         // A folder that others can reach stays so until somebody fixes it.
         if matches!(error, bind::Error::Place(_)) { Exit::Configuration } else { Exit::Unavailable }
     } else {
-        error.downcast_ref::<background::Failed>().map_or(Exit::Software, |failed| failed.exit)
+        Exit::Software
     }
 }
 
@@ -203,17 +199,12 @@ fn check(source: &Source) -> anyhow::Result<()> {
         }
     }
     if !unusable.is_empty() {
-        return Err(InvalidProfiles(unusable.join("\n")).into());
+        return Err(Failure::new(Exit::Configuration, unusable.join("\n")).into());
     }
     let names = config.names().collect::<Vec<_>>().join(", ");
     output::print_line(format!("ok: {} profile(s): {names}", config.profiles.len()))?;
     Ok(())
 }
-
-/// Profiles that parse but cannot be built.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-struct InvalidProfiles(String);
 
 /// Of one thread, and so declared that the code for several is left out of the program.
 fn runtime() -> anyhow::Result<LocalRuntime> {
@@ -231,7 +222,10 @@ fn run(args: Run, signals: Option<io::Result<signals::Handlers>>) -> anyhow::Res
     }
     let signals = signals.unwrap_or_else(signals::install).context("cannot install signal handlers")?;
     if let Some(limit) = process::file_limit().filter(|limit| *limit < MIN_FILES) {
-        return Err(TooFewFiles { limit }.into());
+        let message = format!(
+            "only {limit} files may be open here (ulimit -n), and the daemon needs at least {MIN_FILES}"
+        );
+        return Err(Failure::new(Exit::System, message).into());
     }
     let beside_a_job = args.lifetime_of.is_some() || args.until_unneeded.is_some();
     if beside_a_job {
@@ -265,12 +259,6 @@ fn run(args: Run, signals: Option<io::Result<signals::Handlers>>) -> anyhow::Res
 /// Sockets, timers and files of a few profiles, and some callers.
 const MIN_FILES: u64 = 64;
 
-#[derive(Debug, thiserror::Error)]
-#[error("only {limit} files may be open here (ulimit -n), and the daemon needs at least {MIN_FILES}")]
-struct TooFewFiles {
-    limit: u64,
-}
-
 async fn serve(
     env: Env,
     places: Places,
@@ -289,9 +277,10 @@ async fn serve(
     })?;
     let config = match &feed {
         // A fed daemon needs none, and a mistake in one does not concern it.
-        Some(_) => Config::default(),
-        None => load(&places.config, &env).await?,
+        Some(_) => Ok(Config::default()),
+        None => load(&places.config, &env).await,
     };
+    let config = config.inspect_err(|error| bound.refuse(error))?;
     let clock = Clock::system();
     let parts = Parts { env: env.clone(), http: Http::new(clock.clone()), clock: clock.clone() };
     let socket = bound.path().unwrap_or_else(|| places.socket.clone());
@@ -389,7 +378,7 @@ async fn load(path: &Path, env: &Env) -> Result<Config, Error> {
     }
 }
 
-/// For files and name look-ups, which are the only things that block.
+/// For libraries: our own work that blocks goes to `blocking`.
 const BLOCKING_THREADS: usize = 8;
 
 /// Idle threads end soon: an idle daemon is one thread.

@@ -104,7 +104,7 @@ async fn check_relayed(
     access: Result<AccessToken, Error>,
     report: &mut Report,
 ) {
-    match (&access, source.renewal_error()) {
+    match (&access, source.exchange_error()) {
         (Ok(_), None) => report.ok(Step::Provider, "access tokens come from another daemon"),
         (Ok(_), Some(error)) => report.warn(
             Step::Provider,

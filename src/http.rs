@@ -13,17 +13,18 @@ use url::Url;
 use zeroize::Zeroizing;
 
 use crate::backoff::parse_retry_after;
-use crate::blocking;
 use crate::clock::{self, Clock, Now};
 use crate::env::Env;
 use crate::error::{Error, Reason};
+use crate::read_file;
 
 mod addresses;
+mod certificates;
 mod failure;
 
 use addresses::{Addresses, literal};
 pub use addresses::{is_loopback, is_platform_address};
-use failure::{failed, no_certificates, plain, timed_out, unusable};
+use failure::{failed, plain, timed_out, unusable};
 
 /// The clients, one for each way that a request can go.
 ///
@@ -213,9 +214,13 @@ impl Http {
         };
         cell.get_or_try_init(async || {
             // Reads the certificates, from wherever the environment says.
-            let built = blocking::run(move || build_tls(way, &Env::system())).await;
-            built
-                .map_err(|error| Error::transient(format!("cannot read the CA certificates now: {error}")))?
+            let env = Env::system();
+            let place = certificates::place(&env);
+            let built = read_file::off_thread(&place, {
+                let env = env.clone();
+                move || build_tls(way, &env)
+            });
+            built.await.map_err(|error| certificates::unread(error, &env))
         })
         .await
     }
@@ -231,12 +236,8 @@ impl Http {
 }
 
 fn build_tls(way: Way, env: &Env) -> Result<reqwest::Client, Error> {
-    // Whatever else has that name (a FIFO, a terminal) would never end.
-    let file = env.var("SSL_CERT_FILE");
-    if file.is_some_and(|file| !std::fs::metadata(file).is_ok_and(|meta| meta.is_file())) {
-        return Err(no_certificates(env));
-    }
-    way.builder().build().map_err(|_| no_certificates(env))
+    certificates::check(env)?;
+    way.builder().build().map_err(|_| certificates::none(env))
 }
 
 /// Refuses plain http to anything but this machine (or a checked platform address), and credentials in URLs.
@@ -336,21 +337,5 @@ mod tests {
         assert_eq!(way("http://169.254.169.254/", Destination::Platform), Way::Platform);
         assert_eq!(way("https://kubernetes.default.svc/", Destination::Platform), Way::TlsDirect);
         assert_eq!(way("https://api.wandb.ai/", Destination::Network), Way::Tls);
-    }
-
-    #[test]
-    fn certificates_that_are_not_there_are_named() {
-        let dir = tempfile::tempdir().expect("temp dir");
-        let empty = dir.path().join("empty.pem");
-        std::fs::write(&empty, "").expect("written");
-        for path in ["/nonexistent/ca.pem", "/dev/null", "/", empty.to_str().expect("text")] {
-            let env = Env::fixed([("SSL_CERT_FILE", path)]);
-            let error = no_certificates(&env);
-            assert!(error.message.contains("SSL_CERT_FILE") && error.message.contains(path), "{error}");
-        }
-        for path in ["/nonexistent/ca.pem", "/dev/zero", "/"] {
-            assert!(build_tls(Way::Tls, &Env::fixed([("SSL_CERT_FILE", path)])).is_err(), "{path}");
-        }
-        assert!(no_certificates(&Env::fixed([("HOME", "/")])).message.contains("install ca-certificates"));
     }
 }

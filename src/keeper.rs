@@ -353,7 +353,9 @@ impl<T: Expires> Keeper<T> {
     fn log_failure(&self, before: Option<Kind>, error: &Error, have_token: bool, wait: Duration) {
         let Label { profile, stage } = &self.shared.label;
         let retry_s = wait.as_secs();
-        if before == Some(error.kind) {
+        // The exchange passes on what the identity keeper has said.
+        let said = *stage == Stage::Exchange && matches!(error.stage, Stage::Identity | Stage::SignIn);
+        if said || before == Some(error.kind) {
             debug!(%profile, %stage, %error, retry_s, "renewal failed again");
         } else {
             warn!(%profile, %stage, %error, retry_s, serving_last_good = have_token, "renewal failed");

@@ -4,7 +4,7 @@
 //! The configuration, client secrets and private keys, and the AWS files are read here.
 
 use std::fs::File;
-use std::io::{self, Read as _};
+use std::io;
 use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -66,13 +66,8 @@ pub fn read(path: &Path, holds: Holds, stage: Stage, limit: u64) -> Result<Conte
         }
         Holds::Secret | Holds::Programs => {}
     }
-    let mut text =
-        Zeroizing::new(String::with_capacity(usize::try_from(meta.len().min(limit)).unwrap_or_default()));
-    let length = file.take(limit + 1).read_to_string(&mut text).map_err(failed)?;
-    if length as u64 > limit {
-        return unusable(FileFault::TooLarge, format!("{shown} is larger than {limit} bytes"));
-    }
-    Ok(Content { text, mode })
+    let content = read_file::content(file, path, limit).and_then(|bytes| read_file::text(bytes, path));
+    Ok(Content { text: content.map_err(|error| error.at(stage))?, mode })
 }
 
 /// Opens the file in a folder that was looked at, by that folder's descriptor. A symlink is followed by its own folder's

@@ -2,18 +2,17 @@
 //! writes, a device without end, or a mount whose server is gone.
 //!
 //! Opening never waits for a writer, only regular files are read, and no more than a limit. A file system that does not
-//! answer holds a thread of its own, and its caller for [`TIMEOUT`] only. Every error names the file.
+//! answer holds its caller for [`TIMEOUT`] only. Every error names the file.
 
-use std::collections::HashSet;
 use std::fs::{File, FileType, Metadata};
 use std::io::{self, ErrorKind, Read as _};
 use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::path::Path;
 use std::time::Duration;
 
 use zeroize::Zeroizing;
 
+use crate::blocking;
 use crate::error::{Error, FileFault, Kind, Result, Stage};
 
 /// Opens a regular file.
@@ -62,84 +61,32 @@ pub fn text(bytes: Zeroizing<Vec<u8>>, path: &Path) -> Result<Zeroizing<String>>
     }
 }
 
-/// Runs `work`, which reads `path`, on a thread of its own, and waits for it for [`TIMEOUT`] at most.
+/// Runs `work`, which reads `path`, off the daemon's one thread, and waits for it for [`TIMEOUT`] at most.
 pub async fn off_thread<T: Send + 'static>(
     path: &Path,
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
-    let (tell, done) = tokio::sync::oneshot::channel();
-    let look = start(path, move || drop(tell.send(work())))?;
-    match tokio::time::timeout(TIMEOUT, done).await {
-        Ok(Ok(outcome)) => outcome,
-        Ok(Err(_)) => Err(interrupted(path)),
-        Err(_) => Err(look.gave_up()),
-    }
+    blocking::within(TIMEOUT, path, work).await.map_err(|error| unread(path, &error)).flatten()
 }
 
-/// The same for a caller that cannot do anything else meanwhile.
+/// The same for a program that can do nothing else meanwhile.
 pub fn within_time<T: Send + 'static>(
     path: &Path,
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
-    let (tell, done) = std::sync::mpsc::channel();
-    let look = start(path, move || drop(tell.send(work())))?;
-    match done.recv_timeout(TIMEOUT) {
-        Ok(outcome) => outcome,
-        Err(std::sync::mpsc::RecvTimeoutError::Timeout) => Err(look.gave_up()),
-        Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => Err(interrupted(path)),
+    blocking::wait(TIMEOUT, path, work).map_err(|error| unread(path, &error)).flatten()
+}
+
+fn unread(path: &Path, error: &io::Error) -> Error {
+    if error.kind() != ErrorKind::TimedOut {
+        return failed(path, error);
     }
-}
-
-/// Starts `work`, unless an earlier look at this path still hangs: a dead mount must not take thread after thread.
-fn start(path: &Path, work: impl FnOnce() + Send + 'static) -> Result<Look> {
-    let path = path.to_owned();
-    if hanging().contains(&path) {
-        return Err(no_answer(&path));
-    }
-    let ended = Arc::new(Mutex::new(false));
-    let (own, theirs) = (path.clone(), Arc::clone(&ended));
-    let thread = std::thread::Builder::new().name("read-file".to_owned()).spawn(move || {
-        work();
-        *theirs.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        hanging().remove(&own);
-    });
-    thread.map_err(|error| failed(&path, &error))?;
-    Ok(Look { path, ended })
-}
-
-struct Look {
-    path: PathBuf,
-    ended: Arc<Mutex<bool>>,
-}
-
-impl Look {
-    fn gave_up(self) -> Error {
-        // Under the lock, so that a thread that ends now takes its path out again.
-        let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
-        if !*ended {
-            hanging().insert(self.path.clone());
-        }
-        no_answer(&self.path)
-    }
-}
-
-fn hanging() -> MutexGuard<'static, HashSet<PathBuf>> {
-    static HANGING: LazyLock<Mutex<HashSet<PathBuf>>> = LazyLock::new(Mutex::default);
-    HANGING.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn no_answer(path: &Path) -> Error {
     let message = format!(
         "{} does not answer within {} s; is it on a network mount whose server is gone?",
         path.display(),
         TIMEOUT.as_secs()
     );
     Error::file(Stage::Identity, path, FileFault::TimedOut, message).kind(Kind::Transient)
-}
-
-fn interrupted(path: &Path) -> Error {
-    let message = format!("reading {} was interrupted", path.display());
-    Error::file(Stage::Identity, path, FileFault::Unreadable, message).kind(Kind::Transient)
 }
 
 /// A missing file may come, but permissions do not change by themselves.
@@ -219,8 +166,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_file_system_that_does_not_answer_costs_one_thread_and_a_bounded_wait() {
-        let path = Path::new("/a/dead/mount");
+    async fn a_file_system_that_does_not_answer_is_named() {
+        let path = Path::new("/a/dead/mount/file");
         let (release, blocked) = std::sync::mpsc::channel::<()>();
         let hangs = off_thread(path, move || {
             let _ = blocked.recv();
@@ -228,14 +175,7 @@ mod tests {
         });
         let error = hangs.await.expect_err("no answer");
         assert_eq!((error.file_fault(), error.kind), (Some(&FileFault::TimedOut), Kind::Transient));
-        // Another look does not even start while that one hangs.
-        let error = off_thread(path, || Ok(())).await.expect_err("still no answer");
-        assert!(error.message.contains("/a/dead/mount"), "{error}");
-        assert!(off_thread(Path::new("/another"), || Ok(())).await.is_ok());
+        assert!(error.message.contains("/a/dead/mount/file"), "{error}");
         drop(release);
-        while hanging().contains(path) {
-            std::thread::yield_now();
-        }
-        assert!(off_thread(path, || Ok(())).await.is_ok(), "it answers again");
     }
 }

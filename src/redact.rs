@@ -66,8 +66,8 @@ fn push_word(out: &mut String, word: &str, before: Before) -> Before {
     }
     let mut rest = word;
     while let Some(at) = rest.find("://") {
-        let scheme =
-            rest[..at].rfind(|c: char| !is_scheme_letter(c)).map_or(0, |at| at + last_len(&rest[..=at]));
+        let scheme = rest[..at].char_indices().rfind(|(_, c)| !is_scheme_letter(*c));
+        let scheme = scheme.map_or(0, |(at, c)| at + c.len_utf8());
         push_pieces(out, &rest[..scheme]);
         let (url, after) = rest[scheme..]
             .split_at(rest[scheme..].find(|c: char| URL_ENDS.contains(&c)).unwrap_or(rest.len() - scheme));
@@ -129,13 +129,9 @@ fn is_scheme(word: &str) -> bool {
     word.eq_ignore_ascii_case("bearer") || word.eq_ignore_ascii_case("basic")
 }
 
+/// Tokens have `_` as well: one in front of `://` must not be taken apart.
 fn is_scheme_letter(c: char) -> bool {
-    c.is_ascii_alphanumeric() || matches!(c, '+' | '.' | '-')
-}
-
-/// The length of the last character.
-fn last_len(text: &str) -> usize {
-    text.chars().next_back().map_or(0, char::len_utf8)
+    c.is_ascii_alphanumeric() || matches!(c, '+' | '.' | '-' | '_')
 }
 
 const DELIMITERS: [char; 12] = ['=', ':', ',', '"', '\'', '{', '}', '(', ')', '&', ';', '`'];

@@ -13,6 +13,7 @@ use zeroize::Zeroizing;
 use crate::blocking;
 use crate::clock::Clock;
 use crate::env::Env;
+use crate::error::{self, Error, Reason, Stage};
 use crate::token::Secret;
 use crate::{atomic_file, paths};
 
@@ -23,7 +24,7 @@ mod kernel;
 mod keyring;
 mod lock;
 
-pub use lock::{Holder, Lock};
+pub use lock::Lock;
 
 /// `token-store`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -104,12 +105,10 @@ impl Store {
             Kind::Kernel => Place::Kernel,
             #[cfg(not(target_os = "linux"))]
             Kind::Kernel => {
-                return Err(Error::Unavailable(
-                    "token-store = \"kernel\" works only on Linux; use \"keyring\"".to_owned(),
-                ));
+                return Err(failed("token-store = \"kernel\" works only on Linux; use \"keyring\""));
             }
             Kind::File => {
-                let state = state.map_err(|error| Error::Unavailable(error.to_string()))?;
+                let state = state.map_err(failed)?;
                 Place::File(file::Folder(state.join("sessions")))
             }
         };
@@ -133,7 +132,7 @@ impl Store {
         let Some(bytes) = bytes else { return Ok(None) };
         String::from_utf8(bytes).map(|text| Some(Secret::new(text))).map_err(|error| {
             drop(Zeroizing::new(error.into_bytes()));
-            Error::Failed(format!("the {} holds something that is not UTF-8", self.name()))
+            failed(format!("the {} holds something that is not UTF-8", self.name()))
         })
     }
 
@@ -145,8 +144,8 @@ impl Store {
                 blocking(folder, key, |folder, key| folder.prepare(&key, GROWTH)).await.map(drop)
             }
             _ => match self.load(key).await {
-                Ok(_) | Err(Error::Locked(_)) => Ok(()),
-                Err(error) => Err(error),
+                Err(error) if error.reason != Reason::StoreLocked => Err(error),
+                _ => Ok(()),
             },
         }
     }
@@ -175,7 +174,7 @@ impl Store {
         match (&self.place, prepared.0) {
             (Place::File(folder), Some(prepared)) => {
                 let value = value.clone();
-                let commit = move |_, _| prepared.commit(value.expose().as_bytes()).map_err(Error::from);
+                let commit = move |_, _| prepared.commit(value.expose().as_bytes()).map_err(failed);
                 blocking(folder, key, commit).await
             }
             _ => self.save(key, value, Presence::Nobody).await,
@@ -223,7 +222,7 @@ async fn bounded<T>(presence: Presence, call: impl Future<Output = Result<T, Err
         Presence::Person => PROMPT_TIMEOUT,
     };
     tokio::time::timeout(timeout, call).await.unwrap_or_else(|_| {
-        Err(Error::Locked(format!(
+        Err(locked(format!(
             "the keyring did not answer within {} s; it may be waiting to be unlocked",
             timeout.as_secs()
         )))
@@ -236,35 +235,18 @@ async fn blocking<T: Send + 'static>(
     call: impl FnOnce(file::Folder, Key) -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
     let (folder, key) = (folder.clone(), key.clone());
-    match blocking::run(move || call(folder, key)).await {
-        Ok(result) => result,
-        Err(_) => Err(Error::Failed("accessing the session file was interrupted".to_owned())),
-    }
+    let called = blocking::run(move || call(folder, key)).await;
+    called.map_err(|error| failed(format!("cannot access the session file now: {error}"))).flatten()
 }
 
-/// Why a store could not be used. That it holds no secret is not an error.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum Error {
-    /// Locked, or so slow that it may be. Works once a person has unlocked it.
-    #[error("{0}")]
-    Locked(String),
-    /// This machine has no such store, or it is not running.
-    #[error("{0}")]
-    Unavailable(String),
-    /// The store returned an error.
-    #[error("{0}")]
-    Failed(String),
-    /// Another process uses the session, and does not come to an end.
-    #[error(
-        "{holder} holds the session of profile {profile}, and did not let go of it within {seconds} s; if it hangs, end it"
-    )]
-    Held { profile: String, seconds: u64, holder: Holder },
+/// Locked, or so slow that it may be. It works once a person has unlocked it.
+fn locked(message: impl Into<String>) -> Error {
+    Error::new(Stage::SignIn, error::Kind::Transient, Reason::StoreLocked, message)
 }
 
-impl From<atomic_file::Error> for Error {
-    fn from(error: atomic_file::Error) -> Self {
-        Self::Failed(error.to_string())
-    }
+/// This machine has no such store, it does not run, or it answered with an error. That it holds no secret is no error.
+fn failed(message: impl ToString) -> Error {
+    Error::new(Stage::SignIn, error::Kind::Transient, Reason::StoreUnavailable, message.to_string())
 }
 
 /// How much longer a secret may be than the one before it.
@@ -342,7 +324,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_store_that_does_not_answer_is_locked_not_absent() {
         let never = std::future::pending::<Result<Option<Vec<u8>>, Error>>();
-        assert!(matches!(bounded(Presence::Nobody, never).await, Err(Error::Locked(_))));
+        let error = bounded(Presence::Nobody, never).await.expect_err("never");
+        assert_eq!(error.reason, Reason::StoreLocked);
     }
 
     #[cfg(target_os = "linux")]
@@ -351,7 +334,7 @@ mod tests {
         let store = Store::new(Kind::Kernel, &Env::fixed::<&str, &str>([])).expect("Linux");
         let key = key("test", "https://idp", &format!("pid-{}", std::process::id()));
         match store.load(&key).await {
-            Err(Error::Unavailable(why)) => return println!("skipped: {why}"),
+            Err(error) => return println!("skipped: {error}"),
             found => assert!(found.expect("open").is_none()),
         }
         store.save(&key, &Secret::new("one".to_owned()), Presence::Nobody).await.expect("saved");

@@ -31,6 +31,7 @@ mod doctor;
 mod hangup;
 mod jobs;
 mod metrics;
+mod refuse;
 mod request;
 mod route;
 mod sign_in;

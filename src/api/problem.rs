@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::next_command;
+use super::{next_command, next_command_after};
 use crate::error::{Error, Exit, Kind, Reason, Stage};
 
 /// Any error answer: `application/problem+json` (RFC 9457).
@@ -63,6 +63,7 @@ impl Problem {
                 Reason::LifetimeTooShort { left, .. } => Some(left),
                 _ => None,
             },
+            next: next_command_after(error, profile),
             reason: Some(error.reason.clone()).filter(|reason| *reason != Reason::Other),
             ..Self::of(error.into(), profile, error)
         }

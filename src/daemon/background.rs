@@ -1,11 +1,12 @@
 //! Starts a daemon in the background, so that it is not a child of the process it serves.
 
 use std::io;
-use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use super::failure::Failure;
+use crate::client::Client;
 use crate::error::Exit;
 use crate::paths::Places;
 
@@ -16,12 +17,10 @@ use crate::paths::Places;
 ///
 /// It inherits standard error and nothing else that the caller has open: a lock (`flock -n FILE wandb-cred exec ...`) or
 /// a pipe must not outlive the job because of us.
-pub(super) fn spawn(places: &Places) -> Result<(), Failed> {
+pub(super) fn spawn(places: &Places) -> Result<(), Failure> {
     let socket = &places.socket;
-    let failed = |error: io::Error| Failed {
-        why: format!("cannot start in the background: {error}"),
-        exit: Exit::System,
-    };
+    let failed =
+        |error: io::Error| Failure::new(Exit::System, format!("cannot start in the background: {error}"));
     let program = std::env::current_exe().map_err(failed)?;
     let args = std::env::args_os().skip(1).filter(|arg| arg != "--background");
     close_fds::set_fds_cloexec(3, &[]);
@@ -32,21 +31,22 @@ pub(super) fn spawn(places: &Places) -> Result<(), Failed> {
         .stdout(Stdio::null())
         .spawn()
         .map_err(failed)?;
+    let client = Client::at(socket.clone());
     for _ in 0..START_TIMEOUT.as_millis() / POLL_INTERVAL.as_millis() {
-        if UnixStream::connect(socket).is_ok() {
+        // It listens before it has read its configuration, which may be wrong.
+        if client.get_body("/healthz", START_TIMEOUT).is_ok() {
             return Ok(());
         }
         if let Some(status) = child.try_wait().map_err(failed)? {
             let exit = status.code().and_then(Exit::from_code).unwrap_or(Exit::Software);
-            return Err(Failed { why: "the background daemon did not start".to_owned(), exit });
+            // It has printed the reason.
+            return Err(Failure::new(exit, "the background daemon did not start"));
         }
         std::thread::sleep(POLL_INTERVAL);
     }
     let _ = child.kill();
-    Err(Failed {
-        why: format!("the daemon did not answer within {} s", START_TIMEOUT.as_secs()),
-        exit: Exit::TryLater,
-    })
+    let message = format!("the daemon did not answer within {} s", START_TIMEOUT.as_secs());
+    Err(Failure::new(Exit::TryLater, message))
 }
 
 /// The variables of `names` that hold a relative path, with the path as it is from anywhere: the daemon leaves this
@@ -76,14 +76,6 @@ const FILE_VARIABLES: [&str; 13] = [
     "SSL_CERT_FILE",
     "SSL_CERT_DIR",
 ];
-
-/// Why there is no background daemon. If it stopped by itself, it has printed the reason.
-#[derive(Debug, thiserror::Error)]
-#[error("{why}")]
-pub(super) struct Failed {
-    why: String,
-    pub(super) exit: Exit,
-}
 
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 const POLL_INTERVAL: Duration = Duration::from_millis(2);

@@ -215,7 +215,16 @@ fn run_here(name: &str, config: profile::Config, env: &Env) -> anyhow::Result<Re
         clock: &parts.clock,
         http: &parts.http,
     };
-    let report = runtime.block_on(doctor::diagnose(&cx, &doctor::Source::Direct { provider, exchange }));
+    let session = provider.session();
+    let source = doctor::Source::Direct { provider, exchange };
+    let report = runtime.block_on(async {
+        let report = doctor::diagnose(&cx, &source).await;
+        // What was redeemed must reach the store, also when the time is up.
+        if let Some(session) = session {
+            let _ = session.close().await;
+        }
+        report
+    });
     runtime.shutdown_timeout(Duration::from_millis(100));
     Ok(report)
 }

@@ -2,8 +2,7 @@
 //!
 //! `wandb-cred login` runs it first. If there is a configuration file, it does nothing.
 
-use std::path::PathBuf;
-
+use super::failure::Failure;
 use super::{Source, init};
 use crate::clock::Clock;
 use crate::error::Exit;
@@ -29,7 +28,12 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let config = places.config.clone();
     let given = args.first.issuer.is_some() || args.first.client_id.is_some() || args.first.host.is_some();
     if config.symlink_metadata().is_ok() {
-        return if given { Err(Error::Unused { config }.into()) } else { Ok(()) };
+        if !given {
+            return Ok(());
+        }
+        let message =
+            format!("{} exists, so --issuer, --client-id and --host have no effect", config.display());
+        return Err(Failure::next(Exit::Usage, message, "edit the file, or leave the options out").into());
     }
     let interactive = is_interactive();
     let (issuer, client_id) = match (&args.first.issuer, &args.first.client_id, &args.first.host) {
@@ -53,7 +57,11 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
             };
             (issuer, client_id)
         }
-        _ => return Err(Error::Nothing { config }.into()),
+        _ => {
+            let message = format!("nothing is configured ({} is missing)", config.display());
+            let next = "wandb-cred login --issuer URL --client-id ID, or --host HOST --organization NAME";
+            return Err(Failure::next(Exit::Configuration, message, next).into());
+        }
     };
     init::write(&places, &args.render(&issuer, &client_id), false)?;
     eprint_line(&format!("Wrote {}.", config.display()));
@@ -97,14 +105,18 @@ fn confirm(
     for (what, typed, said) in [("issuer", issuer, &found.issuer), ("client ID", client_id, &found.client_id)]
     {
         if typed.is_some_and(|typed| typed != said) {
-            return Err(Error::Contradicted { host: host.to_owned(), what, said: said.clone() }.into());
+            let message = format!("{host} names another {what} than you did: {said}");
+            let next = "ask your administrator which one is right";
+            return Err(Failure::next(Exit::Configuration, message, next).into());
         }
     }
     if issuer.is_some() {
         return Ok(());
     }
     if !interactive {
-        return Err(Error::Unconfirmed { host: host.to_owned(), issuer: found.issuer.clone() }.into());
+        let issuer = &found.issuer;
+        let message = format!("{host} names {issuer} as the identity provider, which you have not confirmed");
+        return Err(Failure::next(Exit::Usage, message, format_args!("add --issuer {issuer}")).into());
     }
     let name = found.issuer.split('/').nth(2).unwrap_or_default();
     eprint_line(&format!("{host} sends you to sign in at {} (client ID {}).", found.issuer, found.client_id));
@@ -113,41 +125,7 @@ fn confirm(
     if typed == name {
         return Ok(());
     }
-    Err(Error::Mistyped.into())
-}
-
-/// Why nothing was written.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Error {
-    #[error(
-        "{} exists, so --issuer, --client-id and --host have no effect\n  next: edit the file, or leave the options out",
-        config.display()
-    )]
-    Unused { config: PathBuf },
-    #[error(
-        "nothing is configured ({} is missing)\n  next: wandb-cred login --issuer URL --client-id ID, or --host HOST --organization NAME",
-        config.display()
-    )]
-    Nothing { config: PathBuf },
-    #[error(
-        "{host} names another {what} than you did: {said}\n  next: ask your administrator which one is right"
-    )]
-    Contradicted { host: String, what: &'static str, said: String },
-    #[error(
-        "{host} names {issuer} as the identity provider, which you have not confirmed\n  next: add --issuer {issuer}"
-    )]
-    Unconfirmed { host: String, issuer: String },
-    #[error("not confirmed, so nothing was written")]
-    Mistyped,
-}
-
-impl From<&Error> for Exit {
-    fn from(error: &Error) -> Self {
-        match error {
-            Error::Unused { .. } | Error::Unconfirmed { .. } | Error::Mistyped => Self::Usage,
-            Error::Nothing { .. } | Error::Contradicted { .. } => Self::Configuration,
-        }
-    }
+    Err(Failure::new(Exit::Usage, "not confirmed, so nothing was written").into())
 }
 
 #[cfg(test)]

@@ -2,18 +2,19 @@
 
 use std::fmt::Write as _;
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal};
 
 use super::Source;
+use super::failure::Failure;
 use crate::api;
 use crate::atomic_file;
 use crate::client::Client;
 use crate::clock::Clock;
 use crate::env::Env;
-use crate::error::{self, Exit, Stage};
+use crate::error::{Error, Exit, Stage};
 use crate::http::Http;
 use crate::output;
 use crate::paths::{self, Places};
@@ -32,7 +33,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let places = super::places(&args.source)?;
     let config = &places.config;
     if !args.init.force && !args.init.dry_run && config.symlink_metadata().is_ok() {
-        return Err(Error::Exists { path: config.clone() }.into());
+        return Err(exists(config).into());
     }
     let found = detect(&Env::system())?;
     if args.init.dry_run {
@@ -67,7 +68,10 @@ fn detect(env: &Env) -> anyhow::Result<String> {
     let Some(best) = found.first() else {
         let missing: Vec<_> =
             missing.iter().map(|other| format!("  {}: {}", other.kind, other.why)).collect();
-        return Err(Error::NothingFound { looked: missing.join("\n") }.into());
+        let message =
+            format!("found no identity source in this environment; looked for:\n{}", missing.join("\n"));
+        let next = "wandb-cred login --issuer URL --client-id ID, or write the file (man wandb-cred-config)";
+        return Err(Failure::next(Exit::Configuration, message, next).into());
     };
     let mut text = format!("# {}: {}\n", best.kind, best.why);
     for other in &found[1..] {
@@ -109,13 +113,14 @@ pub(super) fn write(places: &Places, text: &str, force: bool) -> anyhow::Result<
             reload_daemon(places);
             Ok(())
         }
-        Err(error) if error.source.kind() == ErrorKind::AlreadyExists => {
-            Err(Error::Exists { path: error.path }.into())
-        }
-        Err(atomic_file::Error { path, source }) => {
-            Err(error::Error::io(Stage::Files, &path, &source).into())
-        }
+        Err(error) if error.source.kind() == ErrorKind::AlreadyExists => Err(exists(&error.path).into()),
+        Err(atomic_file::Error { path, source }) => Err(Error::io(Stage::Files, &path, &source).into()),
     }
+}
+
+fn exists(path: &Path) -> Failure {
+    let message = format!("{} already exists, and was not changed", path.display());
+    Failure::next(Exit::Configuration, message, "wandb-cred check, or wandb-cred init --force to replace it")
 }
 
 /// Makes a daemon that runs without a configuration read the new one, and waits until it has.
@@ -139,23 +144,3 @@ fn reload_daemon(places: &Places) {
 const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
 const RELOAD_POLLS: u32 = 100;
 const RELOAD_POLL_INTERVAL: Duration = Duration::from_millis(10);
-
-/// Why no configuration was written.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Error {
-    #[error(
-        "{} already exists, and was not changed\n  next: wandb-cred check, or wandb-cred init --force to replace it",
-        path.display()
-    )]
-    Exists { path: PathBuf },
-    #[error("found no identity source in this environment; looked for:\n{looked}")]
-    NothingFound { looked: String },
-}
-
-impl From<&Error> for Exit {
-    fn from(error: &Error) -> Self {
-        match error {
-            Error::Exists { .. } | Error::NothingFound { .. } => Self::Configuration,
-        }
-    }
-}

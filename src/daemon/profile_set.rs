@@ -8,6 +8,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
+use crate::clock::Clock;
 use crate::config::Config;
 use crate::env::Env;
 use crate::paths::Places;
@@ -21,6 +22,8 @@ pub(super) struct ProfileSet {
     places: Places,
     parts: Parts,
     running: BTreeMap<String, Running>,
+    /// Sessions of profiles that are no more, until what they redeemed is in its store.
+    closing: JoinSet<()>,
 }
 
 struct Running {
@@ -32,17 +35,21 @@ struct Running {
 
 impl ProfileSet {
     pub(super) fn new(places: Places, parts: Parts) -> Self {
-        Self { places, parts, running: BTreeMap::new() }
+        Self { places, parts, running: BTreeMap::new(), closing: JoinSet::new() }
     }
 
     /// Brings the running profiles in line with `config`: those that did not change keep their tokens.
     pub(super) fn apply(&mut self, config: &Config) -> Directory {
         let mut before = std::mem::take(&mut self.running);
+        let mut gone = Vec::new();
         for (name, profile) in &config.profiles {
             let fingerprint = fingerprint(name, profile);
             let running = match before.remove(name) {
                 Some(running) if running.fingerprint == fingerprint => running,
-                _ => self.start(name, profile.clone(), fingerprint),
+                replaced => {
+                    gone.extend(replaced);
+                    self.start(name, profile.clone(), fingerprint)
+                }
             };
             self.running.insert(name.clone(), running);
         }
@@ -53,6 +60,9 @@ impl ProfileSet {
             let profile = profile::Config::new(provider::Config::Invalid(explained.clone()));
             let running = self.start(name, profile, explained);
             self.running.insert(name.clone(), running);
+        }
+        for running in gone.iter().chain(before.values()) {
+            close(&mut self.closing, running, &self.parts.clock);
         }
         Directory {
             config: config.server.clone(),
@@ -110,16 +120,15 @@ impl ProfileSet {
         Running { member, fingerprint, _tasks: tasks }
     }
 
-    /// Waits for refreshes under way: a refresh token that was redeemed must reach its store.
-    pub(super) async fn drain(&self) {
-        let all = async {
-            for running in self.running.values() {
-                if let Some(session) = &running.member.profile.session {
-                    session.drain().await;
-                }
-            }
-        };
-        let _ = tokio::time::timeout(DRAIN_TIMEOUT, all).await;
+    /// Closes the sessions: a refresh token that was redeemed must reach its store.
+    pub(super) async fn drain(&mut self) {
+        for running in self.running.values() {
+            close(&mut self.closing, running, &self.parts.clock);
+        }
+        let all = async { while self.closing.join_next().await.is_some() {} };
+        if tokio::time::timeout(DRAIN_TIMEOUT, all).await.is_err() {
+            error!("stopping with a sign-in that could not be saved");
+        }
     }
 
     /// SIGHUP. Validated whole before anything is swapped; profiles that failed try again at once.
@@ -139,6 +148,21 @@ impl ProfileSet {
     }
 }
 
+/// Waits for a refresh under way, which aborting the profile's tasks does not cut short, and for the store.
+fn close(closing: &mut JoinSet<()>, running: &Running, clock: &Clock) {
+    while closing.try_join_next().is_some() {}
+    let profile = &running.member.profile;
+    let Some(session) = profile.session.clone() else { return };
+    let (name, clock) = (Arc::clone(&profile.name), clock.clone());
+    closing.spawn(async move {
+        let Err(error) = session.close().await else { return };
+        error!(profile = &*name, %error, "a renewed sign-in is not saved yet");
+        while session.close().await.is_err() {
+            clock.sleep(CLOSE_INTERVAL).await;
+        }
+    });
+}
+
 /// Names a profile's configuration without showing it.
 fn fingerprint(name: &str, profile: &profile::Config) -> String {
     // `Debug` redacts a secret, and a changed one must count as a change.
@@ -147,5 +171,8 @@ fn fingerprint(name: &str, profile: &profile::Config) -> String {
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// For a refresh under way at the end: one request, and one write to a keyring.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+/// For a refresh under way at the end: one request (20 s), and one write to a keyring (5 s). The units wait for longer.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Between attempts to save what the store has not taken yet.
+const CLOSE_INTERVAL: Duration = Duration::from_secs(2);

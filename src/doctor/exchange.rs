@@ -51,7 +51,13 @@ pub(super) async fn check(
     } else {
         "the daemon holds an access token"
     };
-    report.ok(Step::Exchange, how);
+    match source.exchange_error() {
+        None => report.ok(Step::Exchange, how),
+        Some(error) => {
+            let found = format!("{how}, but its renewal fails: {error}");
+            report.warn(Step::Exchange, found, remedy(cx, token, &error.reason));
+        }
+    }
     report.downgrade(&[Step::Issuer, Step::Signature, Step::Subject, Step::Lifetime]);
     check_api(cx, &access, report).await;
     check_lifetime(cx, &access, report);

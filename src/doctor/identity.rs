@@ -1,5 +1,7 @@
 //! The identity source and its JWT: does the source answer, is it a JWT, how long does it live, who is it for.
 
+use std::time::Duration;
+
 use super::report::{Report, Step};
 use super::{Context, Source, subject};
 use crate::duration;
@@ -10,8 +12,11 @@ use crate::token::{Claims, Expires as _, IdentityToken};
 pub(super) async fn fetch(cx: &Context<'_>, source: &Source, report: &mut Report) -> Option<IdentityToken> {
     let error = match source.identity().await {
         Ok(token) => {
+            if source.is_direct() {
+                wait_until_valid(cx, &token).await;
+            }
             let kind = source.detected_provider().unwrap_or(cx.provider);
-            match source.renewal_error() {
+            match source.identity_error() {
                 None => report.ok(Step::Provider, format!("{kind} gives identity tokens")),
                 Some(error) => report.warn(
                     Step::Provider,
@@ -42,6 +47,19 @@ pub(super) async fn fetch(cx: &Context<'_>, source: &Source, report: &mut Report
     let rest: Vec<Step> = TOKEN_STEPS.iter().copied().filter(|other| *other != step).collect();
     report.skip(&rest, "needs an identity token");
     None
+}
+
+/// As a daemon does, which uses an early token (`nbf`) once it is valid.
+async fn wait_until_valid(cx: &Context<'_>, token: &IdentityToken) {
+    if token.not_yet(cx.clock.now()).is_none() {
+        return;
+    }
+    // It may be our clock that is behind.
+    cx.http.ask_time(cx.base_url.url()).await;
+    match token.not_yet(cx.clock.now()) {
+        Some((wait, _)) if wait <= MAX_EARLY => drop(cx.clock.sleep(wait).await),
+        _ => {}
+    }
 }
 
 /// The steps that need the JWT.
@@ -253,6 +271,9 @@ const EARLY_REMEDY: &str = "this machine's clock is behind, or the issuer's is a
 const LAST_TIME: f64 = 253_402_300_800.0;
 /// How far clocks may differ.
 const MAX_SKEW: i64 = 30;
+
+/// How long an early token is waited for.
+const MAX_EARLY: Duration = Duration::from_secs(20);
 /// Less may run out on the way to W&B or in a queue there.
 const MIN_LIFETIME: i64 = 30;
 /// Two days.

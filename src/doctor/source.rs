@@ -59,15 +59,22 @@ impl Source {
         }
     }
 
-    /// Why a daemon cannot renew a token that is still valid, if it cannot.
-    pub(super) fn renewal_error(&self) -> Option<Error> {
+    /// Why a daemon cannot renew an identity token that is still valid, if it cannot.
+    pub(super) fn identity_error(&self) -> Option<Error> {
         match self {
             Self::Direct { .. } => None,
             Self::Daemon(profile) => {
                 let identity = profile.identity.as_ref();
-                let identity = identity.and_then(|identity| identity.read(|snapshot| snapshot.error.clone()));
-                identity.or_else(|| profile.access.read(|snapshot| snapshot.error.clone()))
+                identity.and_then(|identity| identity.read(|snapshot| snapshot.error.clone()))
             }
+        }
+    }
+
+    /// The same for an access token.
+    pub(super) fn exchange_error(&self) -> Option<Error> {
+        match self {
+            Self::Direct { .. } => None,
+            Self::Daemon(profile) => profile.access.read(|snapshot| snapshot.error.clone()),
         }
     }
 

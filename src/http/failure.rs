@@ -1,11 +1,9 @@
 //! Why no answer came, as an error. Names the host, never the path or query, which can hold secrets.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use super::CONNECT_TIMEOUT;
 use super::addresses::LookupError;
-use crate::env::Env;
 use crate::error::{Error, NetworkFault, Reason};
 
 pub(super) fn unusable(why: impl std::fmt::Display) -> Error {
@@ -15,21 +13,6 @@ pub(super) fn unusable(why: impl std::fmt::Display) -> Error {
 pub(super) fn timed_out(host: &str, after: Duration) -> Error {
     let reason = Reason::TimedOut { host: host.to_owned(), seconds: after.as_secs() };
     Error::transient(format!("{host} did not answer within {after:?}")).because(reason)
-}
-
-/// Nothing here says which https servers are genuine: an image without certificates, or a variable that leads nowhere.
-pub(super) fn no_certificates(env: &Env) -> Error {
-    let named = CERTIFICATE_VARIABLES.iter().find_map(|name| Some((*name, env.var(name)?)));
-    let (why, variable, path) = match named {
-        Some((name, path)) => (
-            format!("{name} names {path}, which holds none"),
-            Some(name.to_owned()),
-            Some(PathBuf::from(path)),
-        ),
-        None => ("this system has none; install ca-certificates".to_owned(), None, None),
-    };
-    Error::misconfigured(format!("https needs CA certificates: {why}"))
-        .because(Reason::NoCertificates { variable, path })
 }
 
 pub(super) fn failed(host: &str, error: &reqwest::Error) -> Error {
@@ -90,6 +73,3 @@ pub(super) fn plain(error: &reqwest::Error) -> String {
     }
     cause.to_string()
 }
-
-/// What rustls-native-certs reads instead of the system's own places, in this order.
-const CERTIFICATE_VARIABLES: [&str; 2] = ["SSL_CERT_FILE", "SSL_CERT_DIR"];

@@ -371,7 +371,8 @@ async fn while_somebody_waits_a_network_fault_is_tried_again_within_seconds() {
     let took = t.clock.now().boot - asked;
     assert!(took <= Duration::from_secs(10), "three attempts took {took:?}");
     let gaps: Vec<_> = t.script.asked().windows(2).map(|pair| pair[1] - pair[0]).collect();
-    assert!(gaps.iter().rev().take(2).all(|gap| (1..=4).contains(gap)), "bounded: {gaps:?}");
+    // The backoff is drawn at random, and may itself be less than a second.
+    assert!(gaps.iter().rev().take(2).all(|gap| *gap <= 4), "bounded: {gaps:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -17,7 +17,7 @@ use super::saved::{Saved, VERSION};
 use super::{RelyingParty, Tokens};
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Reason, Stage};
-use crate::secrets::{self, Key, Lock, Prepared, Presence, Store};
+use crate::secrets::{Key, Lock, Prepared, Presence, Store};
 use crate::token::{IdentityToken, Secret, TokenHash};
 
 /// The sign-in of one profile.
@@ -68,6 +68,8 @@ struct Inner {
     ready: Option<IdentityToken>,
     /// The refresh token that the provider has refused, by hash, and its words: it is not asked again.
     refused: Option<(TokenHash, String)>,
+    /// The daemon stops, or another session has taken the place of this one.
+    closed: bool,
 }
 
 impl Session {
@@ -104,15 +106,25 @@ impl Session {
             .unwrap_or_else(|_| Err(transient("the refresh was interrupted")))
     }
 
-    /// Waits for an attempt under way, so that the daemon does not stop between redeeming and storing.
-    pub async fn drain(&self) {
+    /// Ends the use of this session: waits for an attempt under way, since what was redeemed must reach the store, and
+    /// lets no other begin.
+    ///
+    /// # Errors
+    ///
+    /// Why something is still unsaved. To be called again: until then the lock stays with this session.
+    pub async fn close(&self) -> Result<(), Error> {
         let mut inner = self.inner.lock().await;
-        if inner.unsaved.is_some()
-            && let Ok(()) = self.lock(&mut inner).await
-            && let Err(error) = self.flush(&mut inner, Presence::Nobody).await
-        {
-            tracing::error!(profile = self.key.profile, %error, "stopping with a sign-in that could not be saved");
-        }
+        inner.closed = true;
+        let flushed = async {
+            if inner.unsaved.is_some() {
+                self.lock(&mut inner).await?;
+                self.flush(&mut inner, Presence::Nobody).await?;
+            }
+            Ok(())
+        };
+        flushed.await.map_err(|error| self.unwritable(error))?;
+        self.unlock(&mut inner);
+        Ok(())
     }
 
     /// Whether a sign-in could be saved: to be asked before a person takes the trouble.
@@ -124,7 +136,7 @@ impl Session {
         };
         let checked = checked.await;
         self.unlock(&mut inner);
-        checked.map_err(|error| self.unwritable(&error))
+        checked.map_err(|error| self.unwritable(error))
     }
 
     /// A person has signed in. The sign-in counts only when the store has it.
@@ -152,7 +164,7 @@ impl Session {
             Err(error) => Err(error),
         };
         stored.map_err(|error| {
-            self.store_error(&error, format_args!(
+            self.because_of(error, |_, error| format!(
                 "you are signed in, but the session could not be saved: {error}. It will be retried; you do not need to sign in again"
             ))
         })?;
@@ -179,11 +191,11 @@ impl Session {
             Err(error) => {
                 self.unlock(&mut inner);
                 return Err(
-                    self.store_error(&error, format_args!("the session could not be deleted: {error}"))
+                    self.because_of(error, |_, error| format!("the session could not be deleted: {error}"))
                 );
             }
         };
-        *inner = Inner::default();
+        *inner = Inner { closed: inner.closed, ..Inner::default() };
         self.person.send_replace(None);
         self.changes.send_modify(|change| *change = Change::SignedOut(change.next()));
         let revoked = match saved.as_ref().and_then(|saved| saved.refresh_token.as_ref()) {
@@ -198,13 +210,17 @@ impl Session {
 
     async fn attempt(&self) -> Result<IdentityToken, Error> {
         let mut inner = self.inner.lock().await;
+        if inner.closed {
+            return Err(transient("the daemon is stopping, or reads its configuration again")
+                .because(Reason::Stopping));
+        }
         if inner.unsaved.is_none()
             && let Some(ready) = inner.ready.take()
             && self.is_good(&ready)
         {
             return Ok(ready);
         }
-        self.lock(&mut inner).await.map_err(|error| self.unreadable(&error))?;
+        self.lock(&mut inner).await.map_err(|error| self.unreadable(error))?;
         let outcome = self.renew(&mut inner).await;
         self.unlock(&mut inner);
         outcome
@@ -212,7 +228,7 @@ impl Session {
 
     /// Redeems the refresh token in the store. The caller holds the lock.
     async fn renew(&self, inner: &mut Inner) -> Result<IdentityToken, Error> {
-        self.flush(inner, Presence::Nobody).await.map_err(|error| self.unwritable(&error))?;
+        self.flush(inner, Presence::Nobody).await.map_err(|error| self.unwritable(error))?;
         if let Some(ready) = inner.ready.take()
             && self.is_good(&ready)
         {
@@ -220,7 +236,7 @@ impl Session {
         }
         let mut redeemed = None;
         loop {
-            let Some(saved) = self.load().await.map_err(|error| self.unreadable(&error))? else {
+            let Some(saved) = self.load().await.map_err(|error| self.unreadable(error))? else {
                 self.person.send_replace(None);
                 return Err(self.sign_in(Reason::SignedOut, "nobody is signed in"));
             };
@@ -268,7 +284,7 @@ impl Session {
     async fn redeem(&self, inner: &mut Inner, mut saved: Saved) -> Result<IdentityToken, Error> {
         let current = Secret::new(saved.refresh_token.as_deref().cloned().unwrap_or_default());
         let prepared =
-            self.store.prepare(&self.key, &saved.to_json()).await.map_err(|error| self.unwritable(&error))?;
+            self.store.prepare(&self.key, &saved.to_json()).await.map_err(|error| self.unwritable(error))?;
         let granted = self.party.refresh(&current).await;
         let new = granted.as_ref().ok().and_then(|granted| granted.refresh_token.as_ref());
         if let Some(rotated) = new.filter(|new| new.expose() != current.expose()) {
@@ -303,12 +319,12 @@ impl Session {
         };
         if let Err(error) = self.flush(inner, Presence::Nobody).await {
             inner.ready = token.ok();
-            return Err(self.unwritable(&error));
+            return Err(self.unwritable(error));
         }
         token
     }
 
-    async fn commit(&self, inner: &mut Inner, prepared: Prepared) -> Result<(), secrets::Error> {
+    async fn commit(&self, inner: &mut Inner, prepared: Prepared) -> Result<(), Error> {
         let Some(unsaved) = &inner.unsaved else { return Ok(()) };
         self.store.commit(prepared, &self.key, &unsaved.to_json()).await?;
         inner.unsaved = None;
@@ -316,21 +332,21 @@ impl Session {
     }
 
     /// Brings to the store what it has not confirmed yet.
-    async fn flush(&self, inner: &mut Inner, presence: Presence) -> Result<(), secrets::Error> {
+    async fn flush(&self, inner: &mut Inner, presence: Presence) -> Result<(), Error> {
         let Some(unsaved) = &inner.unsaved else { return Ok(()) };
         self.store.save(&self.key, &unsaved.to_json(), presence).await?;
         inner.unsaved = None;
         Ok(())
     }
 
-    async fn load(&self) -> Result<Option<Saved>, secrets::Error> {
+    async fn load(&self) -> Result<Option<Saved>, Error> {
         let Some(json) = self.store.load(&self.key).await? else { return Ok(None) };
         // A value that cannot be read (from another version) counts as signed out.
         Ok(serde_json::from_str(json.expose()).ok().filter(|saved: &Saved| saved.version == VERSION))
     }
 
     /// Takes the lock, unless it is held already for what is unsaved.
-    async fn lock(&self, inner: &mut Inner) -> Result<(), secrets::Error> {
+    async fn lock(&self, inner: &mut Inner) -> Result<(), Error> {
         if inner.lock.is_none() {
             inner.lock = Some(self.store.lock(&self.key, &self.clock).await?);
         }
@@ -360,32 +376,24 @@ impl Session {
     }
 
     /// Nothing is asked of the provider while the store is closed: what it answers could not be kept.
-    fn unreadable(&self, error: &secrets::Error) -> Error {
-        self.store_error(
-            error,
-            format_args!("the sign-in of profile {} cannot be read: {error}", self.key.profile),
-        )
+    fn unreadable(&self, error: Error) -> Error {
+        self.because_of(error, |profile, error| {
+            format!("the sign-in of profile {profile} cannot be read: {error}")
+        })
     }
 
     /// The same while it cannot be written.
-    fn unwritable(&self, error: &secrets::Error) -> Error {
-        self.store_error(
-            error,
-            format_args!("the sign-in of profile {} cannot be saved: {error}", self.key.profile),
-        )
+    fn unwritable(&self, error: Error) -> Error {
+        self.because_of(error, |profile, error| {
+            format!("the sign-in of profile {profile} cannot be saved: {error}")
+        })
     }
 
-    fn store_error(&self, error: &secrets::Error, message: std::fmt::Arguments<'_>) -> Error {
-        let (reason, message) = match error {
-            // It says it all.
-            secrets::Error::Held { holder, .. } => {
-                (Reason::SessionHeld { pid: holder.pid }, error.to_string())
-            }
-            secrets::Error::Locked(_) => (Reason::StoreLocked, message.to_string()),
-            secrets::Error::Unavailable(_) | secrets::Error::Failed(_) => {
-                (Reason::StoreUnavailable, message.to_string())
-            }
-        };
-        transient(message).because(reason)
+    /// Says what the store's error means, unless it says it all itself.
+    fn because_of(&self, error: Error, say: impl Fn(&str, &Error) -> String) -> Error {
+        match error.reason {
+            Reason::SessionHeld { .. } => error,
+            _ => Error { message: say(&self.key.profile, &error), ..error },
+        }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use p256::elliptic_curve::rand_core::OsRng;
@@ -43,13 +43,20 @@ pub(crate) struct StandIn {
     routes: Arc<Mutex<HashMap<String, (u16, String)>>>,
     requests: Arc<Mutex<Vec<String>>>,
     last: Arc<Mutex<String>>,
+    held: Arc<(Mutex<bool>, Condvar)>,
 }
 
 impl StandIn {
     pub(crate) fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let url = format!("http://{}", listener.local_addr().expect("bound"));
-        let this = Self { url, routes: Arc::default(), requests: Arc::default(), last: Arc::default() };
+        let this = Self {
+            url,
+            routes: Arc::default(),
+            requests: Arc::default(),
+            last: Arc::default(),
+            held: Arc::default(),
+        };
         let serving = this.clone();
         std::thread::spawn(move || listener.incoming().flatten().for_each(|stream| serving.serve(stream)));
         this
@@ -57,6 +64,12 @@ impl StandIn {
 
     pub(crate) fn on(&self, path: &str, status: u16, body: impl ToString) {
         self.routes.lock().expect("not poisoned").insert(path.to_owned(), (status, body.to_string()));
+    }
+
+    /// Whether it keeps its answers back.
+    pub(crate) fn hold(&self, hold: bool) {
+        *self.held.0.lock().expect("not poisoned") = hold;
+        self.held.1.notify_all();
     }
 
     /// How often this path was asked for.
@@ -89,9 +102,10 @@ impl StandIn {
         let text = String::from_utf8_lossy(&bytes);
         *self.last.lock().expect("not poisoned") = text.to_string();
         let path = text.split(' ').nth(1).unwrap_or_default().to_owned();
+        self.requests.lock().expect("not poisoned").push(path.clone());
+        drop(self.held.1.wait_while(self.held.0.lock().expect("not poisoned"), |held| *held));
         let routes = self.routes.lock().expect("not poisoned");
         let (status, body) = routes.get(&path).cloned().unwrap_or((404, String::new()));
-        self.requests.lock().expect("not poisoned").push(path);
         let _ = write!(
             stream,
             "HTTP/1.1 {status} x\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",

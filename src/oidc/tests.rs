@@ -289,6 +289,35 @@ async fn the_successor_is_stored_before_the_rest_is_judged() {
 }
 
 #[tokio::test]
+async fn a_session_ends_only_when_what_was_redeemed_is_stored() {
+    let world = World::new();
+    let session = world.session().await;
+    session.party.metadata().await.expect("known");
+    let mut answer = world.answer();
+    answer["refresh_token"] = json!("second");
+    world.idp.on("/token", 200, answer);
+    world.idp.hold(true);
+    let asking = tokio::spawn({
+        let session = Arc::clone(&session);
+        async move { session.identity().await }
+    });
+    while world.idp.count("/token") == 0 {
+        tokio::task::yield_now().await;
+    }
+    // As a reload does with the tasks of a changed profile.
+    asking.abort();
+    let closing = session.close();
+    tokio::pin!(closing);
+    let early = tokio::time::timeout(std::time::Duration::from_millis(100), &mut closing).await;
+    assert!(early.is_err(), "the provider has not answered yet");
+    world.idp.hold(false);
+    closing.await.expect("saved");
+    assert_eq!(world.stored().await.as_deref(), Some("second"));
+    let error = session.identity().await.expect_err("no new attempt while the daemon stops");
+    assert_eq!((error.reason, world.idp.count("/token")), (Reason::Stopping, 1));
+}
+
+#[tokio::test]
 async fn a_refused_refresh_needs_a_person() {
     let world = World::new();
     let session = world.session().await;

@@ -12,6 +12,7 @@
 //! [profile.anywhere.provider.auto]
 //! ```
 
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -21,6 +22,7 @@ use tokio::task::JoinSet;
 
 use super::detect::{Detector, Probe};
 use super::source::{Context, Provider};
+use crate::blocking;
 use crate::env::Env;
 use crate::error::{Error, Reason};
 use crate::token::IdentityToken;
@@ -69,15 +71,13 @@ enum Evidence {
 
 /// Looks for every kind; what was found comes first, the best at the top.
 pub(super) async fn survey(cx: &Context, detectors: &'static [Detector], probe: bool) -> Vec<Detection> {
-    let env = cx.env.clone();
-    // A file on a dead network mount must not stop this.
-    let looking = tokio::task::spawn_blocking(move || {
-        detectors.iter().map(|detector| look(detector, &env)).collect::<Vec<_>>()
-    });
-    let mut results = match tokio::time::timeout(LOOK_TIMEOUT, looking).await {
-        Ok(Ok(results)) => results,
-        _ => vec![(Evidence::None, "its files could not be looked at in time".to_owned()); detectors.len()],
-    };
+    // All at once, as one may take its whole time.
+    let looks: Vec<_> =
+        detectors.iter().map(|detector| tokio::spawn(look(detector, cx.env.clone()))).collect();
+    let mut results = Vec::with_capacity(looks.len());
+    for look in looks {
+        results.push(look.await.unwrap_or_else(|error| (Evidence::None, error.to_string())));
+    }
     if probe && results.iter().all(|(evidence, _)| *evidence == Evidence::None) {
         let probes = detectors.iter().map(|detector| (detector.probe)(cx.clone())).collect();
         for ((evidence, why), answer) in results.iter_mut().zip(ask(probes, PROBE_TIMEOUT).await) {
@@ -103,14 +103,22 @@ pub(super) async fn survey(cx: &Context, detectors: &'static [Detector], probe: 
         .collect()
 }
 
-fn look(detector: &Detector, env: &Env) -> (Evidence, String) {
-    match (detector.in_environment)(env) {
-        Ok(why) => (Evidence::Environment, why),
-        Err(missing) => match (detector.on_machine)(env) {
+/// A file on a dead mount must stop neither this nor the other detectors.
+async fn look(detector: &'static Detector, env: Env) -> (Evidence, String) {
+    let looking = blocking::within(LOOK_TIMEOUT, detector.kind, move || {
+        let missing = match (detector.in_environment)(&env) {
+            Ok(why) => return (Evidence::Environment, why),
+            Err(missing) => missing,
+        };
+        match (detector.on_machine)(&env) {
             Some(why) => (Evidence::Machine, why),
             None => (Evidence::None, missing),
-        },
-    }
+        }
+    });
+    looking.await.unwrap_or_else(|error| match error.kind() {
+        ErrorKind::TimedOut => (Evidence::None, "its files could not be looked at in time".to_owned()),
+        _ => (Evidence::None, format!("its files could not be looked at: {error}")),
+    })
 }
 
 pub struct Auto {
@@ -182,6 +190,8 @@ const PROBE_TIMEOUT: Duration = Duration::from_millis(500);
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use super::*;
     use crate::error::Kind;
     use crate::provider::DETECTORS;
@@ -266,6 +276,30 @@ mod tests {
             let detections = survey(&cx, DETECTORS, false).await;
             let file = detections.iter().find(|detection| detection.kind == "file").expect("in the table");
             assert!(!file.found && file.why.contains("wandb-cred writes itself"), "{}", file.why);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_detector_that_hangs_does_not_hide_what_the_others_find() {
+        const HANGS: Detector = Detector {
+            kind: "hangs",
+            in_environment: |_| loop {
+                std::thread::park();
+            },
+            on_machine: |_| None,
+            probe: |_| None,
+            settings: |_| Vec::new(),
+            build: |_| unreachable!("never found"),
+        };
+        static TWO: LazyLock<Vec<Detector>> = LazyLock::new(|| {
+            let gitlab = DETECTORS.iter().find(|detector| detector.kind == "gitlab").expect("in the table");
+            vec![HANGS, Detector { ..*gitlab }]
+        });
+        let cx = context(&[("GITLAB_CI", "true"), ("WANDB_ID_TOKEN", "x")]);
+        for _ in 0..2 {
+            let detections = survey(&cx, &TWO, false).await;
+            assert_eq!((detections[0].kind, detections[0].found), ("gitlab", true));
+            assert!(!detections[1].found && detections[1].why.contains("in time"), "{}", detections[1].why);
         }
     }
 

@@ -6,7 +6,8 @@ use super::source::{Context, Provider};
 use crate::env::Env;
 use crate::error::Error;
 
-/// Implemented by the `Config` of each kind that `auto` looks for.
+/// Implemented by the `Config` of each kind that `auto` looks for. The first two may read files: they run on a thread that
+/// is not waited for without end.
 pub trait Detect: Sized {
     /// The environment names it, or a token is mounted for W&B. The error says what is missing.
     fn in_environment(env: &Env) -> Result<String, String>;

@@ -4,8 +4,9 @@ use std::io::{self, Read as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use super::{Error, Key};
+use super::{Key, failed};
 use crate::atomic_file;
+use crate::error::Error;
 use crate::paths;
 use crate::token::Secret;
 
@@ -21,12 +22,12 @@ impl Folder {
         let mut file = match open.open(&path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(failed("read", &path, &error)),
+            Err(error) => return Err(unusable("read", &path, &error)),
         };
-        let meta = file.metadata().map_err(|error| failed("read", &path, &error))?;
+        let meta = file.metadata().map_err(|error| unusable("read", &path, &error))?;
         let uid = rustix::process::geteuid().as_raw();
         if meta.uid() != uid || meta.mode() & 0o077 != 0 {
-            return Err(Error::Failed(format!(
+            return Err(failed(format!(
                 "{} has mode {:04o} and owner {}, so others may have read the secret in it; run: chmod 600 {}",
                 path.display(),
                 meta.mode() & 0o7777,
@@ -35,13 +36,13 @@ impl Folder {
             )));
         }
         let mut bytes = Vec::with_capacity(meta.len() as usize);
-        file.read_to_end(&mut bytes).map_err(|error| failed("read", &path, &error))?;
+        file.read_to_end(&mut bytes).map_err(|error| unusable("read", &path, &error))?;
         Ok(Some(bytes))
     }
 
     pub(super) fn save(&self, key: &Key, value: &Secret<String>) -> Result<(), Error> {
         self.create()?;
-        Ok(atomic_file::replace(&self.path(key), value.expose().as_bytes())?)
+        atomic_file::replace(&self.path(key), value.expose().as_bytes()).map_err(failed)
     }
 
     /// Only for the holder of the session's lock.
@@ -49,17 +50,17 @@ impl Folder {
         self.create()?;
         let path = self.path(key);
         atomic_file::remove_leftovers_of(&path);
-        Ok(atomic_file::prepare(&path, size)?)
+        atomic_file::prepare(&path, size).map_err(failed)
     }
 
     fn create(&self) -> Result<(), Error> {
-        paths::private_dir(&self.0).map_err(|error| Error::Failed(error.to_string()))
+        paths::private_dir(&self.0).map_err(|error| failed(error.message))
     }
 
     pub(super) fn delete(&self, key: &Key) -> Result<(), Error> {
         let path = self.path(key);
         match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove", &path, &error)),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(unusable("remove", &path, &error)),
             _ => Ok(()),
         }
     }
@@ -69,6 +70,6 @@ impl Folder {
     }
 }
 
-fn failed(what: &str, path: &Path, error: &io::Error) -> Error {
-    Error::Failed(format!("cannot {what} {}: {error}", path.display()))
+fn unusable(what: &str, path: &Path, error: &io::Error) -> Error {
+    failed(format!("cannot {what} {}: {error}", path.display()))
 }

@@ -5,19 +5,20 @@
 
 use linux_keyutils::{Key as KernelKey, KeyError, KeyRing, KeyRingIdentifier};
 
-use super::{Error, Key};
+use super::{Key, failed};
+use crate::error::Error;
 use crate::token::Secret;
 
 pub(super) fn load(key: &Key) -> Result<Option<Vec<u8>>, Error> {
     match find(ring()?, key)? {
-        Some(found) => found.read_to_vec().map(Some).map_err(failed),
+        Some(found) => found.read_to_vec().map(Some).map_err(call_failed),
         None => Ok(None),
     }
 }
 
 pub(super) fn save(key: &Key, value: &Secret<String>) -> Result<(), Error> {
     // If there is a key with this description, this replaces its value atomically.
-    ring()?.add_key(&description(key), value.expose()).map(drop).map_err(failed)
+    ring()?.add_key(&description(key), value.expose()).map(drop).map_err(call_failed)
 }
 
 pub(super) fn delete(key: &Key) -> Result<(), Error> {
@@ -25,7 +26,7 @@ pub(super) fn delete(key: &Key) -> Result<(), Error> {
     match find(ring, key)? {
         Some(found) => {
             // Unlinking takes effect at once; after invalidation alone a search could still find the key.
-            ring.unlink_key(found).map_err(failed)?;
+            ring.unlink_key(found).map_err(call_failed)?;
             let _ = found.invalidate();
             Ok(())
         }
@@ -38,7 +39,7 @@ pub(super) fn delete(key: &Key) -> Result<(), Error> {
 /// expiry, and because each thread has credentials of its own.
 fn ring() -> Result<KeyRing, Error> {
     KeyRing::get_persistent(KeyRingIdentifier::Process).map_err(|error| {
-        Error::Unavailable(format!(
+        failed(format!(
             "this kernel or container has no persistent keyring ({error:?}); set token-store to \"keyring\" or \"file\""
         ))
     })
@@ -48,7 +49,7 @@ fn find(ring: KeyRing, key: &Key) -> Result<Option<KernelKey>, Error> {
     match ring.search(&description(key)) {
         Ok(found) => Ok(Some(found)),
         Err(KeyError::KeyDoesNotExist | KeyError::KeyExpired | KeyError::KeyRevoked) => Ok(None),
-        Err(error) => Err(failed(error)),
+        Err(error) => Err(call_failed(error)),
     }
 }
 
@@ -56,6 +57,6 @@ fn description(key: &Key) -> String {
     format!("wandb-cred:{}", key.short())
 }
 
-fn failed(error: KeyError) -> Error {
-    Error::Failed(format!("the kernel keyring failed: {error:?}"))
+fn call_failed(error: KeyError) -> Error {
+    failed(format!("the kernel keyring failed: {error:?}"))
 }

@@ -2,7 +2,9 @@
 
 use security_framework::passwords::{delete_generic_password, get_generic_password, set_generic_password};
 
-use super::{Error, Key, Presence};
+use super::{Key, Presence, failed, locked};
+use crate::blocking;
+use crate::error::Error;
 use crate::token::Secret;
 
 /// The user's default keychain.
@@ -44,14 +46,13 @@ impl Keyring {
 async fn call<T: Send + 'static>(
     call: impl FnOnce() -> Result<T, security_framework::base::Error> + Send + 'static,
 ) -> Result<T, Error> {
-    let Ok(result) = tokio::task::spawn_blocking(call).await else {
-        return Err(Error::Failed("the call to the Keychain was interrupted".to_owned()));
-    };
+    let result = blocking::run(call).await;
+    let result = result.map_err(|error| failed(format!("cannot ask the Keychain now: {error}")))?;
     result.map_err(|error| match error.code() {
         INTERACTION_NOT_ALLOWED | AUTH_FAILED | USER_CANCELED => {
-            Error::Locked("the Keychain is locked or denied access; run: security unlock-keychain".to_owned())
+            locked("the Keychain is locked or denied access; run: security unlock-keychain")
         }
-        code => Error::Failed(format!("the Keychain failed: {error} ({code})")),
+        code => failed(format!("the Keychain failed: {error} ({code})")),
     })
 }
 

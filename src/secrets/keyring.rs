@@ -9,7 +9,8 @@ use std::collections::HashMap;
 use zbus::zvariant::{ObjectPath, OwnedObjectPath, OwnedValue, Value};
 use zbus::{Connection, Message};
 
-use super::{Error, Key, Presence};
+use super::{Key, Presence, failed};
+use crate::error::Error;
 use crate::token::Secret;
 
 /// The Secret Service on the session bus.
@@ -77,9 +78,9 @@ type SecretStruct = (OwnedObjectPath, Vec<u8>, Vec<u8>, String);
 
 impl Service {
     async fn connect() -> Result<Self, Error> {
-        let bus = Connection::session().await.map_err(|_| {
-            Error::Unavailable(format!("there is no D-Bus session bus, so no keyring; {ALTERNATIVE}"))
-        })?;
+        let bus = Connection::session()
+            .await
+            .map_err(|_| failed(format!("there is no D-Bus session bus, so no keyring; {ALTERNATIVE}")))?;
         let service = Self { bus, session: OwnedObjectPath::default() };
         let reply = service.call(&root(), "Service", "OpenSession", &("plain", Value::from(""))).await?;
         let (_, session): (OwnedValue, OwnedObjectPath) = reply.body().deserialize().map_err(invalid)?;
@@ -101,7 +102,7 @@ impl Service {
         let reply = self.call(&root(), "Service", "ReadAlias", &("default",)).await?;
         let path: OwnedObjectPath = reply.body().deserialize().map_err(invalid)?;
         if path.as_str() == "/" {
-            return Err(Error::Unavailable(format!(
+            return Err(failed(format!(
                 "the keyring has no default collection; create one with your desktop's keyring tool, or {ALTERNATIVE}"
             )));
         }
@@ -117,9 +118,9 @@ impl Service {
             return Ok(());
         }
         let proxy = zbus::Proxy::new(&self.bus, NAME, prompt, "org.freedesktop.Secret.Prompt");
-        let proxy = proxy.await.map_err(|error| failed(&error))?;
-        let mut completed = proxy.receive_signal("Completed").await.map_err(|error| failed(&error))?;
-        proxy.call_method("Prompt", &("",)).await.map_err(|error| failed(&error))?;
+        let proxy = proxy.await.map_err(|error| call_failed(&error))?;
+        let mut completed = proxy.receive_signal("Completed").await.map_err(|error| call_failed(&error))?;
+        proxy.call_method("Prompt", &("",)).await.map_err(|error| call_failed(&error))?;
         let next = std::future::poll_fn(|cx| {
             zbus::export::futures_core::Stream::poll_next(std::pin::Pin::new(&mut completed), cx)
         });
@@ -156,7 +157,7 @@ impl Service {
     ) -> Result<Message, Error> {
         let interface = format!("org.freedesktop.Secret.{interface}");
         let call = self.bus.call_method(Some(NAME), path, Some(interface.as_str()), method, body);
-        call.await.map_err(|error| failed(&error))
+        call.await.map_err(|error| call_failed(&error))
     }
 }
 
@@ -174,24 +175,24 @@ fn root() -> OwnedObjectPath {
 }
 
 fn locked() -> Error {
-    Error::Locked("the keyring is locked; unlock it with your desktop's keyring tool".to_owned())
+    super::locked("the keyring is locked; unlock it with your desktop's keyring tool")
 }
 
 fn invalid(error: zbus::Error) -> Error {
-    Error::Failed(format!("the keyring's answer does not follow the Secret Service specification: {error}"))
+    failed(format!("the keyring's answer does not follow the Secret Service specification: {error}"))
 }
 
-fn failed(error: &zbus::Error) -> Error {
+fn call_failed(error: &zbus::Error) -> Error {
     if let zbus::Error::MethodError(name, ..) = error {
         return match name.as_str() {
             "org.freedesktop.Secret.Error.IsLocked" => locked(),
             "org.freedesktop.DBus.Error.ServiceUnknown" | "org.freedesktop.DBus.Error.NameHasNoOwner" => {
-                Error::Unavailable(format!("no Secret Service runs on the session bus; {ALTERNATIVE}"))
+                failed(format!("no Secret Service runs on the session bus; {ALTERNATIVE}"))
             }
-            name => Error::Failed(format!("the keyring failed: {name}")),
+            name => failed(format!("the keyring failed: {name}")),
         };
     }
-    Error::Failed(format!("the connection to the keyring failed: {error}"))
+    failed(format!("the connection to the keyring failed: {error}"))
 }
 
 const NAME: &str = "org.freedesktop.secrets";

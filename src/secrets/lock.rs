@@ -13,9 +13,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::{Error, Key};
+use super::{Key, failed};
 use crate::blocking;
 use crate::clock::Clock;
+use crate::error::{Error, Kind, Reason, Stage};
 use crate::paths;
 
 /// Where the lock files are.
@@ -43,7 +44,7 @@ impl Drop for Lock {
 
 /// Who has the lock, as far as is known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Holder {
+pub(super) struct Holder {
     pub pid: Option<u32>,
     /// If it is not this machine: home folders can be shared.
     pub host: Option<String>,
@@ -70,16 +71,10 @@ impl Locks {
         loop {
             let (this, name) = (self.clone(), format!("{}.lock", key.short()));
             let attempt = blocking::run(move || this.attempt(&name)).await;
-            match attempt
-                .unwrap_or_else(|_| Err(Error::Failed("taking the lock was interrupted".to_owned())))?
-            {
+            match attempt.map_err(|error| failed(format!("cannot take the session's lock now: {error}")))? {
                 Ok(lock) => return Ok(lock),
                 Err(holder) if clock.now().boot >= deadline => {
-                    return Err(Error::Held {
-                        profile: key.profile.clone(),
-                        seconds: LOCK_TIMEOUT.as_secs(),
-                        holder,
-                    });
+                    return Err(held(&key.profile, &holder));
                 }
                 // At random, so that those who wait do not come all at once.
                 Err(_) => drop(clock.sleep(Duration::from_millis(fastrand::u64(20..80))).await),
@@ -88,12 +83,12 @@ impl Locks {
     }
 
     /// The lock, or who has it.
-    fn attempt(&self, name: &str) -> Result<Result<Lock, Holder>, Error> {
+    fn attempt(&self, name: &str) -> Result<Lock, Holder> {
         let mut failed = None;
         for folder in &self.folders {
             let path = folder.join(name);
             match open(folder, &path).and_then(|file| lock(file, &path)) {
-                Ok(taken) => return Ok(taken),
+                Ok(taken) => return taken,
                 Err(error) => failed = failed.or(Some((path, error))),
             }
         }
@@ -106,8 +101,17 @@ impl Locks {
                 path.display()
             );
         }
-        Ok(Ok(Lock { file: None }))
+        Ok(Lock { file: None })
     }
+}
+
+/// The holder does not come to an end.
+fn held(profile: &str, holder: &Holder) -> Error {
+    let seconds = LOCK_TIMEOUT.as_secs();
+    let message = format!(
+        "{holder} holds the session of profile {profile}, and did not let go of it within {seconds} s; if it hangs, end it"
+    );
+    Error::new(Stage::SignIn, Kind::Transient, Reason::SessionHeld { pid: holder.pid }, message)
 }
 
 fn open(folder: &Path, path: &Path) -> io::Result<File> {
@@ -178,7 +182,7 @@ mod tests {
         let temp = tempfile::tempdir().expect("temp dir");
         let (locks, clock, key) = (locks(temp.path()), Clock::system(), key());
         let first = locks.acquire(&key, &clock).await.expect("free");
-        let held = locks.attempt(&format!("{}.lock", key.short())).expect("asked");
+        let held = locks.attempt(&format!("{}.lock", key.short()));
         assert_eq!(held.expect_err("held"), Holder { pid: Some(std::process::id()), host: None });
         let (next, ()) = tokio::join!(locks.acquire(&key, &clock), async { drop(first) });
         next.expect("free again");
@@ -200,7 +204,7 @@ mod tests {
         let temp = tempfile::tempdir().expect("temp dir");
         let (locks, clock) = (locks(temp.path()), Clock::system());
         let _one = locks.acquire(&key(), &clock).await.expect("free");
-        locks.attempt("other.lock").expect("asked").expect("free");
+        locks.attempt("other.lock").expect("free");
     }
 
     #[tokio::test]
@@ -233,7 +237,7 @@ mod tests {
         std::fs::write(temp.path().join("file"), "").expect("written");
         let locks = Locks::new(vec![temp.path().join("file/locks"), temp.path().join("locks")]);
         let _held = locks.acquire(&key(), &Clock::system()).await.expect("free");
-        assert!(locks.attempt(&format!("{}.lock", key().short())).expect("asked").is_err(), "held");
+        assert!(locks.attempt(&format!("{}.lock", key().short())).is_err(), "held");
     }
 
     #[tokio::test]

@@ -11,6 +11,7 @@ use std::time::Duration;
 use rustix::process::Pid;
 use tracing::debug;
 
+use super::refuse::refuse;
 use crate::{error, paths};
 
 /// The listening socket. Dropping this removes the socket's file, if we bound it and it is still ours.
@@ -71,6 +72,15 @@ impl Bound {
         registered.map_err(Error::Passed)
     }
 
+    /// There will be no daemon: tells those who wait at the service manager's socket why, so that it starts none for them.
+    pub fn refuse(&self, why: &error::Error) {
+        if let (Some(listener), None) = (&self.listener, &self.remove_on_drop)
+            && let Err(error) = refuse(listener, why)
+        {
+            debug!(%error, "cannot answer those who wait");
+        }
+    }
+
     /// The path that the listener is bound to; that of a service manager's socket as the kernel knows it.
     pub fn path(&self) -> Option<PathBuf> {
         if let Some((socket, _)) = &self.remove_on_drop {
@@ -123,7 +133,7 @@ fn passed() -> Result<Option<UnixListener>, Error> {
             [] => Ok(None),
             // On macOS opening /dev/fd/N duplicates the descriptor, even a socket's (fd(4)). That gives us one that we
             // own, with no unsafe code.
-            [fd] => std::fs::File::open(format!("/dev/fd/{fd}"))
+            [fd] => File::open(format!("/dev/fd/{fd}"))
                 .map(|file| Some(UnixListener::from(std::os::fd::OwnedFd::from(file))))
                 .map_err(Error::Passed),
             several => Err(Error::Several(several.len())),

@@ -67,6 +67,9 @@ pub(super) fn unlocked(state: &State) -> Result<(), Problem> {
 fn session(profile: &Profile) -> Result<&Arc<Session>, Problem> {
     profile.session.as_ref().ok_or_else(|| {
         let detail = format!("it gets its tokens from provider {}: nobody signs in for it", profile.provider);
-        Problem::of(ProblemKind::Misconfigured, &profile.name, detail)
+        Problem {
+            next: Some("wandb-cred status".to_owned()),
+            ..Problem::of(ProblemKind::Misconfigured, &profile.name, detail)
+        }
     })
 }

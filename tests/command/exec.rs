@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::fake_daemon::{FakeDaemon, bare, of, on, ran};
+use crate::fake_daemon::{FakeDaemon, bare, of, on, program, ran};
 
 const JOB: &str = r#"{"profile":"work","base_url":"https://api.wandb.ai","identity_token_file":"/run/it's/identity-token","credentials_file":"/run/it's/credentials.json"}"#;
 
@@ -78,8 +78,7 @@ fn sigpipe_kills_the_command_as_usual() {
 /// A stand-in for `wandb-credd run --background`: puts the fake daemon's socket where it was told to.
 fn stand_in(folder: &Path, script: &str) -> PathBuf {
     let path = folder.join("wandb-credd");
-    std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).expect("written");
-    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).expect("chmod");
+    program(&path, script);
     path
 }
 

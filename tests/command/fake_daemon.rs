@@ -98,6 +98,15 @@ pub(crate) struct Ran {
     pub(crate) err: String,
 }
 
+/// A program of that shell script. Another process makes it: one that we have open for writing while some thread starts a
+/// program could not be run yet ("text file busy").
+pub(crate) fn program(path: &Path, script: &str) {
+    let text = path.with_extension("text");
+    std::fs::write(&text, format!("#!/bin/sh\n{script}\n")).expect("written");
+    let install = Command::new("install").args(["-m", "755"]).args([&text, path]).status();
+    assert!(install.expect("install").success());
+}
+
 pub(crate) fn ran(command: &mut Command) -> Ran {
     of(command.output().expect("the command starts"))
 }

@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use crate::fake_daemon::{Ran, bare, ran};
+use crate::fake_daemon::{Ran, bare, program, ran};
 
 struct Home {
     folder: tempfile::TempDir,
@@ -15,8 +15,7 @@ impl Home {
     fn with(script: &str) -> Self {
         let folder = tempfile::tempdir().expect("temp dir");
         let credd = folder.path().join("wandb-credd");
-        std::fs::write(&credd, format!("#!/bin/sh\n{script}\n")).expect("written");
-        std::fs::set_permissions(&credd, PermissionsExt::from_mode(0o755)).expect("chmod");
+        program(&credd, script);
         Self { folder, credd }
     }
 

@@ -1,10 +1,9 @@
 //! `service`, with stand-ins for the service manager; and the shipped service files.
 
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::fake_daemon::{FakeDaemon, bare, on, ran};
+use crate::fake_daemon::{FakeDaemon, bare, on, program, ran};
 use crate::status;
 
 /// A home with a user manager's socket, and a `systemctl` that writes down what it is told.
@@ -41,11 +40,6 @@ impl Home {
     fn unit(&self, name: &str) -> PathBuf {
         self.folder.path().join(".config/systemd/user").join(name)
     }
-}
-
-fn program(path: &Path, script: &str) {
-    std::fs::write(path, format!("#!/bin/sh\n{script}\n")).expect("written");
-    std::fs::set_permissions(path, PermissionsExt::from_mode(0o755)).expect("chmod");
 }
 
 #[cfg(target_os = "linux")]
@@ -170,7 +164,7 @@ fn the_launch_agent_is_a_plist_of_known_keys() {
 import plistlib, sys
 agent = plistlib.load(open(sys.argv[1], "rb"), fmt=plistlib.FMT_XML)
 known = {"Label": str, "ProgramArguments": list, "Sockets": dict, "KeepAlive": dict, "ProcessType": str,
-         "Umask": int, "HardResourceLimits": dict, "StandardErrorPath": str}
+         "Umask": int, "ExitTimeOut": int, "HardResourceLimits": dict, "StandardErrorPath": str}
 for key, value in agent.items():
     assert isinstance(value, known[key]), key
 assert agent["Label"] + ".plist" == sys.argv[1].rsplit("/", 1)[1]

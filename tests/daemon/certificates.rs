@@ -3,6 +3,10 @@
 use crate::setup::{DAEMON, Home, Sandbox};
 
 fn with(variable: &str, path: &str) {
+    with_fault(variable, path, "misconfigured");
+}
+
+fn with_fault(variable: &str, path: &str, kind: &str) {
     let sandbox = Sandbox::start(&[]);
     let home = Home::new("");
     let jwt = home.write("jwt", &sandbox.control().mint(""));
@@ -10,10 +14,10 @@ fn with(variable: &str, path: &str) {
     home.write_config(&format!("{}{network}", sandbox.file_profile("work", &jwt)));
     let mut daemon = home.daemon_of(home.program(DAEMON, &["run"]).env(variable, path));
     assert!(daemon.token("profile=work").starts_with("wb_at_"));
-    let refused = daemon.get("/v1/token?profile=network&wait=5");
-    assert_eq!(refused.status, 502, "{}", refused.text());
+    let refused = daemon.get("/v1/token?profile=network&wait=15");
+    assert!(refused.status >= 500, "{}", refused.text());
     let problem = refused.json();
-    assert_eq!(problem["type"], "misconfigured", "{problem}");
+    assert_eq!(problem["type"], kind, "{problem}");
     assert_eq!(problem["reason"]["code"], "no-certificates", "{problem}");
     assert_eq!(problem["reason"]["variable"], variable, "{problem}");
     assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains(path)), "{problem}");
@@ -43,4 +47,35 @@ fn a_certificate_file_that_is_a_device_stops_https_only() {
 #[test]
 fn a_certificate_folder_that_is_missing_stops_https_only() {
     with("SSL_CERT_DIR", "/nonexistent");
+}
+
+#[test]
+fn a_certificate_file_that_is_a_fifo_stops_https_only() {
+    let home = Home::new("");
+    let fifo = home.path("fifo");
+    mkfifo(&fifo);
+    with("SSL_CERT_FILE", fifo.to_str().expect("text"));
+}
+
+#[test]
+fn a_certificate_folder_with_nothing_but_a_fifo_stops_https_only() {
+    let home = Home::new("");
+    let folder = home.path("certificates");
+    std::fs::create_dir(&folder).expect("made");
+    mkfifo(&folder.join("0a1b2c3d.0"));
+    with("SSL_CERT_DIR", folder.to_str().expect("text"));
+}
+
+/// As a mount does whose server is gone: the kernel's log is a regular file, and reading it waits for the next line.
+#[test]
+fn a_certificate_file_that_never_answers_stops_https_only() {
+    let path = "/proc/kmsg";
+    if std::fs::File::open(path).is_err() {
+        return println!("skipped: {path} needs root, and no container in the way");
+    }
+    with_fault("SSL_CERT_FILE", path, "upstream-unavailable");
+}
+
+fn mkfifo(path: &std::path::Path) {
+    assert!(std::process::Command::new("mkfifo").arg(path).status().expect("mkfifo").success());
 }

@@ -25,7 +25,7 @@ fn daemon_in_the_open(home: &Home) -> Daemon {
     open_to_all(&folder);
     let listener = UnixListener::bind(home.socket()).expect("bound");
     open_to_all(&home.socket());
-    fs::copy(COMMAND, home.path("wandb-cred")).expect("copied");
+    home.copy_of(COMMAND);
     let pass = "exec 3<&0 </dev/null; export LISTEN_FDS=1 LISTEN_PID=$$; exec \"$@\"";
     let mut command = home.program("/bin/sh", &["-c", pass, "sh", DAEMON, "run"]);
     home.daemon_of(command.stdin(OwnedFd::from(listener)))
@@ -107,9 +107,7 @@ fn the_command_asks_nobody_elses_daemon_unless_it_is_told_to() {
     }
     let sandbox = Sandbox::start(&[]);
     let home = Home::new(&format!("allow-uids = [0]\n{}", sandbox.profile("work")));
-    let program = home.path("wandb-credd");
-    fs::copy(DAEMON, &program).expect("copied");
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("chmod");
+    let program = home.copy_of(DAEMON);
     for path in [home.path(""), home.config()] {
         std::os::unix::fs::chown(path, Some(STRANGER), Some(STRANGER)).expect("chown");
     }
@@ -139,9 +137,8 @@ fn another_user_cannot_reach_the_usual_socket_or_files() {
     let home = Home::new(&sandbox.profile("work"));
     let daemon = home.daemon();
     daemon.token("");
-    fs::copy(COMMAND, home.path("wandb-cred")).expect("copied");
+    home.copy_of(COMMAND);
     fs::set_permissions(home.path(""), fs::Permissions::from_mode(0o755)).expect("chmod");
-    fs::set_permissions(home.path("wandb-cred"), fs::Permissions::from_mode(0o755)).expect("chmod");
     let refused = stranger_runs(&home, &["status"]);
     assert_eq!((refused.code, refused.out.as_str()), (Some(69), ""), "{}", refused.err);
     assert!(refused.err.contains("permission"), "{}", refused.err);

@@ -9,51 +9,73 @@ use rustix::process::Signal;
 
 use crate::setup::{COMMAND, DAEMON, Home, Sandbox, ran, until};
 
-/// Runs its arguments as on a kernel before 5.1, which does not know the system calls from number 424 on (the same on all
-/// architectures), or, with "forbid", in a container that does not permit pidfd_open.
-const OLD_KERNEL: &str = r#"
+/// Runs its arguments with some system calls failing, by seccomp. Its first argument says which, `at-least` or `only`;
+/// then come the number of the call and the number of the error.
+const WITHOUT: &str = r#"
 import ctypes, os, struct, sys
-unknown = sys.argv[1] == "unknown"
+which, number, error = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 code = lambda op, jt, jf, k: struct.pack("HBBI", op, jt, jf, k)
-program = code(0x20, 0, 0, 0) + (code(0x35, 0, 1, 424) if unknown else code(0x15, 0, 1, 434)) + code(0x06, 0, 0, 0x00050000 | (38 if unknown else 1)) + code(0x06, 0, 0, 0x7fff0000)
+jump = {"at-least": 0x35, "only": 0x15}[which]
+program = code(0x20, 0, 0, 0) + code(jump, 0, 1, number) + code(0x06, 0, 0, 0x00050000 | error) + code(0x06, 0, 0, 0x7fff0000)
 buffer = ctypes.create_string_buffer(program)
 fprog = struct.pack("HxxxxxxP", 4, ctypes.addressof(buffer))
 libc = ctypes.CDLL(None, use_errno=True)
 assert libc.prctl(38, 1, 0, 0, 0) == 0
 assert libc.prctl(22, 2, ctypes.c_char_p(fprog), 0, 0) == 0, os.strerror(ctypes.get_errno())
-os.execv(sys.argv[2], sys.argv[2:])
+os.execv(sys.argv[4], sys.argv[4:])
 "#;
 
-fn serves_on_an_old_kernel(how: &str) {
+const EPERM: u32 = 1;
+const ENOLCK: u32 = 37;
+const ENOSYS: u32 = 38;
+
+fn serves_without(which: &str, call: u32, error: u32) {
     if !Command::new("python3").args(["-c", "import ctypes"]).status().is_ok_and(|status| status.success()) {
         println!("skipped: no python3 to play an old kernel");
         return;
     }
     let sandbox = Sandbox::start(&[]);
     let home = Home::new(&sandbox.profile("work"));
-    let old = |program: &str, arguments: &[&str]| {
-        home.program("python3", &[&["-c", OLD_KERNEL, how, program], arguments].concat())
+    let (call, error) = (call.to_string(), error.to_string());
+    let without = |program: &str, arguments: &[&str]| {
+        home.program("python3", &[&["-c", WITHOUT, which, &call, &error, program], arguments].concat())
     };
-    let mut daemon = home.daemon_of(&mut old(DAEMON, &["run"]));
+    let mut daemon = home.daemon_of(&mut without(DAEMON, &["run"]));
     let mut job = home.program(COMMAND, &["exec", "--", "sleep", "600"]).spawn().expect("starts");
     until("the job is known", 20, || (daemon.profile("work")["jobs"] == 1).then_some(()));
     job.kill().expect("it runs");
     job.wait().expect("it ends");
     until("the job is over", 10, || (daemon.profile("work")["jobs"] == 0).then_some(()));
+    let second = ran(&mut without(DAEMON, &["run"]));
+    assert_eq!(second.code, Some(69), "it is served already: {}", second.err);
     daemon.signal(Signal::TERM);
     assert!(daemon.ended(10).success());
-    let private = ran(&mut old(COMMAND, &["exec", "--", "true"]));
+    let private = ran(&mut without(COMMAND, &["exec", "--", "true"]));
     assert_eq!(private.code, Some(0), "{}", private.err);
 }
 
 #[test]
 fn everything_works_on_a_kernel_without_the_calls_that_came_after_5_0() {
-    serves_on_an_old_kernel("unknown");
+    // From this number on they are the same on all architectures.
+    serves_without("at-least", 424, ENOSYS);
 }
 
 #[test]
 fn everything_works_where_a_container_forbids_pidfd_open() {
-    serves_on_an_old_kernel("forbid");
+    serves_without("only", 434, EPERM);
+}
+
+/// flock(2)
+const FLOCK: u32 = if cfg!(target_arch = "x86_64") { 73 } else { 32 };
+
+#[test]
+fn everything_works_where_nothing_can_be_locked() {
+    serves_without("only", FLOCK, ENOSYS);
+}
+
+#[test]
+fn everything_works_where_a_file_server_has_no_locks() {
+    serves_without("only", FLOCK, ENOLCK);
 }
 
 fn may_make_pid_namespaces() -> bool {

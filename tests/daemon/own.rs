@@ -44,3 +44,17 @@ fn a_daemon_without_configuration_takes_up_what_init_writes() {
     assert_eq!(status["config"].as_str(), home.path(".config/wandb-cred/config.toml").to_str());
     assert_eq!(status["profiles"][0]["provider"], "file");
 }
+
+#[test]
+fn exec_says_what_is_wrong_with_the_configuration_and_not_that_no_daemon_answers() {
+    let home = Home::new("x = 1\n");
+    for _ in 0..10 {
+        let told = home.run(&["exec", "--", "true"]);
+        assert_eq!(told.code, Some(78), "{}", told.err);
+        assert!(
+            told.err.contains("unknown key `x`") && !told.err.contains("no daemon answers"),
+            "{}",
+            told.err
+        );
+    }
+}

@@ -203,6 +203,15 @@ impl Home {
         path
     }
 
+    /// A copy of a program, which another user can run as well. Made by another process: one that we have open for writing
+    /// while some thread starts a program could not be run yet ("text file busy").
+    pub(crate) fn copy_of(&self, program: &str) -> PathBuf {
+        let copy = self.path(Path::new(program).file_name().and_then(|name| name.to_str()).expect("a name"));
+        let install = Command::new("install").args(["-m", "755", program]).arg(&copy).status();
+        assert!(install.expect("install").success());
+        copy
+    }
+
     /// One of our programs, with this home as its only environment.
     pub(crate) fn program(&self, program: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new(program);

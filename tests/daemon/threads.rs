@@ -1,7 +1,5 @@
 //! The system gives the daemon no thread: an attempt fails, and the daemon goes on.
 
-use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 
 use crate::setup::{COMMAND, DAEMON, Home, Sandbox, is_root, ran};
@@ -19,26 +17,16 @@ fn a_limit_on_processes_fails_attempts_and_not_the_daemon() {
     let home = Home::new("");
     let jwt = home.write("jwt", &sandbox.control().mint(""));
     home.write_config(&sandbox.file_profile("work", &jwt));
-    let program = home.path("wandb-credd");
-    fs::copy(DAEMON, &program).expect("copied");
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("chmod");
+    let program = home.copy_of(DAEMON);
     for path in [home.path(""), home.config(), jwt] {
         std::os::unix::fs::chown(path, Some(USER), Some(USER)).expect("chown");
     }
     // The limit comes after the change of user: an exec right after such a change would count it.
     let mut command = home.program("prlimit", &["--nproc=1", program.to_str().expect("text"), "run"]);
     let mut daemon = home.daemon_of(command.uid(USER).gid(USER).current_dir("/"));
-    let mut client = home.program(daemon_client(&home).to_str().expect("text"), &["token", "--wait", "1"]);
+    let mut client = home.program(home.copy_of(COMMAND).to_str().expect("text"), &["token", "--wait", "1"]);
     let told = ran(client.uid(USER).gid(USER).current_dir("/"));
     assert_eq!(told.code, Some(75), "{}", told.err);
     assert!(told.err.contains("cannot read"), "{}", told.err);
     assert!(daemon.is_running());
-}
-
-/// The command, where that user can run it.
-fn daemon_client(home: &Home) -> std::path::PathBuf {
-    let path = home.path("wandb-cred");
-    fs::copy(COMMAND, &path).expect("copied");
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("chmod");
-    path
 }

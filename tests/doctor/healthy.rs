@@ -12,6 +12,11 @@ fn a_token_file_raises_no_alarm() {
 }
 
 #[test]
+fn a_jwt_that_is_valid_in_a_moment_is_waited_for() {
+    healthy(|world| world.claims["nbf"] = json!(now() + 3));
+}
+
+#[test]
 fn a_command_raises_no_alarm() {
     healthy(|world| {
         world.provider =

@@ -82,8 +82,14 @@ impl World {
 
     /// A program in PATH.
     pub(crate) fn program(&mut self, name: &str, script: &str) {
-        let path = self.write(&format!("bin/{name}"), &format!("#!/bin/sh\n{script}\n"));
-        std::fs::set_permissions(path, PermissionsExt::from_mode(0o755)).expect("chmod");
+        // By another process: one that we have open for writing while some thread starts a program could not be run yet.
+        let text = self.write(&format!("bin/{name}.text"), &format!("#!/bin/sh\n{script}\n"));
+        let install = Command::new("install")
+            .args(["-m", "755"])
+            .arg(text)
+            .arg(self.path(&format!("bin/{name}")))
+            .status();
+        assert!(install.expect("install").success());
         self.path = Some(self.path("bin"));
     }
 

@@ -10,6 +10,7 @@
 //   ID_TTL          life of ID tokens, in seconds
 //   DEVICE_TTL      life of device codes, in seconds
 //   DELAY_MS        token answers leave up to this late: after the grant was spent, before anybody knows
+//   LATE_MS         the same, and always this late
 //   SERVICE_SECRET  the secret of the client `service`
 //   AUDIENCE        what the JWTs of `service` are for (a resource indicator, RFC 8707)
 //   KEYS_DIR        adds the clients `basic`, `post` and `key`, and puts their secret and private keys there
@@ -25,6 +26,7 @@ const { default: Provider } = await import(pathToFileURL(npm.resolve('oidc-provi
 const { env } = process;
 const DEVICE_GRANT = 'urn:ietf:params:oauth:grant-type:device_code';
 const delay = Number(env.DELAY_MS ?? 0);
+const late = Number(env.LATE_MS ?? 0);
 const stats = {};
 
 // A command on somebody's machine.
@@ -141,7 +143,7 @@ provider.on('server_error', (_ctx, error) => console.error('server_error', error
 provider.use(async (ctx, next) => {
   if (ctx.path === '/stats') ctx.body = stats;
   else await next();
-  if (ctx.path === '/token') await new Promise((done) => setTimeout(done, Math.random() * delay));
+  if (ctx.path === '/token') await new Promise((done) => setTimeout(done, late + Math.random() * delay));
 });
 server.on('request', provider.callback());
 console.log(`ready ${issuer}`);

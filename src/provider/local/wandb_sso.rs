@@ -28,7 +28,7 @@ use crate::provider::detect::Detect;
 use crate::provider::files::{self, unusable};
 use crate::provider::settings::{expand_home, require_absolute};
 use crate::provider::source::{Context, Provider};
-use crate::read_file::{self, off_thread};
+use crate::read_file::off_thread;
 use crate::token::IdentityToken;
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -59,10 +59,7 @@ impl Config {
 impl Detect for Config {
     /// A JSON file: a bare JWT is left to the `file` provider.
     fn in_environment(env: &Env) -> Result<String, String> {
-        let content = named_file::path(env).ok().and_then(|path| {
-            let owned = path.clone();
-            read_file::within_time(&path, move || files::read(&owned)).ok()
-        });
+        let content = named_file::path(env).ok().and_then(|path| files::read(&path).ok());
         match content {
             Some(content) if is_json(&content) => Ok(format!("{VARIABLE} names a file of `wandb login sso`")),
             _ => Err(format!("{VARIABLE} does not name a file of `wandb login sso`")),

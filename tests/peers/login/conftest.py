@@ -117,7 +117,7 @@ class Daemon:
     def kill(self, how=signal.SIGKILL):
         if self.process and self.process.poll() is None:
             self.process.send_signal(how)
-            self.process.wait(20)
+            self.process.wait(40)
 
     def call(self, method, path, body=None):
         connection = http.client.HTTPConnection("localhost", timeout=60)

@@ -105,7 +105,7 @@ def test_stored_locked_unlocked_restarted(desktop, op, wandb, tmp_path):
 
 def jobs_at_once(daemon):
     """What jobs without a service say, and their exit codes: they differ in the folder of state, but not in the keyring."""
-    jobs = [subprocess.Popen([BIN / "wandb-cred", "exec", "--", "true"], stderr=subprocess.PIPE, text=True,
+    jobs = [subprocess.Popen([BIN / "wandb-cred", "exec", "--private", "--", "true"], stderr=subprocess.PIPE, text=True,
                              env={**daemon.env, "XDG_STATE_HOME": str(daemon.home / f"state-{number}")})
             for number in range(4)]
     return [(job.communicate(timeout=60)[1], job.returncode) for job in jobs]

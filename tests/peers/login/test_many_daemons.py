@@ -6,6 +6,7 @@
 import concurrent.futures
 import contextlib
 import fcntl
+import http.client
 import json
 import os
 import random
@@ -31,7 +32,7 @@ class Jobs:
         self.running = []
 
     def start(self, *command):
-        job = subprocess.Popen([BIN / "wandb-cred", "exec", "--", *command], env=self.env, stdout=subprocess.PIPE,
+        job = subprocess.Popen([BIN / "wandb-cred", "exec", "--private", "--", *command], env=self.env, stdout=subprocess.PIPE,
                                stderr=subprocess.PIPE, text=True)
         self.running.append(job)
         return job
@@ -170,6 +171,49 @@ def test_a_daemon_killed_while_it_waits_for_the_provider_frees_the_session(world
         provider.process.send_signal(signal.SIGCONT)
     daemon.start()
     until(lambda: daemon.token()[0] in (200, 403), what="an answer")
+
+
+def test_a_slow_provider_loses_no_session_to_a_stop_or_a_reload(tmp_path):
+    provider, wandb = Provider(ID_TTL=600, LATE_MS=2500), Wandb()
+    daemon = Daemon(tmp_path, provider.issuer, wandb.url).start()
+    config = daemon.home / ".config/wandb-cred/config.toml"
+    plain = config.read_text()
+    # The profile is another one after the reload, or it is gone and comes back.
+    changed = plain.replace("[profile.work]", "[profile.work]\nkeep-warm = true")
+    other = f'[profile.other]\nbase-url = "{wandb.url}"\n[profile.other.provider.env]\nvariable = "X"\n'
+    try:
+        daemon.sign_in()
+        for then in [None, changed, other, None]:
+            spent = provider.stats().get("refresh_token success", 0)
+            with concurrent.futures.ThreadPoolExecutor() as pool:
+                asking = pool.submit(ask, daemon, lambda: provider.stats().get("refresh_token success", 0) > spent)
+                until(lambda: provider.stats().get("refresh_token success", 0) > spent, 30, "the token to be spent")
+                if then is None:
+                    daemon.process.send_signal(signal.SIGTERM)
+                    daemon.process.wait(30)
+                else:
+                    config.write_text(then)
+                    reloads = daemon.log.read_text().count("configuration reloaded")
+                    daemon.process.send_signal(signal.SIGHUP)
+                    until(lambda: daemon.log.read_text().count("configuration reloaded") > reloads, what="the reload")
+                    config.write_text(plain)
+                    daemon.kill(signal.SIGTERM)
+                asking.result()
+            daemon.start()
+        assert daemon.renew()[0] == 200, "still signed in"
+        assert "refresh_token invalid_grant" not in provider.stats(), provider.stats()
+    finally:
+        daemon.kill()
+        provider.stop()
+
+
+def ask(daemon, begun):
+    """Forces a renewal, of which the daemon makes one in five seconds. Does not wait for it: a stop would wait for the caller."""
+    with contextlib.suppress(OSError, ValueError, http.client.HTTPException):
+        end = time.monotonic() + 30
+        while not begun() and time.monotonic() < end:
+            daemon.call("POST", "/v1/refresh?wait=1")
+            time.sleep(0.1)
 
 
 @contextlib.contextmanager

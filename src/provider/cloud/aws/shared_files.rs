@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use crate::blocking;
 use crate::env::Env;
 use crate::error::{Error, FileFault, Stage};
 use crate::private_file::{self, Holds};
@@ -33,27 +32,21 @@ impl Profile {
         let name = name.unwrap_or_else(|| "default".into());
         let config = path(env, "AWS_CONFIG_FILE", ".aws/config");
         let credentials = path(env, "AWS_SHARED_CREDENTIALS_FILE", ".aws/credentials");
-        let wanted = name.clone();
-        let read = blocking::run(move || {
-            let mut profile = Self { name: wanted, ..Self::default() };
-            for (section, settings) in sections(config.as_deref())? {
-                if section_of_profile(&section).as_deref() == Some(&profile.name) {
-                    (profile.config, profile.found) = (settings, true);
-                }
+        let mut profile = Self { name, ..Self::default() };
+        for (section, settings) in sections(config).await? {
+            if section_of_profile(&section).as_deref() == Some(&profile.name) {
+                (profile.config, profile.found) = (settings, true);
             }
-            for (section, settings) in sections(credentials.as_deref())? {
-                if section == profile.name {
-                    (profile.credentials, profile.found) = (settings, true);
-                }
+        }
+        for (section, settings) in sections(credentials).await? {
+            if section == profile.name {
+                (profile.credentials, profile.found) = (settings, true);
             }
-            Ok::<_, Error>(profile)
-        });
-        let profile: Self = read
-            .await
-            .map_err(|error| Error::transient(format!("cannot read the AWS files now: {error}")))??;
+        }
         if named && !profile.found {
             let message = format!(
-                "the AWS profile {name} is in neither the config nor the credentials file; list them with: aws configure list-profiles"
+                "the AWS profile {} is in neither the config nor the credentials file; list them with: aws configure list-profiles",
+                profile.name
             );
             return Err(if explicit.is_some() {
                 Error::setting("profile", message)
@@ -99,19 +92,21 @@ fn path(env: &Env, name: &str, usual: &str) -> Option<PathBuf> {
     }
 }
 
-fn sections(path: Option<&Path>) -> Result<Vec<(String, Settings)>, Error> {
+async fn sections(path: Option<PathBuf>) -> Result<Vec<(String, Settings)>, Error> {
     // AWS_CONFIG_FILE=/dev/null is how people say that there is none.
-    let Some(path) = path.filter(|path| *path != Path::new("/dev/null")) else { return Ok(Vec::new()) };
+    let Some(path) = path.filter(|path| path != Path::new("/dev/null")) else { return Ok(Vec::new()) };
     // They can name a program (`credential_process`). Others may read them: AWS' own clients do not mind.
-    let owned = path.to_owned();
-    let read = move || private_file::read(&owned, Holds::Programs, Stage::Identity, MAX_FILE);
-    match read_file::within_time(path, read) {
-        Ok(content) => parse(&content.text).map_err(|line| {
-            let message = format!("{} line {line} is not a setting", path.display());
-            unusable(path, FileFault::Malformed, message)
-        }),
+    let owned = path.clone();
+    let read = read_file::off_thread(&path, move || {
+        let content = private_file::read(&owned, Holds::Programs, Stage::Identity, MAX_FILE)?;
+        parse(&content.text).map_err(|line| {
+            let message = format!("{} line {line} is not a setting", owned.display());
+            unusable(&owned, FileFault::Malformed, message)
+        })
+    });
+    match read.await {
         Err(error) if error.file_fault() == Some(&FileFault::Missing) => Ok(Vec::new()),
-        Err(error) => Err(error),
+        read => read,
     }
 }
 

@@ -132,6 +132,15 @@ mod tests {
     }
 
     #[test]
+    fn the_manual_names_the_usual_names_in_their_order() {
+        let page = include_str!("../../../../man/wandb-cred-config.5");
+        let list = page.lines().find(|line| line.starts_with(".BR id_token ")).expect("a list");
+        let names: Vec<_> = list[4..].split([' ', '"', ',', '.']).filter(|word| !word.is_empty()).collect();
+        let names: Vec<_> = names.iter().map(|name| name.replace('_', "")).collect();
+        assert_eq!(names, USUAL_NAMES);
+    }
+
+    #[test]
     fn tokens_are_found_bare_and_in_json() {
         assert_eq!(at("a.b.c", None).as_deref(), Ok("a.b.c"));
         assert_eq!(at(r#"{"status":{"token":"t"}}"#, None).as_deref(), Ok("t"));
