@@ -26,11 +26,11 @@ def binary(name):
     return path
 
 
-def interpreter(client):
-    """The Python of a released client, for example wandb-0.31.0."""
+def interpreter(client, setup="real"):
+    """The Python of a released client, for example wandb-0.31.0; `setup` installs it."""
     path = ROOT / ".test/venvs" / client / "bin/python"
     if not (ROOT / ".test/venvs" / client / ".pins").exists():
-        pytest.fail(f"{path} is not there; run: scripts/setup-tests real")
+        pytest.fail(f"{path} is not there; run: scripts/setup-tests {setup}")
     return path
 
 

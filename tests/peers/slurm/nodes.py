@@ -123,7 +123,7 @@ class Cluster:
             shutil.copy2(binary(program), self.bin)
         self.users()
         self.configure()
-        venvs = [venv.resolve() for venv in (ROOT / ".test/venvs").glob("wandb-*")]
+        venvs = [venv.resolve() for venv in (ROOT / ".test/venvs").glob("*")]
         visible = [pathlib.Path(sys.base_prefix), *venvs, HERE.parent, ROOT / "contrib"]
         self.login.start(visible, HERE / "login.sh", self.slurm)
         for node in self.nodes:
