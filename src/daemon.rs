@@ -33,6 +33,7 @@ use crate::signals::{self, Signal};
 mod background;
 mod doctor;
 mod first_login;
+mod guests;
 mod init;
 mod log;
 mod profile_set;
@@ -278,6 +279,7 @@ async fn serve(
     state.take_up_jobs().await;
     let (mut stop, stopping) = watch::channel(false);
     let mut server = server::spawn(listener, Arc::clone(&state), stopping);
+    let guests = guests::Guests::open(&runtime, &state)?;
     let file = FileId::of(&state.socket);
     let mut rebound = Box::pin(rebind::rebound(state.socket.clone(), file, state.clock.clone()));
     info!(socket = %state.socket.display(), profiles = state.directory().members.len(), "serving");
@@ -314,7 +316,7 @@ async fn serve(
     info!("stopping");
     service::stopping();
     // New connections go nowhere from here on, so take the name away first.
-    drop(bound);
+    drop((bound, guests));
     stop.send_replace(true);
     let _ = server.await;
     profiles.drain().await;

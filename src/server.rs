@@ -68,6 +68,10 @@ pub fn spawn(listener: UnixListener, state: Arc<State>, mut stop: watch::Receive
 
 async fn connection(stream: UnixStream, state: &State, graceful: Watcher, crowded: bool) {
     let peer = Peer::of(&stream, state);
+    // Whoever is not served is told so, but takes no place of those who are.
+    let stranger = peer.standing == Standing::Stranger;
+    let Ok(_place) = stranger.then(|| STRANGERS.try_acquire()).transpose() else { return };
+    let crowded = crowded || stranger;
     let stream = Arc::new(stream);
     let caller = Caller { peer, crowded, stream: Arc::clone(&stream) };
     let _open = state.metrics.connection();
@@ -150,6 +154,9 @@ impl Peer {
         Self { pid, uid: Some(cred.uid()), gid: Some(cred.gid()), standing }
     }
 }
+
+/// Places for connections that are refused.
+static STRANGERS: Semaphore = Semaphore::const_new(16);
 
 /// Connections of other users, who may make as many as they like.
 static REFUSED: Thinned = Thinned::new();

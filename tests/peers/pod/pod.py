@@ -88,16 +88,17 @@ class Pod:
         if old:
             shutil.rmtree(volume / old)
 
-    def container(self, manifest, args=None, uid=None, gid=None, mounts=None, env=()):
+    def container(self, manifest, args=None, uid=None, gid=None, groups=(), env=()):
         """The crun bundle of one container of the manifest."""
         bundle = self.image.bundle()
         image = json.loads((bundle / "config.json").read_text())
         pod = self.spec["securityContext"]
         context = manifest.get("securityContext", {})
-        user = {"uid": uid or pod["runAsUser"], "gid": gid or pod["runAsGroup"], "additionalGids": []}
-        variables = [*image["process"]["env"], *(f"{var['name']}={var['value']}" for var in manifest.get("env", [])), *env]
+        user = {"uid": uid or pod["runAsUser"], "gid": gid or pod["runAsGroup"], "additionalGids": list(groups)}
+        named = [f"{variable['name']}={variable['value']}" for variable in manifest.get("env", [])]
+        variables = dict(pair.split("=", 1) for pair in [*image["process"]["env"], *named, *env])
         process = {
-            "terminal": False, "cwd": "/", "user": user, "env": variables,
+            "terminal": False, "cwd": "/", "user": user, "env": [f"{name}={value}" for name, value in variables.items()],
             "args": args or image["process"]["args"], "noNewPrivileges": True,
             "capabilities": {kind: [] for kind in ["bounding", "effective", "inheritable", "permitted", "ambient"]},
         }
@@ -144,11 +145,11 @@ class Pod:
         user = f"--user={USER}:{self.spec['securityContext']['runAsGroup']}"
         return subprocess.run(self.crun("exec", user, self.sidecar, *argv), capture_output=True, text=True, timeout=30)
 
-    def run(self, *argv, uid=None, gid=None, env=()):
+    def run(self, *argv, uid=None, gid=None, groups=(), env=()):
         """Runs a command in a container that has the main container's mounts, variables and user, but our image."""
         [main] = self.spec["containers"]
         name = f"main-{os.getpid()}-{next(self.names)}"
-        bundle = self.container(main, args=[str(arg) for arg in argv], uid=uid, gid=gid, env=env)
+        bundle = self.container(main, args=[str(arg) for arg in argv], uid=uid, gid=gid, groups=groups, env=env)
         return subprocess.run(
             self.crun("run", "--bundle", bundle, name), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
 

@@ -43,6 +43,18 @@ def test_a_container_of_another_user_gets_nothing(start_pod):
     assert done.returncode != 0 and not done.stdout
 
 
+def test_a_container_of_another_user_is_served_by_its_group(start_pod):
+    socket = "/run/wandb-cred/guests/wandb-cred.sock"
+    pod = start_pod(f'allow-gids = [2000]\nguest-socket = "{socket}"\n')
+    env = [f"WANDB_CRED_SOCKET={socket}", f"WANDB_CRED_SOCKET_UID={USER}"]
+    done = pod.run(*TOKEN, uid=OTHER, gid=2000, env=env)
+    assert done.stdout.startswith("wb_at_"), done
+    # By its primary group alone, and for tokens alone.
+    assert pod.run(*TOKEN, uid=OTHER, gid=OTHER, groups=[2000], env=env).returncode != 0
+    assert pod.run("/usr/bin/wandb-cred", "status", uid=OTHER, gid=2000, env=env).returncode != 0
+    assert stat.S_IMODE(pod.file(".").stat().st_mode) & 0o077 == 0
+
+
 def test_a_token_that_the_kubelet_replaces_is_read_and_exchanged(start_pod, wandb):
     pod = start_pod()
     first = pod.run(*TOKEN).stdout

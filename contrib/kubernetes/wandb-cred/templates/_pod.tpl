@@ -7,9 +7,6 @@
 runAsNonRoot: true
 runAsUser: {{ .Values.user }}
 runAsGroup: {{ .Values.group }}
-{{- with .Values.allowGids }}
-fsGroup: {{ first . }}
-{{- end }}
 seccompProfile: { type: RuntimeDefault }
 {{- end }}
 
