@@ -155,15 +155,26 @@ pub struct JobRequest {
     /// Watch this connection where the process cannot be seen: the job ends when nobody has it open any more.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub hold: bool,
+    /// Answer only when both files exist. If not, the answer comes at once, and the files when they can.
+    #[serde(default = "yes", skip_serializing_if = "Clone::clone")]
+    pub wait: bool,
 }
 
-/// Answer of `POST /v1/jobs`: the environment the SDK needs. Both files exist when it is sent.
+fn yes() -> bool {
+    true
+}
+
+/// Answer of `POST /v1/jobs`: the environment the SDK needs. Both files exist when it is sent, unless the caller did not
+/// want to wait.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Job {
     pub profile: String,
     pub base_url: String,
     pub identity_token_file: PathBuf,
     pub credentials_file: PathBuf,
+    /// With `wait: false`: the files do not exist yet.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub pending: bool,
 }
 
 /// `GET /v1/doctor`: what was looked at on the way from the identity source to W&B, and what to do.

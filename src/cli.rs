@@ -20,6 +20,7 @@ mod lock;
 mod login;
 mod logout;
 mod need;
+mod on_demand;
 mod private_daemon;
 mod profile;
 mod refresh;
@@ -67,18 +68,19 @@ pub fn main() -> ExitCode {
     let env = Env::system();
     let outcome = match Cli::try_parse() {
         Ok(cli) => run(&cli.subcommand, &env),
-        Err(error) => not_parsed(&error),
+        Err(error) => not_parsed(&error).map(ExitCode::from),
     };
     match outcome {
-        Ok(exit) => exit.into(),
+        Ok(exit) => exit,
         Err(error) => error.report(|| service::start_command(&env)),
     }
 }
 
-fn run(subcommand: &Subcommand, env: &Env) -> Outcome {
-    match subcommand {
+fn run(subcommand: &Subcommand, env: &Env) -> Result<ExitCode, CommandError> {
+    let exit = match subcommand {
+        // The exit code is that of the command it runs.
+        Subcommand::Exec(args) => return exec::run(args, env),
         Subcommand::Token(args) => token::run(args, env),
-        Subcommand::Exec(args) => exec::run(args, env),
         Subcommand::Env(args) => env::run(args, env),
         Subcommand::Status(args) => status::run(args, env),
         Subcommand::Refresh(args) => refresh::run(args, env),
@@ -91,7 +93,8 @@ fn run(subcommand: &Subcommand, env: &Env) -> Outcome {
         Subcommand::Doctor(args) => doctor::run(args, env),
         Subcommand::Service(args) => service::run(args, env),
         Subcommand::Completions(args) => completions::run(args, command()),
-    }
+    };
+    Ok(exit?.into())
 }
 
 /// The command line, for parsing, completions and manual pages.

@@ -15,9 +15,10 @@ use serde::de::DeserializeOwned;
 
 use crate::api;
 use crate::clock::Clock;
-use crate::env::Env;
 use crate::error::{self, FileFault};
 use crate::paths;
+
+mod find;
 
 /// The socket of one daemon.
 pub struct Client {
@@ -30,25 +31,14 @@ pub struct Client {
 }
 
 impl Client {
-    /// The daemon that the environment points to.
-    ///
-    /// A socket at its usual place is used only in a private folder of ours: in a shared `/tmp` somebody else
-    /// could have put a daemon of their own, which sends our data to their server. A user who sets
-    /// `WANDB_CRED_SOCKET` answers for the folder. Whoever listens there must be this user or root, or the user that
-    /// `WANDB_CRED_SOCKET_UID` names.
-    pub fn find(env: &Env) -> Result<Self, error::Error> {
-        let guarded = env.var("WANDB_CRED_SOCKET").is_none();
-        Ok(Self {
-            socket: paths::socket(env)?,
-            guarded,
-            trusted: paths::socket_uid(env)?,
-            clock: Clock::system(),
-        })
-    }
-
     /// The daemon at `socket`, which the caller vouches for.
     pub fn at(socket: PathBuf) -> Self {
         Self { socket, guarded: false, trusted: None, clock: Clock::system() }
+    }
+
+    /// The daemon at `socket`, which is believed only if its folder is private and ours.
+    pub fn guarded_at(socket: PathBuf) -> Self {
+        Self { guarded: true, ..Self::at(socket) }
     }
 
     pub fn socket(&self) -> &Path {
@@ -88,11 +78,6 @@ impl Client {
     /// The daemon's status, which it answers from memory.
     pub fn status(&self) -> Result<api::Status, Error> {
         self.get("/v1/status", STATUS_TIMEOUT)
-    }
-
-    /// Whether somebody listens, which may be a service manager that starts a daemon now.
-    pub fn is_running(&self, timeout: Duration) -> bool {
-        !matches!(self.connect(timeout), Err(Error::NotRunning { .. }))
     }
 
     /// The answer as it came, for [`Self::parse`].

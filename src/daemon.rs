@@ -22,24 +22,26 @@ use crate::config::Config;
 use crate::env::Env;
 use crate::error::{Error, Exit, FileFault, Stage};
 use crate::http::Http;
-use crate::output;
-use crate::paths::Places;
-use crate::process::{self, Process};
+use crate::paths::{self, Places};
+use crate::process;
 use crate::profile::Parts;
 use crate::server::bind::FileId;
 use crate::server::{self, State, bind};
 use crate::signals::{self, Signal};
+use crate::{duration, output};
 
 mod background;
 mod doctor;
 mod first_login;
 mod guests;
 mod init;
+mod lifetime;
 mod log;
 mod profile_set;
 mod rebind;
 mod service;
 
+use lifetime::Lifetime;
 use profile_set::ProfileSet;
 
 /// Keeps W&B access tokens fresh and serves them on a Unix socket.
@@ -82,12 +84,15 @@ struct Run {
     /// The log format [default: the journal with its fields under systemd, else text]
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<log::Format>,
-    /// off, error, warn, info, debug or trace [default: info; warn with --lifetime-of]
+    /// off, error, warn, info, debug or trace [default: info; warn with --lifetime-of and --until-unneeded]
     #[arg(long, value_name = "LEVEL", env = "WANDB_CRED_LOG")]
     log_level: Option<LevelFilter>,
     /// Stop when this process ends
-    #[arg(long, value_name = "PID")]
-    lifetime_of: Option<i32>,
+    #[arg(long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
+    lifetime_of: Option<u32>,
+    /// Stop when the last job has ended and nobody has asked for this long
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse_argument, conflicts_with = "lifetime_of")]
+    until_unneeded: Option<Duration>,
     /// Return once the socket answers, and serve in the background
     #[arg(long)]
     background: bool,
@@ -223,22 +228,29 @@ fn run(args: Run, signals: Option<io::Result<signals::Handlers>>) -> anyhow::Res
     if let Some(limit) = process::file_limit().filter(|limit| *limit < MIN_FILES) {
         return Err(TooFewFiles { limit }.into());
     }
-    if args.lifetime_of.is_some() {
+    let beside_a_job = args.lifetime_of.is_some() || args.until_unneeded.is_some();
+    if beside_a_job {
         // Out of the terminal's process group: Ctrl-C is for the job, which still needs tokens to end well.
         let _ = rustix::process::setsid();
     }
-    // Beside a job our standard error is the job's own: only what matters goes there.
-    let level = if args.lifetime_of.is_some() { LevelFilter::WARN } else { LevelFilter::INFO };
-    log::init(args.log_format, args.log_level.unwrap_or(level));
     let env = Env::system();
     let mut places = places(&args.source)?;
-    if args.lifetime_of.is_some() {
+    // A private daemon's standard error is the job's own, and one that is shared has a file: only what matters goes there.
+    let level = args.log_level.unwrap_or(if beside_a_job { LevelFilter::WARN } else { LevelFilter::INFO });
+    let lifetime = Lifetime::new(args.lifetime_of, args.until_unneeded, &places.runtime)?;
+    if matches!(lifetime, Lifetime::OnDemand { .. }) {
+        paths::private_dir(&places.runtime)?;
+        log::init_file(&places.runtime.join(LOG_FILE), level)?;
+    } else {
+        log::init(args.log_format, level);
+    }
+    if beside_a_job {
         // The job's folder may be removed or unmounted while we run.
         places.config = std::path::absolute(&places.config).context("the configuration's path")?;
         std::env::set_current_dir("/").context("cannot change to /")?;
     }
     let runtime = runtime()?;
-    let outcome = runtime.block_on(serve(env, places, args.lifetime_of, signals));
+    let outcome = runtime.block_on(serve(env, places, lifetime, signals));
     // A provider's file on a dead mount may hold a blocking thread for ever.
     runtime.shutdown_timeout(Duration::from_millis(100));
     outcome
@@ -256,11 +268,15 @@ struct TooFewFiles {
 async fn serve(
     env: Env,
     places: Places,
-    lifetime_of: Option<i32>,
+    lifetime: Lifetime,
     signals: signals::Handlers,
 ) -> anyhow::Result<()> {
-    let mut bound = bind::bind(&places.socket)?;
-    let owner_ended = watch_owner(lifetime_of)?;
+    let mut bound = bind::bind(&places.socket).map_err(|error| match paths::socket_variable(&env) {
+        Some(variable) => {
+            anyhow::Error::from(error).context(format!("the place that {variable} gives the socket"))
+        }
+        None => error.into(),
+    })?;
     let config = match Config::load_in_time(&places.config, &env).await {
         // Perhaps the system gives no thread to read it on.
         Err(error) if error.file_fault() == Some(&FileFault::Unreadable) => {
@@ -286,8 +302,13 @@ async fn serve(
     service::ready();
     let mut signals = signals.listen().context("cannot listen for signals")?;
     let watchdog = service::watchdog(&state.clock);
-    tokio::pin!(owner_ended, watchdog);
-    loop {
+    tokio::pin!(watchdog);
+    if matches!(lifetime, Lifetime::OnDemand { .. }) {
+        service::leave_terminal();
+    }
+    let mut told = false;
+    let mut over = Box::pin(lifetime.over(&state, &state.clock, told));
+    let start_lock = loop {
         tokio::select! {
             signal = signals.next() => match signal {
                 Signal::Hangup => {
@@ -295,9 +316,14 @@ async fn serve(
                     profiles.reload(&env, &state).await;
                     service::ready();
                 }
-                Signal::Terminate => break,
+                Signal::Terminate if lifetime.outlives_signals(&state) => {
+                    info!("told to stop; going on until the last job has ended");
+                    told = true;
+                    over = Box::pin(lifetime.over(&state, &state.clock, told));
+                }
+                Signal::Terminate => break lifetime.leave(),
             },
-            () = &mut owner_ended => break,
+            lock = &mut over => break lock,
             fresh = &mut rebound => {
                 // The old server goes on until the connections that it has are done.
                 stop.send_replace(true);
@@ -312,7 +338,8 @@ async fn serve(
             }
             () = &mut watchdog => {}
         }
-    }
+    };
+    drop(over);
     info!("stopping");
     service::stopping();
     // New connections go nowhere from here on, so take the name away first.
@@ -320,33 +347,24 @@ async fn serve(
     stop.send_replace(true);
     let _ = server.await;
     profiles.drain().await;
-    if lifetime_of.is_some() {
-        // `exec` made this folder for us alone: nothing of it outlives the job, tokens least of all.
+    if !matches!(lifetime, Lifetime::Service) {
+        // This folder was made for us alone: nothing of it outlives us, tokens least of all.
         drop(profiles);
         state.close_job_record().await;
-        if runtime.file_name().is_some_and(|name| name.to_string_lossy().starts_with("exec-")) {
+        if runtime.file_name().is_some_and(|name| name.to_string_lossy().starts_with("exec-"))
+            || paths::is_on_demand(&runtime)
+        {
             let _ = std::fs::remove_dir_all(runtime);
         }
+    }
+    if let Some(lock) = start_lock {
+        lock.remove();
     }
     Ok(())
 }
 
-/// Ends when the process that this daemon was started for does.
-fn watch_owner(pid: Option<i32>) -> anyhow::Result<impl Future<Output = ()>> {
-    let end = match pid {
-        Some(pid) => {
-            let pid = u32::try_from(pid).context("--lifetime-of needs a process number")?;
-            Some(Process::find(pid).context("the process of --lifetime-of does not run")?.end())
-        }
-        None => None,
-    };
-    Ok(async move {
-        match end {
-            Some(end) => end.await,
-            None => std::future::pending().await,
-        }
-    })
-}
+/// In the folder of a daemon that is started on demand.
+const LOG_FILE: &str = "daemon.log";
 
 /// For files and name look-ups, which are the only things that block.
 const BLOCKING_THREADS: usize = 8;

@@ -162,6 +162,11 @@ impl<T: Expires> Keeper<T> {
         self.shared.published.send_modify(Snapshot::forget);
     }
 
+    /// Has a token fetched if there is none, for somebody who does not wait for it.
+    pub fn fetch_in_background(&self) {
+        self.want(false);
+    }
+
     fn want(&self, forced: bool) {
         {
             let mut wanted = self.wanted();

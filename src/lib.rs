@@ -16,7 +16,7 @@
 //!
 //! | level | modules |
 //! |---|---|
-//! | 0 words | [`accept`] [`api`] [`atomic_file`] [`backoff`] [`clock`] [`duration`] [`env`] [`error`] [`http`] [`output`] [`paths`] [`process`] [`prompt`] [`redact`] [`setup_args`] [`signals`] [`token`] |
+//! | 0 words | [`accept`] [`api`] [`atomic_file`] [`backoff`] [`clock`] [`duration`] [`env`] [`error`] [`http`] [`output`] [`paths`] [`process`] [`prompt`] [`redact`] [`setup_args`] [`signals`] [`start_lock`] [`token`] |
 //! | 1 stages | [`provider`], [`exchange`], [`oidc`], [`secrets`] |
 //! | 2 keeper | [`keeper`], [`profile`] |
 //! | 3 edges | [`server`], [`sdk_files`], [`login`], [`doctor`] |
@@ -61,4 +61,5 @@ pub mod server;
 pub mod setup_args;
 pub mod signals;
 pub mod spelling;
+pub mod start_lock;
 pub mod token;

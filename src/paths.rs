@@ -9,9 +9,17 @@ use std::path::{Path, PathBuf};
 use crate::env::Env;
 use crate::error::{Error, FileFault, Kind, Reason, Result, Stage};
 
+mod identity;
+mod on_demand;
 mod places;
+mod sdk_environment;
 
+pub use identity::VARIABLES as IDENTITY_VARIABLES;
+pub use on_demand::{Base, Key, OnDemand, bases, is_on_demand, start_lock};
 pub use places::{Places, home_state_dir, state_dir};
+pub use sdk_environment::{
+    CREDENTIALS, CREDENTIALS_FILE, IDENTITY_TOKEN, IDENTITY_TOKEN_FILE, PROFILES, SdkEnvironment,
+};
 
 /// The socket alone, which is all that the command needs.
 pub fn socket(env: &Env) -> Result<PathBuf> {
@@ -25,6 +33,17 @@ pub fn socket(env: &Env) -> Result<PathBuf> {
     };
     check_socket_length(&path)?;
     Ok(path)
+}
+
+/// The variable that decides where the socket is, if one does.
+pub fn socket_variable(env: &Env) -> Option<&'static str> {
+    let runtime = env.path("XDG_RUNTIME_DIR").is_some_and(|dir| dir.is_absolute());
+    match (env.path(SOCKET_VARIABLE), runtime, env.path("TMPDIR")) {
+        (Some(_), _, _) => Some(SOCKET_VARIABLE),
+        (None, true, _) => Some("XDG_RUNTIME_DIR"),
+        (None, false, Some(temp)) if runtime_base(env).starts_with(&temp) => Some("TMPDIR"),
+        _ => None,
+    }
 }
 
 /// Refuses a path that is too long for a socket, with words that help.
@@ -70,19 +89,9 @@ fn temp_base(env: &Env) -> PathBuf {
     temp.join(format!("wandb-cred-{}", rustix::process::geteuid().as_raw()))
 }
 
-/// The folder for private daemons' folders: that of the socket, unless a socket further down would have too long a path.
-pub fn private_base(env: &Env, socket: &Path) -> PathBuf {
-    let beside = socket.parent().unwrap_or(Path::new("/")).to_owned();
-    if check_socket_length(&private_socket(&beside.join("exec-4194304-99"))).is_ok() {
-        return beside;
-    }
-    temp_base(env)
-}
-
-/// The socket of a private daemon that has `folder` for its own.
-pub fn private_socket(folder: &Path) -> PathBuf {
-    let usual = folder.join(SOCKET_NAME);
-    if check_socket_length(&usual).is_ok() { usual } else { folder.join("s") }
+/// The socket of a daemon that has `folder` for its own.
+pub fn socket_in(folder: &Path) -> PathBuf {
+    folder.join(SOCKET_NAME)
 }
 
 /// Creates `dir` (and what is above it), or accepts one that exists if it is a real folder of ours with mode 0700.
@@ -208,18 +217,6 @@ mod tests {
         assert!(at(MAX_SOCKET_PATH).is_ok());
         let refused = at(MAX_SOCKET_PATH + 1).expect_err("too long");
         assert!(refused.message.contains(&format!("{} bytes long", MAX_SOCKET_PATH + 1)), "{refused}");
-    }
-
-    #[test]
-    fn a_private_daemon_has_a_socket_that_fits_wherever_the_usual_one_is() {
-        let env = Env::fixed([("TMPDIR", "/tmp")]);
-        for length in 10..=MAX_SOCKET_PATH - 2 {
-            let base = private_base(&env, &PathBuf::from(format!("/{}/s", "x".repeat(length - 1))));
-            let socket = private_socket(&base.join("exec-4194304-99"));
-            assert!(check_socket_length(&socket).is_ok(), "{length}: {}", socket.display());
-        }
-        let usual = private_base(&env, Path::new("/run/user/1000/wandb-cred/wandb-cred.sock"));
-        assert_eq!(private_socket(&usual), Path::new("/run/user/1000/wandb-cred/wandb-cred.sock"));
     }
 
     #[test]

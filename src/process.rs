@@ -4,6 +4,7 @@
 use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 
+pub mod carriers;
 #[cfg(target_os = "linux")]
 pub mod namespace;
 

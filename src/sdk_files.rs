@@ -18,7 +18,7 @@ use crate::backoff::Backoff;
 use crate::blocking;
 use crate::clock::{Clock, Now};
 use crate::keeper::Restored;
-use crate::paths;
+use crate::paths::{self, CREDENTIALS, IDENTITY_TOKEN};
 use crate::profile::{BaseUrl, Profile, RestoredTokens};
 use crate::token::{AccessToken, Expires, IdentityToken, TokenHash};
 
@@ -34,6 +34,8 @@ pub struct Files {
     /// Identifies the configuration that the files were made under, so that a restart can trust them.
     fingerprint: String,
     written: watch::Sender<Written>,
+    /// Nobody uses them, so they are not to be there.
+    withdrawn: watch::Sender<bool>,
 }
 
 /// What is on disk now.
@@ -42,6 +44,12 @@ struct Written {
     identity: Option<TokenHash>,
     access: Option<TokenHash>,
     error: Option<Arc<str>>,
+}
+
+impl Written {
+    fn is_any(&self) -> bool {
+        self.identity.is_some() || self.access.is_some()
+    }
 }
 
 impl Files {
@@ -53,7 +61,24 @@ impl Files {
             base_url,
             fingerprint,
             written: watch::Sender::default(),
+            withdrawn: watch::Sender::default(),
         }
+    }
+
+    /// Has the files removed; they come back with [`Self::deliver`]. They are gone once [`Self::wait_until_gone`] returns.
+    pub fn withdraw(&self) {
+        self.withdrawn.send_replace(true);
+    }
+
+    pub async fn wait_until_gone(&self) {
+        let mut written = self.written.subscribe();
+        let gone = written.wait_for(|now| !now.is_any());
+        let _ = tokio::time::timeout(WRITE_TIMEOUT, gone).await;
+    }
+
+    /// Somebody uses them.
+    pub fn deliver(&self) {
+        self.withdrawn.send_if_modified(std::mem::take);
     }
 
     /// Why the last write failed, if it did.
@@ -107,6 +132,7 @@ impl Files {
     pub async fn run(self: Arc<Self>, profile: Arc<Profile>, clock: Clock) {
         let mut identity = profile.identity.subscribe();
         let mut access = profile.access.subscribe();
+        let mut withdrawn = self.withdrawn.subscribe();
         let mut watcher = changes::Watcher::new();
         // A restored token is on disk already, and so is its identity token.
         if let Some(restored) = access.borrow().token.as_ref().map(AccessToken::hash) {
@@ -123,7 +149,14 @@ impl Files {
                 identity: identity.borrow_and_update().token.clone(),
                 access: access.borrow_and_update().token.clone(),
             };
-            let wrote = self.update(&wanted, &mut failures, &profile.name).await;
+            let wrote = if *withdrawn.borrow_and_update() {
+                if self.written.borrow().is_any() {
+                    self.remove(&profile.name).await;
+                }
+                false
+            } else {
+                self.update(&wanted, &mut failures, &profile.name).await
+            };
             if wrote {
                 watcher.watch(&self.dir);
             }
@@ -136,10 +169,12 @@ impl Files {
             tokio::select! {
                 changed = identity.changed() => if changed.is_err() { return },
                 changed = access.changed() => if changed.is_err() { return },
+                _ = withdrawn.changed() => {}
                 _ = retry => {}
                 () = watcher.changed() => {
                     // The SDK truncates the file and then writes it: let it finish first.
                     let _ = clock.sleep(FOREIGN_WRITE_DELAY).await;
+                    if *self.withdrawn.borrow() { continue }
                     self.detect_foreign_write(&wanted, &profile.name).await;
                 }
             }
@@ -269,8 +304,6 @@ struct Wanted {
     access: Option<AccessToken>,
 }
 
-const IDENTITY_TOKEN: &str = "identity-token";
-const CREDENTIALS: &str = "credentials.json";
 const ORIGIN: &str = "origin";
 
 /// A token with less life is not worth serving after a restart.

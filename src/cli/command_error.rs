@@ -76,6 +76,8 @@ impl From<client::Error> for CommandError {
         let message = error.to_string();
         match error {
             Error::NotRunning { .. } => {
+                let message =
+                    format!("{message}; exec, token, env, login and refresh start one when they need it");
                 Self { hint: Some(Hint::StartDaemon), ..Self::new(Exit::Unavailable, message) }
             }
             Error::Denied { .. } => Self::new(Exit::Unavailable, message)

@@ -1,9 +1,9 @@
 //! `wandb-cred env`: the SDK's environment for the calling shell.
 
 use super::command_error::Outcome;
-use super::job;
 use super::profile::ProfileArg;
 use super::shell::Shell;
+use super::{job, login, on_demand};
 use crate::client::Client;
 use crate::env::Env;
 use crate::error::Exit;
@@ -24,15 +24,19 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, env: &Env) -> Outcome {
-    let client = Client::find(env)?;
     // A shell runs `$(wandb-cred env)` as its own child, so the parent is the one that will use the files.
     let pid = args.pid.unwrap_or_else(std::os::unix::process::parent_id);
-    let job = job::register(&client, &args.profile, pid, env)?;
+    let register = |client: &Client| job::register(client, &args.profile, pid, true, env);
+    let (daemon, job) = on_demand::ask(env, register)?;
+    let job = login::or_offer(&daemon.client, job, env, register)?;
     let mut text = String::new();
     for (name, value) in job::variables(&job)? {
         text += &args.shell.set(name, &value);
     }
     text += &args.shell.unset(job::REMOVED_VARIABLE);
+    if daemon.on_demand {
+        text += &args.shell.set("WANDB_CRED_SOCKET", &daemon.client.socket().to_string_lossy());
+    }
     output::print(&text)?;
     Ok(Exit::Success)
 }
@@ -45,7 +49,7 @@ The daemon keeps the files they name fresh until the shell ends. WANDB_API_KEY i
 because the W&B SDK does not accept it together with an identity token file.
 
 In a pipeline or a wrapper script, the calling process may end early; use --pid $$
-there. If no daemon runs, use wandb-cred exec, which starts one.";
+there. If no daemon runs, one is started, and ends after the shell.";
 
 const EXAMPLES: &str = "Examples:
   eval \"$(wandb-cred env)\"                       sh, bash, zsh

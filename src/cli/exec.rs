@@ -1,20 +1,26 @@
 //! `wandb-cred exec`: becomes a command whose W&B credentials stay fresh.
 //!
-//! If no daemon answers, it starts one that lives as long as the command: in a batch job or a CI step, nobody has to
-//! start or stop anything.
+//! If no daemon answers, it starts one that all jobs of its kind share: in a batch job or a CI step, nobody has to start or
+//! stop anything.
 
 use std::ffi::OsString;
 use std::io::ErrorKind;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
-use std::process;
+use std::process::{self, ExitCode};
 
-use super::command_error::{CommandError, Outcome};
+use super::command_error::CommandError;
 use super::need::NeedArg;
+use super::on_demand::{self, Daemon};
 use super::profile::ProfileArg;
 use super::{job, login, private_daemon};
+use crate::api::Job;
 use crate::client::Client;
 use crate::env::Env;
 use crate::error::Exit;
+use crate::output;
+
+mod first_process;
 
 /// Run a command with W&B credentials that stay fresh
 #[derive(clap::Args)]
@@ -24,41 +30,89 @@ pub(super) struct Args {
     profile: ProfileArg,
     #[command(flatten)]
     need: NeedArg,
+    /// Start the command at once, with or without a token
+    #[arg(long)]
+    best_effort: bool,
+    /// If no daemon runs, start one that nobody else uses
+    #[arg(long)]
+    private: bool,
     /// The command to run, and its arguments
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
     command: Vec<OsString>,
 }
 
-pub(super) fn run(args: &Args, env: &Env) -> Outcome {
+pub(super) fn run(args: &Args, env: &Env) -> Result<ExitCode, CommandError> {
+    if cfg!(target_os = "linux") && process::id() == 1 {
+        return first_process::run();
+    }
     let (program, arguments) = args.command.split_first().expect("clap requires one");
     let mut command = process::Command::new(program);
     command.args(arguments);
-
-    let client = private_daemon::find_or_start(env)?;
-    if client.socket() != Client::find(env)?.socket() {
-        // So that a wandb-cred inside the command finds the same daemon.
-        command.env("WANDB_CRED_SOCKET", client.socket());
-    }
-    // The process stays the same when it becomes the command, so the job ends with the command.
-    let register = || job::register_own(&client, &args.profile, env);
-    let (job, connection) = match register() {
-        Ok(job) => job,
-        Err(error) => {
-            login::offer(&client, error, env)?;
-            register()?
+    let offline = offline_mode(env);
+    let registered = match register(args, args.best_effort || offline.is_some(), env) {
+        Ok(registered) => Some(registered),
+        Err(error) if args.best_effort || offline.is_some() => {
+            let why = offline.as_deref().unwrap_or("--best-effort");
+            let text =
+                format!("wandb-cred: {}; starting the command without credentials ({why})", error.message());
+            output::eprint_line(&output::printable(&text));
+            None
         }
+        Err(error) => return Err(error),
     };
-    args.need.check(&client, &job.profile)?;
-    command.envs(job::variables(&job)?).env_remove(job::REMOVED_VARIABLE);
-
-    if let Some(connection) = &connection {
-        rustix::io::fcntl_setfd(connection, rustix::io::FdFlags::empty()).map_err(|error| {
-            CommandError::new(Exit::System, format!("cannot hand the connection on: {error}"))
-        })?;
+    if let Some(Registered { daemon, job, connection }) = &registered {
+        command.envs(job::variables(job)?).env_remove(job::REMOVED_VARIABLE);
+        if daemon.on_demand {
+            // So that a wandb-cred inside the command finds the same daemon.
+            command.env("WANDB_CRED_SOCKET", daemon.client.socket());
+        }
+        if let Some(connection) = connection {
+            rustix::io::fcntl_setfd(connection, rustix::io::FdFlags::empty()).map_err(|error| {
+                CommandError::new(Exit::System, format!("cannot hand the connection on: {error}"))
+            })?;
+        }
     }
     let error = command.exec();
     let exit = if error.kind() == ErrorKind::NotFound { Exit::NotFound } else { Exit::NotExecutable };
     Err(CommandError::new(exit, format!("cannot run {}: {error}", program.display())))
+}
+
+/// What there is once the daemon knows of this process.
+struct Registered {
+    daemon: Daemon,
+    job: Job,
+    /// Must be inherited by the command: its end is the end of the job.
+    connection: Option<UnixStream>,
+}
+
+/// The process stays the same when it becomes the command, so the job ends with the command.
+fn register(args: &Args, at_once: bool, env: &Env) -> Result<Registered, CommandError> {
+    let register = |client: &Client| job::register_own(client, &args.profile, !at_once, env);
+    let (daemon, answer) = if args.private && !Client::usual(env)?.accepts() {
+        let client = private_daemon::start(env)?;
+        let answer = register(&client);
+        (Daemon { client, on_demand: true }, answer)
+    } else {
+        on_demand::ask(env, register)?
+    };
+    let (job, connection) =
+        if at_once { answer? } else { login::or_offer(&daemon.client, answer, env, register)? };
+    if job.pending {
+        let profile = &job.profile;
+        let text = format!(
+            "wandb-cred: profile {profile} has no token yet; the command starts now, and gets one when there is one"
+        );
+        output::eprint_line(&output::printable(&text));
+    } else {
+        args.need.check(&daemon.client, &job.profile)?;
+    }
+    Ok(Registered { daemon, job, connection })
+}
+
+/// The SDK's word for a run that sends nothing (wandb 0.31.0, `wandb_settings.py`), as a person set it.
+fn offline_mode(env: &Env) -> Option<String> {
+    let mode = env.var("WANDB_MODE")?;
+    ["offline", "dryrun", "disabled"].contains(&mode.as_str()).then(|| format!("WANDB_MODE={mode}"))
 }
 
 const DETAILS: &str = "\
@@ -69,8 +123,13 @@ It sets WANDB_IDENTITY_TOKEN_FILE, WANDB_CREDENTIALS_FILE and WANDB_BASE_URL, re
 WANDB_API_KEY, and becomes the command: same process, same signals, same exit code. The
 daemon keeps the two files fresh until that process ends.
 
-If no daemon runs, as in a batch job or a CI step, it starts one that ends with the
-command.";
+If no daemon runs, as in a batch job or a CI step, it starts one. All commands of the
+same job step, identity and configuration on this machine share it, and it ends after
+the last of them. WANDB_CRED_SHARE=NAME shares one among all that set it; --private
+shares none.
+
+With WANDB_MODE=offline, dryrun or disabled, and with --best-effort, the command does
+not wait for a token.";
 
 const EXAMPLES: &str = "Examples:
   wandb-cred exec -- python train.py

@@ -16,9 +16,10 @@ pub(super) fn register(
     client: &Client,
     profile: &ProfileArg,
     pid: u32,
+    wait: bool,
     env: &Env,
 ) -> Result<Job, client::Error> {
-    let request = JobRequest { profile: profile.name(env), pid: Some(pid), hold: false };
+    let request = JobRequest { profile: profile.name(env), pid: Some(pid), hold: false, wait };
     client.post("/v1/jobs", &request, JOB_TIMEOUT)
 }
 
@@ -27,11 +28,12 @@ pub(super) fn register(
 pub(super) fn register_own(
     client: &Client,
     profile: &ProfileArg,
+    wait: bool,
     env: &Env,
 ) -> Result<(Job, Option<UnixStream>), client::Error> {
-    match register(client, profile, std::process::id(), env) {
+    match register(client, profile, std::process::id(), wait, env) {
         Err(client::Error::Problem(problem)) if problem.reason == Some(Reason::ProcessUnseen) => {
-            let request = JobRequest { profile: profile.name(env), pid: None, hold: true };
+            let request = JobRequest { profile: profile.name(env), pid: None, hold: true, wait };
             let (job, connection) = client.post_and_hold("/v1/jobs", &request, JOB_TIMEOUT)?;
             Ok((job, Some(connection)))
         }

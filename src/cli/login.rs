@@ -10,7 +10,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use super::command_error::{CommandError, Outcome};
-use super::private_daemon;
+use super::on_demand;
 use super::profile::ProfileArg;
 use crate::api::next_command;
 use crate::api::{self, LoginMethod, LoginState, ProblemKind};
@@ -39,7 +39,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, env: &Env) -> Outcome {
     configure::configure(&args.first_login, args.profile.name(env).as_deref(), env)?;
-    let client = private_daemon::find_or_start(env)?;
+    let client = on_demand::find_or_start(env)?.client;
     let method = if args.device { LoginMethod::Device } else { LoginMethod::Browser };
     let login = sign_in(&client, args.profile.name(env), method, !args.no_browser, env)?;
     output::print_line(format!("{}: signed in{}", login.profile, as_account(&login)))?;
@@ -48,7 +48,7 @@ pub(super) fn run(args: &Args, env: &Env) -> Outcome {
 
 /// Offers to sign in, if that is what the failed request needs and a person is there to do it. `Ok` means that the
 /// request may be repeated.
-pub(super) fn offer(client: &Client, error: client::Error, env: &Env) -> Result<(), CommandError> {
+fn offer(client: &Client, error: client::Error, env: &Env) -> Result<(), CommandError> {
     let profile = match &error {
         client::Error::Problem(problem) if problem.kind == ProblemKind::NeedsLogin => problem.profile.clone(),
         _ => None,
@@ -63,6 +63,22 @@ pub(super) fn offer(client: &Client, error: client::Error, env: &Env) -> Result<
     let login = sign_in(client, Some(profile), LoginMethod::Browser, true, env)?;
     eprint_line(&format!("Signed in{}.", as_account(&login)));
     Ok(())
+}
+
+/// The answer; if a person must sign in and does so now, that of a second attempt.
+pub(super) fn or_offer<T>(
+    client: &Client,
+    answer: Result<T, client::Error>,
+    env: &Env,
+    again: impl Fn(&Client) -> Result<T, client::Error>,
+) -> Result<T, CommandError> {
+    match answer {
+        Ok(answer) => Ok(answer),
+        Err(error) => {
+            offer(client, error, env)?;
+            Ok(again(client)?)
+        }
+    }
 }
 
 fn as_account(login: &api::Login) -> String {

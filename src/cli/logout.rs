@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::command_error::Outcome;
-use super::private_daemon;
+use super::on_demand;
 use super::profile::ProfileArg;
 use crate::api;
 use crate::env::Env;
@@ -22,9 +22,9 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, env: &Env) -> Outcome {
-    let client = private_daemon::find_or_start(env)?;
     let target = args.profile.target("/v1/logout", env);
-    let ended: api::Logout = client.post_empty(&target, LOGOUT_TIMEOUT)?;
+    let (_, ended) = on_demand::ask(env, |client| client.post_empty(&target, LOGOUT_TIMEOUT))?;
+    let ended: api::Logout = ended?;
     output::print_line(if args.json {
         serde_json::to_string(&ended).expect("the API's types always serialize")
     } else {

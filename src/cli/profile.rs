@@ -2,6 +2,7 @@
 
 use crate::client::encode;
 use crate::env::Env;
+use crate::paths::SdkEnvironment;
 
 // No doc comment: clap would show it as the summary of the subcommand.
 #[derive(clap::Args)]
@@ -14,7 +15,7 @@ pub(super) struct ProfileArg {
 impl ProfileArg {
     /// The name, if one was given; else the daemon chooses.
     pub(super) fn name(&self, env: &Env) -> Option<String> {
-        self.profile.clone().or_else(|| env.var("WANDB_CRED_PROFILE"))
+        self.profile.clone().or_else(|| env.var(VARIABLE).filter(|name| !is_left_over(name, env)))
     }
 
     /// `path` with the name in its query.
@@ -25,3 +26,10 @@ impl ProfileArg {
         }
     }
 }
+
+/// Whether `exec` set it for a job that has ended: the configuration may be another one by now.
+fn is_left_over(name: &str, env: &Env) -> bool {
+    SdkEnvironment::of(env).is_some_and(|left| left.is_stale() && left.profile() == Some(name))
+}
+
+const VARIABLE: &str = "WANDB_CRED_PROFILE";

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use super::command_error::Outcome;
+use super::on_demand;
 use super::profile::ProfileArg;
-use crate::client::{ANSWER_MARGIN, Client};
+use crate::client::ANSWER_MARGIN;
 use crate::env::Env;
 use crate::error::Exit;
 use crate::{api, duration, output};
@@ -21,9 +22,9 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, env: &Env) -> Outcome {
-    let client = Client::find(env)?;
     let target = args.profile.target("/v1/refresh", env);
-    let profile: api::Profile = client.post_empty(&target, REFRESH_TIMEOUT)?;
+    let (_, profile) = on_demand::ask(env, |client| client.post_empty(&target, REFRESH_TIMEOUT))?;
+    let profile: api::Profile = profile?;
     output::print_line(if args.json {
         serde_json::to_string(&profile).expect("the API's types always serialize")
     } else {

@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use super::command_error::{CommandError, Outcome};
 use super::need::NeedArg;
 use super::profile::ProfileArg;
-use super::{login, shell};
+use super::{login, on_demand, shell};
 use crate::api;
 use crate::client::{ANSWER_MARGIN, Client};
 use crate::env::Env;
@@ -49,7 +49,6 @@ enum Format {
 }
 
 pub(super) fn run(args: &Args, env: &Env) -> Outcome {
-    let client = Client::find(env)?;
     let mut target = args.profile.target("/v1/token", env);
     for (name, value) in [("min_ttl", args.min_ttl), ("wait", args.wait.map(u64::from))] {
         if let Some(value) = value {
@@ -58,13 +57,10 @@ pub(super) fn run(args: &Args, env: &Env) -> Outcome {
         }
     }
     let timeout = args.wait.map_or(TOKEN_TIMEOUT, |wait| Duration::from_secs(wait.into())) + ANSWER_MARGIN;
-    let body = match client.get_body(&target, timeout) {
-        Ok(body) => body,
-        Err(error) => {
-            login::offer(&client, error, env)?;
-            client.get_body(&target, timeout)?
-        }
-    };
+    let request = |client: &Client| client.get_body(&target, timeout);
+    let (daemon, body) = on_demand::ask(env, request)?;
+    let client = daemon.client;
+    let body = login::or_offer(&client, body, env, request)?;
     let token: api::Token = client.parse(&body)?;
     // A token goes into headers, shells and files, where anything but a bearer token could do harm.
     if !is_bearer(&token.access_token) {

@@ -16,7 +16,7 @@ use crate::error::{Error, Exit, FileFault, Reason};
 use crate::exchange::Exchange;
 use crate::http::Http;
 use crate::output;
-use crate::paths::Places;
+use crate::paths::{self, Places};
 use crate::profile::{self, Parts};
 
 #[derive(clap::Args)]
@@ -79,7 +79,7 @@ fn check(args: &Args, env: &Env) -> (api::Doctor, String) {
     let status = client.as_ref().ok().and_then(|client| machine::daemon(client, &places, &mut report));
     machine::service(env, status.is_some(), &mut report);
     let base_url = chosen.as_ref().map(|(_, profile)| profile.base_url.clone());
-    sdk::environment(env, base_url.as_ref(), &places.runtime.join("profiles"), &mut report);
+    sdk::environment(env, base_url.as_ref(), &places.runtime.join(paths::PROFILES), &mut report);
     let Some((name, profile)) = chosen else {
         report.skip(&[Step::Provider, Step::Server, Step::Exchange], "needs a valid profile");
         return stop(report);
@@ -93,9 +93,7 @@ fn check(args: &Args, env: &Env) -> (api::Doctor, String) {
     match asked {
         Some(findings) => report.extend(findings),
         // A refresh token that rotates has one owner: if two redeem it, the whole session is revoked.
-        None if profile.provider.kind() == "oidc"
-            && client.as_ref().is_ok_and(|client| client.is_running(CONNECT_TIMEOUT)) =>
-        {
+        None if profile.provider.kind() == "oidc" && client.as_ref().is_ok_and(|client| client.accepts()) => {
             let why = "the daemon owns this sign-in, and cannot be asked: restart it, or stop it first";
             report.skip(&[Step::Provider, Step::Server, Step::Exchange], why);
         }
@@ -210,9 +208,6 @@ fn run_here(name: &str, config: profile::Config, env: &Env) -> anyhow::Result<Re
     runtime.shutdown_timeout(Duration::from_millis(100));
     Ok(report)
 }
-
-/// To find out whether a daemon listens.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Longer than the daemon allows itself.
 const DAEMON_TIMEOUT: Duration = doctor::TIMEOUT.saturating_add(Duration::from_secs(10));

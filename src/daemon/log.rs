@@ -1,5 +1,11 @@
 //! Where the log goes: to the journal, with fields, if systemd runs us; else to standard error.
 
+use std::fs::{File, OpenOptions};
+use std::io::{Seek as _, Write};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+use std::sync::Mutex;
+
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -34,6 +40,48 @@ pub(super) fn init(format: Option<Format>, level: LevelFilter) {
     // Fails on a second call (in tests), which changes nothing.
     let _ = Registry::default().with(layer.with_filter(own_events)).try_init();
 }
+
+/// Logs to a file of limited size, for a daemon that is started on demand: nobody's terminal is its own.
+pub(super) fn init_file(path: &Path, level: LevelFilter) -> std::io::Result<()> {
+    let file = Mutex::new(LimitedFile::create(path)?);
+    let own_events = Targets::new().with_target("wandb_cred", level);
+    let layer = tracing_subscriber::fmt::layer().with_writer(file).with_ansi(false).with_target(false);
+    let _ = Registry::default().with(layer.with_filter(own_events)).try_init();
+    Ok(())
+}
+
+/// A log that starts again when it is full.
+struct LimitedFile {
+    file: File,
+    written: u64,
+}
+
+impl LimitedFile {
+    fn create(path: &Path) -> std::io::Result<Self> {
+        let mut options = OpenOptions::new();
+        options.create(true).write(true).truncate(true).mode(0o600);
+        Ok(Self { file: options.open(path)?, written: 0 })
+    }
+}
+
+impl Write for LimitedFile {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        if self.written > MAX_LOG {
+            self.file.set_len(0)?;
+            self.file.rewind()?;
+            self.written = 0;
+        }
+        let written = self.file.write(bytes)?;
+        self.written += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.file.flush()
+    }
+}
+
+const MAX_LOG: u64 = 256 * 1024;
 
 /// The journal, if standard error is connected to it (systemd.exec(5), `$JOURNAL_STREAM`).
 #[cfg(target_os = "linux")]

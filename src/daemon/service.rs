@@ -6,6 +6,13 @@ use sd_notify::NotifyState;
 
 use crate::clock::Clock;
 
+/// Lets go of the terminal, or the pipe, of whoever started us: what reads it must not wait for our end.
+pub(super) fn leave_terminal() {
+    if let Ok(nowhere) = std::fs::OpenOptions::new().write(true).open("/dev/null") {
+        let _ = rustix::stdio::dup2_stderr(nowhere);
+    }
+}
+
 pub(super) fn ready() {
     notify(&[NotifyState::Ready, NotifyState::Status("serving")]);
 }

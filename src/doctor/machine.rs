@@ -28,7 +28,7 @@ pub fn folders(places: &Places, profile: Option<&str>, report: &mut Report) {
     }
     let mut dirs = vec![places.runtime.clone()];
     if let Some(profile) = profile {
-        dirs.push(places.runtime.join("profiles"));
+        dirs.push(places.runtime.join(paths::PROFILES));
         dirs.push(places.profile(profile));
     }
     for dir in dirs {

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{no_home, socket};
+use super::{PROFILES, no_home, socket};
 use crate::env::Env;
 use crate::error::Result;
 
@@ -26,7 +26,7 @@ impl Places {
 
     /// The folder of one profile's SDK files.
     pub fn profile(&self, name: &str) -> PathBuf {
-        self.runtime.join("profiles").join(name)
+        self.runtime.join(PROFILES).join(name)
     }
 }
 

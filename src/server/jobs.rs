@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::directory::Directory;
@@ -26,6 +27,8 @@ struct Shared {
     running: Mutex<Running>,
     record: PathBuf,
     hangups: Hangups,
+    /// How many there are.
+    count: watch::Sender<usize>,
     /// The version that was written last. Held while writing, so that an older one never comes after a newer.
     written: tokio::sync::Mutex<u64>,
 }
@@ -69,7 +72,8 @@ impl Jobs {
     /// Records its jobs in `folder`.
     pub(super) fn new(folder: &Path, hangups: Hangups) -> Self {
         let (running, written) = (Mutex::default(), tokio::sync::Mutex::default());
-        Self(Arc::new(Shared { running, record: folder.join(RECORD), hangups, written }))
+        let count = watch::Sender::default();
+        Self(Arc::new(Shared { running, record: folder.join(RECORD), hangups, count, written }))
     }
 
     /// Keeps the profile of `demand` hot until `process` has ended. A second call for the same process changes nothing.
@@ -140,6 +144,17 @@ impl Jobs {
         self.record().await;
     }
 
+    /// How many processes use the SDK files.
+    pub(super) fn count(&self) -> usize {
+        *self.0.count.borrow()
+    }
+
+    /// Waits until there are none, or until there are some.
+    pub(super) async fn until(&self, any: bool) {
+        // The sender is ours: it does not go away.
+        let _ = self.0.count.subscribe().wait_for(|count| (*count > 0) == any).await;
+    }
+
     /// Writes no more: the folder is about to be removed. Waits for a write under way.
     pub(super) async fn close_record(&self) {
         *self.0.written.lock().await = CLOSED;
@@ -165,6 +180,7 @@ impl Jobs {
         }
         running.guards.insert(job, demand.hold());
         running.version += 1;
+        self.0.count.send_replace(running.guards.len());
         Ok(true)
     }
 
@@ -176,6 +192,7 @@ impl Jobs {
                 let mut running = jobs.running();
                 running.guards.remove(&job);
                 running.version += 1;
+                jobs.0.count.send_replace(running.guards.len());
             }
             jobs.record().await;
         });

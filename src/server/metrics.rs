@@ -20,6 +20,8 @@ use crate::token::Expires;
 pub(super) struct Metrics {
     requests: Family<RequestLabels, Counter>,
     connections: AtomicI64,
+    /// Requests under way.
+    waiting: AtomicI64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -48,6 +50,16 @@ impl Metrics {
     pub(super) fn connection(&self) -> impl Drop + '_ {
         self.connections.fetch_add(1, Ordering::Relaxed);
         Open(&self.connections)
+    }
+
+    /// Counts a request as under way until the guard is dropped.
+    pub(super) fn request(&self) -> impl Drop + '_ {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        Open(&self.waiting)
+    }
+
+    pub(super) fn waiting(&self) -> i64 {
+        self.waiting.load(Ordering::Relaxed)
     }
 
     pub(super) fn render(&self, directory: &Directory, now: Now) -> Answer {

@@ -19,6 +19,7 @@ pub(super) async fn handle(
     request: Request<Incoming>,
 ) -> Result<Answer, Gone> {
     let waits = WAITS.contains(&request.uri().path());
+    let _under_way = state.metrics.request();
     // Boxed, so that an idle connection's task is not as large as the largest route.
     let mut work = Box::pin(dispatch(state, caller, request));
     // Most answers come from memory, and are ready at once.
@@ -84,6 +85,9 @@ async fn dispatch(state: &State, caller: &Caller, request: Request<Incoming>) ->
     {
         return (route, Err(problem));
     }
+    if !LOOKS.contains(route) {
+        state.used();
+    }
     let outcome = match *route {
         "/v1/token" => tokens::token(state, request.uri().query()).await,
         "/v1/identity-token" => tokens::identity_token(state, request.uri().query()).await,
@@ -136,6 +140,9 @@ const FOR_GUESTS: [&str; 3] = ["/v1/token", "/healthz", "/readyz"];
 
 /// Routes that end in somebody having a token: closed while locked.
 const HANDS_OUT: [&str; 4] = ["/v1/token", "/v1/identity-token", "/v1/refresh", "/v1/jobs"];
+
+/// Routes that look at the daemon and make no use of it: they do not keep it from leaving.
+const LOOKS: [&str; 6] = ["/v1/profiles", "/v1/status", "/v1/doctor", "/healthz", "/readyz", "/metrics"];
 
 /// Routes that wait for a renewal, and change nothing that somebody must know of: a caller that goes away leaves its place
 /// to others at once. The renewal itself goes on.

@@ -1,10 +1,12 @@
 //! What every request can see: the profiles of the moment, the clock, the jobs.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use super::directory::Directory;
+use tracing::info;
+
+use super::directory::{Directory, Member};
 use super::doctor::DoctorCache;
 use super::hangup::Hangups;
 use super::jobs::Jobs;
@@ -12,6 +14,7 @@ use super::metrics::Metrics;
 use crate::clock::{Clock, Now};
 use crate::http::Http;
 use crate::login::Logins;
+use crate::process::Process;
 
 pub struct State {
     directory: RwLock<Arc<Directory>>,
@@ -24,6 +27,10 @@ pub struct State {
     /// While set, no token is handed out.
     pub(super) locked: AtomicBool,
     pub(super) jobs: Jobs,
+    /// Requests that made use of the daemon, rather than look at it.
+    uses: AtomicU64,
+    /// It is leaving, and takes no more jobs.
+    closed: AtomicBool,
     pub(super) hangups: Hangups,
     pub(super) metrics: Metrics,
     /// For the doctor's own requests.
@@ -46,6 +53,8 @@ impl State {
             logins,
             locked: AtomicBool::new(false),
             jobs,
+            uses: AtomicU64::new(0),
+            closed: AtomicBool::new(false),
             hangups,
             metrics: Metrics::default(),
             http,
@@ -61,6 +70,71 @@ impl State {
     /// Jobs of an earlier daemon that still run are watched again.
     pub async fn take_up_jobs(&self) {
         self.jobs.take_up(&self.directory()).await;
+    }
+
+    /// How many processes use the SDK files.
+    pub fn jobs_running(&self) -> usize {
+        self.jobs.count()
+    }
+
+    /// Waits until no process uses the SDK files.
+    pub async fn jobs_ended(&self) {
+        self.jobs.until(false).await;
+    }
+
+    /// Waits until a process does.
+    pub async fn job_registered(&self) {
+        self.jobs.until(true).await;
+    }
+
+    /// A process that carries `path`, one of our files, in its environment: its profile stays hot until it ends. Whether that
+    /// is new.
+    pub async fn adopt(&self, process: Process, path: &Path) -> bool {
+        let directory = self.directory();
+        let owns =
+            |member: &&Arc<Member>| member.files.as_ref().is_some_and(|files| files.identity_token == path);
+        let Some(member) = directory.members.values().find(owns) else { return false };
+        let profile = &member.profile;
+        info!(profile = %profile.name, pid = process.pid, "a process has outlived the job that it came from");
+        self.jobs.watch(process, &profile.name, &profile.demand).await.is_ok()
+    }
+
+    /// Removes all SDK files until the next job registers. Does nothing while there is one.
+    pub async fn withdraw_files(&self) {
+        if self.jobs.count() > 0 {
+            return;
+        }
+        let directory = self.directory();
+        let files = || directory.members.values().filter_map(|member| member.files.as_ref());
+        files().for_each(|files| files.withdraw());
+        for files in files() {
+            files.wait_until_gone().await;
+        }
+    }
+
+    pub(super) fn used(&self) {
+        self.uses.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts the requests that made use of the daemon.
+    pub fn uses(&self) -> u64 {
+        self.uses.load(Ordering::Relaxed)
+    }
+
+    /// Whether somebody waits for an answer, or a sign-in is under way.
+    pub fn is_asked(&self) -> bool {
+        self.metrics.waiting() > 0
+    }
+
+    /// Takes no more jobs from now on, unless there is one or somebody has asked for something after the first `uses`.
+    pub fn close_if_unneeded(&self, uses: u64) -> bool {
+        let unneeded = self.jobs.count() == 0 && self.uses() == uses;
+        self.closed.store(unneeded, Ordering::Relaxed);
+        unneeded
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
     }
 
     /// The folder of the socket was removed, and is there again.

@@ -87,7 +87,14 @@ pub(super) async fn jobs(state: &State, caller: &Caller, request: Request<Incomi
             format!("profile `{0}` has `sdk-files = false`; set it to true in [profile.{0}]", profile.name);
         return Err(Problem::new(ProblemKind::Misconfigured, detail));
     };
+    if state.is_closed() {
+        return Err(Problem::new(
+            ProblemKind::ShuttingDown,
+            "this daemon is leaving; the next one takes the job",
+        ));
+    }
     profile.demand.touch(state.clock.now());
+    files.deliver();
     let bad = |why| Problem::new(ProblemKind::BadRequest, why);
     match meant(caller.peer.pid, wanted.pid)? {
         Meant::Process(process) => state.jobs.watch(process, &profile.name, &profile.demand).await,
@@ -101,6 +108,17 @@ pub(super) async fn jobs(state: &State, caller: &Caller, request: Request<Incomi
         }
     }
     .map_err(bad)?;
+    let job = |pending| api::Job {
+        profile: profile.name.to_string(),
+        base_url: profile.base_url.to_string(),
+        identity_token_file: files.identity_token.clone(),
+        credentials_file: files.credentials.clone(),
+        pending,
+    };
+    if !wanted.wait && profile.access.peek(Duration::ZERO).is_none() {
+        profile.access.fetch_in_background();
+        return Ok(answer::json(&job(true)));
+    }
     let enough = Need { min_ttl: SDK_MARGIN, timeout: DEFAULT_TIMEOUT };
     let token = match profile.access.get(enough).await {
         Ok(token) => Ok(token),
@@ -115,12 +133,7 @@ pub(super) async fn jobs(state: &State, caller: &Caller, request: Request<Incomi
         .wait_until_written(token.hash())
         .await
         .map_err(|why| Problem::of(ProblemKind::SdkFilesUnwritable, &profile.name, why))?;
-    Ok(answer::json(&api::Job {
-        profile: profile.name.to_string(),
-        base_url: profile.base_url.to_string(),
-        identity_token_file: files.identity_token.clone(),
-        credentials_file: files.credentials.clone(),
-    }))
+    Ok(answer::json(&job(false)))
 }
 
 /// The process that a job is.

@@ -151,11 +151,11 @@ fn a_dead_socket_is_no_daemon() {
     let folder = tempfile::tempdir().expect("temp dir");
     let socket = folder.path().join("s");
     drop(std::os::unix::net::UnixListener::bind(&socket).expect("bound"));
-    let ran = crate::ran(crate::bare(folder.path(), &["token"]).env("WANDB_CRED_SOCKET", &socket));
+    let ran = crate::ran(crate::bare(folder.path(), &["status"]).env("WANDB_CRED_SOCKET", &socket));
     assert_eq!(ran.code, 69);
     assert!(ran.err.contains("no daemon answers at"), "{}", ran.err);
     let long = format!("/{}", "x".repeat(200));
-    let ran = crate::ran(crate::bare(folder.path(), &["token"]).env("WANDB_CRED_SOCKET", long));
+    let ran = crate::ran(crate::bare(folder.path(), &["status"]).env("WANDB_CRED_SOCKET", long));
     assert_eq!(ran.code, 78);
     assert!(ran.err.contains("a socket's path can have"), "{}", ran.err);
 }

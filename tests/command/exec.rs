@@ -90,7 +90,7 @@ fn exec_alone(home: &Path, credd: &Path, arguments: &[&str]) -> Command {
 }
 
 #[test]
-fn exec_brings_a_daemon_where_none_runs() {
+fn exec_brings_a_private_daemon_where_none_runs() {
     let daemon = job_daemon();
     let home = daemon.folder.path();
     let script = format!(
@@ -102,7 +102,14 @@ fn exec_brings_a_daemon_where_none_runs() {
     let child = exec_alone(
         home,
         &credd,
-        &["exec", "--", "sh", "-c", "echo $WANDB_CRED_SOCKET; stat -c %a ${WANDB_CRED_SOCKET%/*}"],
+        &[
+            "exec",
+            "--private",
+            "--",
+            "sh",
+            "-c",
+            "echo $WANDB_CRED_SOCKET; stat -c %a ${WANDB_CRED_SOCKET%/*}",
+        ],
     )
     .stdout(std::process::Stdio::piped())
     .spawn()
@@ -112,7 +119,7 @@ fn exec_brings_a_daemon_where_none_runs() {
     let folder = home.join(format!("run/wandb-cred/exec-{pid}"));
     assert_eq!(ran.out, format!("{}/wandb-cred.sock\n700\n", folder.display()));
     let arguments = std::fs::read_to_string(home.join("arguments")).expect("the stand-in ran");
-    assert_eq!(arguments, format!("run --background --lifetime-of {pid} warn\n"));
+    assert_eq!(arguments, format!("run --background --lifetime-of {pid}\n"));
 }
 
 #[test]
@@ -153,7 +160,7 @@ fn exec_removes_what_killed_daemons_left_and_nothing_else() {
     let _alive =
         std::os::unix::net::UnixListener::bind(runtime.join("exec-2/wandb-cred.sock")).expect("bound");
     let credd = stand_in(home, &format!("ln -s {} \"$WANDB_CRED_SOCKET\"", daemon.socket().display()));
-    assert_eq!(ran(&mut exec_alone(home, &credd, &["exec", "true"])).code, 0);
+    assert_eq!(ran(&mut exec_alone(home, &credd, &["exec", "--private", "true"])).code, 0);
     let exists = |name: &str| runtime.join(name).exists();
     assert_eq!(
         ["exec-1", "exec-2", "exec-3", "exec-4", "exec-5", "profiles"].map(exists),

@@ -79,6 +79,8 @@ impl FakeDaemon {
 
 /// The command in an environment where nothing is set but a home, and nothing runs.
 pub(crate) fn bare(home: &Path, arguments: &[&str]) -> Command {
+    // As a session manager makes it.
+    let _ = std::fs::create_dir(home.join("run"));
     let mut command = Command::new(env!("CARGO_BIN_EXE_wandb-cred"));
     command.args(arguments).env_clear().env("PATH", std::env::var_os("PATH").expect("PATH"));
     command

@@ -72,15 +72,23 @@ fn token_asks_for_what_was_typed() {
 #[test]
 fn without_a_daemon_the_error_names_the_socket_and_the_next_command() {
     let home = tempfile::tempdir().expect("temp dir");
-    for arguments in [&["token"][..], &["status"], &["env"], &["refresh"]] {
+    let socket = home.path().join("run/wandb-cred/wandb-cred.sock");
+    for arguments in [&["status"][..], &["lock"]] {
         let ran = ran(&mut bare(home.path(), arguments));
         assert_eq!((ran.code, ran.out.as_str()), (69, ""), "{arguments:?}");
-        let socket = home.path().join("run/wandb-cred/wandb-cred.sock");
-        assert_eq!(
-            ran.err,
-            format!("wandb-cred: no daemon answers at {}\n  next: wandb-credd &\n", socket.display()),
-            "{arguments:?}"
+        let starts = "exec, token, env, login and refresh start one when they need it";
+        let expected = format!(
+            "wandb-cred: no daemon answers at {}; {starts}\n  next: wandb-credd &\n",
+            socket.display()
         );
+        assert_eq!(ran.err, expected, "{arguments:?}");
+    }
+    // These would start one.
+    for arguments in [&["token"][..], &["env"], &["refresh"], &["exec", "true"]] {
+        let ran = ran(&mut bare(home.path(), arguments));
+        assert_eq!((ran.code, ran.out.as_str()), (69, ""), "{arguments:?}");
+        let expected = format!("wandb-cred: no daemon answers at {}, and cannot run", socket.display());
+        assert!(ran.err.starts_with(&expected), "{arguments:?}: {}", ran.err);
     }
 }
 
@@ -93,9 +101,12 @@ fn a_socket_in_a_folder_open_to_others_is_not_believed() {
     std::os::unix::fs::symlink(daemon.socket(), folder.join("wandb-cred.sock")).expect("linked");
     std::fs::set_permissions(&folder, PermissionsExt::from_mode(0o777)).expect("chmod");
     let refused = ran(&mut bare(daemon.folder.path(), &["token"]));
+    // It would start one elsewhere.
     assert_eq!((refused.code, refused.out.as_str()), (69, ""));
-    assert!(refused.err.contains("chmod 700"), "{}", refused.err);
     assert_eq!(daemon.requests(), [""; 0]);
+    let status = ran(&mut bare(daemon.folder.path(), &["status"]));
+    assert_eq!(status.code, 69);
+    assert!(status.err.contains("chmod 700"), "{}", status.err);
     std::fs::set_permissions(&folder, PermissionsExt::from_mode(0o700)).expect("chmod");
     assert_eq!(ran(&mut bare(daemon.folder.path(), &["token"])).out, "wb_at_1\n");
 }
@@ -183,7 +194,7 @@ fn help_and_version_go_to_stdout() {
 #[test]
 fn a_relative_socket_path_is_a_configuration_error() {
     let home = tempfile::tempdir().expect("temp dir");
-    let ran = ran(bare(home.path(), &["token"]).env("WANDB_CRED_SOCKET", "here.sock"));
+    let ran = ran(bare(home.path(), &["status"]).env("WANDB_CRED_SOCKET", "here.sock"));
     assert_eq!(ran.code, 78);
     assert_eq!(ran.err, "wandb-cred: WANDB_CRED_SOCKET must be an absolute path, not here.sock\n");
 }

@@ -163,12 +163,15 @@ fn the_command_asks_nobody_elses_daemon_unless_it_is_told_to() {
     }
     let mut command = home.program(program.to_str().expect("text"), &["run"]);
     let _daemon = home.daemon_of(command.uid(STRANGER).gid(STRANGER).current_dir("/"));
-    let refused = home.run(&["token"]);
+    let refused = home.run(&["status"]);
     assert_eq!((refused.code, refused.out.as_str()), (Some(69), ""), "{}", refused.err);
     assert!(refused.err.contains(&format!("is served by uid {STRANGER}")), "{}", refused.err);
+    // For a token it would start one of its own, which does not take a configuration of that user's.
+    let refused = home.run(&["token"]);
+    assert_eq!((refused.code, refused.out.as_str()), (Some(78), ""), "{}", refused.err);
     assert_eq!(sandbox.exchanges(), 0, "something was sent");
     let with = |uid: &str| ran(home.program(COMMAND, &["token"]).env("WANDB_CRED_SOCKET_UID", uid));
-    assert_eq!(with("1").code, Some(69));
+    assert_eq!(with("1").code, Some(78));
     assert_eq!(with("nobody").code, Some(78));
     let served = with(&STRANGER.to_string());
     assert_eq!(served.code, Some(0), "{}", served.err);
@@ -187,7 +190,7 @@ fn another_user_cannot_reach_the_usual_socket_or_files() {
     fs::copy(COMMAND, home.path("wandb-cred")).expect("copied");
     fs::set_permissions(home.path(""), fs::Permissions::from_mode(0o755)).expect("chmod");
     fs::set_permissions(home.path("wandb-cred"), fs::Permissions::from_mode(0o755)).expect("chmod");
-    let refused = as_stranger(&home);
+    let refused = stranger_runs(&home, &["status"]);
     assert_eq!((refused.code, refused.out.as_str()), (Some(69), ""), "{}", refused.err);
     assert!(refused.err.contains("permission"), "{}", refused.err);
 }

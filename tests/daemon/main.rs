@@ -11,6 +11,7 @@ mod hostile;
 mod kill;
 mod leaks;
 mod odd_machine;
+mod on_demand;
 mod outage;
 mod own;
 mod proxy;

@@ -155,8 +155,17 @@ fn exec_has_a_socket_that_fits_wherever_the_usual_one_is() {
         let done = exec(&socket);
         assert_eq!(done.code, Some(0), "{length}: {}", done.err);
         let long = exec(&socket.with_file_name("x".repeat(120 - length)));
-        assert_eq!(long.code, Some(78), "{}", long.err);
-        assert!(long.err.contains("bytes long") && long.err.contains("WANDB_CRED_SOCKET"), "{}", long.err);
+        assert_eq!(long.code, Some(0), "{}", long.err);
+        let mut status = home.program(COMMAND, &["status"]);
+        let refused = ran(status
+            .env("WANDB_CRED_SOCKET", socket.with_file_name("x".repeat(120 - length)))
+            .env("HOME", "/nonexistent"));
+        assert_eq!(refused.code, Some(78), "{}", refused.err);
+        assert!(
+            refused.err.contains("bytes long") && refused.err.contains("WANDB_CRED_SOCKET"),
+            "{}",
+            refused.err
+        );
     }
 }
 

@@ -1,4 +1,4 @@
-//! The daemon that `exec` brings with it, and the one that runs before anything is configured.
+//! The daemon that `exec --private` brings with it, and the one that runs before anything is configured.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -16,7 +16,7 @@ fn execs_own_daemon_and_its_folder_end_with_the_command() {
          while [ ! -e {0} ]; do sleep 0.02; done",
         go.display()
     );
-    let mut command = home.program(COMMAND, &["exec", "--", "sh", "-c", &script]);
+    let mut command = home.program(COMMAND, &["exec", "--private", "--", "sh", "-c", &script]);
     let mut job = command.stdout(Stdio::null()).spawn().expect("starts");
     until("the job has its files", 20, || home.path("go.ready").exists().then_some(()));
 

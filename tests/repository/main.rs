@@ -6,3 +6,4 @@ mod mentions;
 mod reasons;
 mod source;
 mod structure;
+mod variables;

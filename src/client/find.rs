@@ -1,0 +1,50 @@
+//! Which daemon is asked: the one at the usual place, or one that was started on demand.
+
+use std::time::Duration;
+
+use super::{Client, Error};
+use crate::clock::Clock;
+use crate::env::Env;
+use crate::error;
+use crate::paths::{self, Key};
+
+impl Client {
+    /// The daemon at the place that the environment names, whether one runs there or not.
+    ///
+    /// A socket at its usual place is used only in a private folder of ours: in a shared `/tmp` somebody else
+    /// could have put a daemon of their own, which sends our data to their server. A user who sets
+    /// `WANDB_CRED_SOCKET` answers for the folder. Whoever listens there must be this user or root, or the user that
+    /// `WANDB_CRED_SOCKET_UID` names.
+    pub fn usual(env: &Env) -> Result<Self, error::Error> {
+        let guarded = env.var("WANDB_CRED_SOCKET").is_none();
+        Ok(Self {
+            socket: paths::socket(env)?,
+            guarded,
+            trusted: paths::socket_uid(env)?,
+            clock: Clock::system(),
+        })
+    }
+
+    /// The daemon that answers: the usual one, else one that was started on demand. If none does, the usual one, whose
+    /// first request then says so.
+    pub fn find(env: &Env) -> Result<Self, error::Error> {
+        match Self::usual(env) {
+            Ok(usual) if usual.accepts() => Ok(usual),
+            usual => Self::on_demand(&Key::of(env), env).map_or(usual, Ok),
+        }
+    }
+
+    /// The daemon that was started on demand for this key, if it answers.
+    pub fn on_demand(key: &Key, env: &Env) -> Option<Self> {
+        let places = paths::bases(env).into_iter().filter_map(|base| key.place(&base.path));
+        places.map(|place| Self::guarded_at(place.socket)).find(Self::accepts)
+    }
+
+    /// Whether somebody listens whom we may ask: a daemon, perhaps a stuck one, or a service manager that starts one now.
+    pub fn accepts(&self) -> bool {
+        matches!(self.connect(CONNECT_TIMEOUT), Ok(_) | Err(Error::TimedOut { .. }))
+    }
+}
+
+/// For a daemon whose queue of connections is full.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);

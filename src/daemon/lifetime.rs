@@ -1,0 +1,128 @@
+//! Until when the daemon serves: until it is told to stop, or as long as it is needed.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tracing::{debug, info};
+
+use crate::clock::Clock;
+use crate::paths;
+use crate::process::{Process, carriers};
+use crate::server::State;
+use crate::start_lock::StartLock;
+
+/// What ends the daemon beside signals.
+pub(super) enum Lifetime {
+    /// Nothing: a service.
+    Service,
+    /// The end of this process, which started it for itself alone.
+    Private(Process),
+    /// That nothing needs it any more.
+    OnDemand {
+        /// After the last job and the last request.
+        grace: Duration,
+        /// Held while leaving.
+        start_lock: PathBuf,
+        folder: PathBuf,
+    },
+}
+
+impl Lifetime {
+    pub(super) fn new(
+        lifetime_of: Option<u32>,
+        until_unneeded: Option<Duration>,
+        folder: &std::path::Path,
+    ) -> anyhow::Result<Self> {
+        if let Some(pid) = lifetime_of {
+            let process = Process::find(pid).context("the process of --lifetime-of does not run")?;
+            return Ok(Self::Private(process));
+        }
+        let Some(grace) = until_unneeded else { return Ok(Self::Service) };
+        let start_lock = paths::start_lock(folder).context("the socket's folder has no usual name")?;
+        Ok(Self::OnDemand { grace, start_lock, folder: folder.to_owned() })
+    }
+
+    /// Whether it was started for a job, and goes on while one needs it even if it is told to stop: a batch system signals
+    /// all of a job's processes, and some of them have things to save.
+    pub(super) fn outlives_signals(&self, state: &State) -> bool {
+        match self {
+            Self::Service => false,
+            Self::Private(process) => process.is_running(),
+            Self::OnDemand { .. } => state.jobs_running() > 0,
+        }
+    }
+
+    /// The lock for a daemon that leaves because it was told to, if it is free.
+    pub(super) fn leave(&self) -> Option<StartLock> {
+        let Self::OnDemand { start_lock, .. } = self else { return None };
+        StartLock::try_take(start_lock).ok().flatten()
+    }
+
+    /// Waits for the end. `told` says that a signal has asked for it, so that only running jobs keep the daemon. For a daemon
+    /// on demand, the lock that keeps others from finding it while it leaves.
+    pub(super) async fn over(&self, state: &State, clock: &Clock, told: bool) -> Option<StartLock> {
+        match self {
+            Self::Service => std::future::pending().await,
+            Self::Private(process) => {
+                process.end().await;
+                None
+            }
+            Self::OnDemand { grace, start_lock, folder } => loop {
+                state.jobs_ended().await;
+                if adopt(state, folder).await {
+                    continue;
+                }
+                if *grace < LONG_GRACE {
+                    // A batch system kills what is left of a step, us too, at any moment from now on.
+                    state.withdraw_files().await;
+                }
+                let uses = state.uses();
+                if !told {
+                    tokio::select! {
+                        _ = clock.sleep(*grace) => {}
+                        () = state.job_registered() => continue,
+                    }
+                }
+                if state.uses() != uses || state.is_asked() {
+                    continue;
+                }
+                match StartLock::try_take(start_lock) {
+                    // In the same step as the look at the jobs: nobody registers in between.
+                    Ok(Some(lock)) if state.close_if_unneeded(uses) => {
+                        info!("nothing needs this daemon any more");
+                        return Some(lock);
+                    }
+                    Ok(Some(_)) => {}
+                    // Somebody starts a daemon here, and is about to find this one.
+                    Ok(None) => drop(clock.sleep(BUSY).await),
+                    Err(error) => {
+                        debug!(%error, "leaving without the start lock");
+                        state.close_if_unneeded(uses);
+                        return None;
+                    }
+                }
+            },
+        }
+    }
+}
+
+/// Makes jobs of the processes that still carry our paths in their environment: children that outlive the process that
+/// registered (`nohup`, a terminal multiplexer, a cluster's own daemons). Whether there are any.
+async fn adopt(state: &State, folder: &std::path::Path) -> bool {
+    let profiles = folder.join(paths::PROFILES);
+    let Ok(found) = crate::blocking::run(move || carriers::of(paths::IDENTITY_TOKEN_FILE, &profiles)).await
+    else {
+        return false;
+    };
+    let mut adopted = false;
+    for carrier in found {
+        adopted |= state.adopt(carrier.process, &carrier.path).await;
+    }
+    adopted
+}
+
+/// Shorter graces are those of jobs.
+const LONG_GRACE: Duration = Duration::from_secs(60);
+
+const BUSY: Duration = Duration::from_secs(1);
