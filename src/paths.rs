@@ -226,7 +226,7 @@ mod tests {
         private_dir(&dir).expect("made");
         assert_eq!(dir.metadata().expect("there").mode() & 0o777, 0o700);
         private_dir(&dir).expect("accepted when it exists");
-        std::fs::set_permissions(&dir, PermissionsExt::from_mode(0o750)).expect("chmod");
+        std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o750)).expect("chmod");
         let refused = private_dir(&dir).expect_err("loose");
         assert_eq!(refused.file_fault(), Some(&FileFault::Loose { mode: 0o750 }));
         assert!(refused.message.contains("chmod 700"), "{refused}");
