@@ -12,14 +12,18 @@ set -eu
 
 bases() {
     printf '%s\n' "/run/user/$uid/wandb-cred"
-    for folder in ${WANDB_CRED_TEMP_DIRS:-/tmp}; do printf '%s\n' "$folder/wandb-cred-$uid"; done
+    for folder in ${WANDB_CRED_TEMP_DIRS:-/tmp}; do
+        # With a number where another user has the plain name.
+        for number in '' -1 -2 -3 -4 -5 -6 -7 -8 -9; do printf '%s\n' "$folder/wandb-cred-$uid$number"; done
+    done
 }
 
 # The daemons of the job that still live. The kernel lists sockets by the path that they were bound to; what a daemon has
 # open, only root can see.
 daemons() {
     bases | while read -r base; do
-        awk -v start="$base/slurm-$job." 'index($8, start) == 1 { print "socket:[" $7 "]" }' /proc/net/unix
+        awk -v step="$base/slurm-$job." -v fed="$base/job-$job/" -v own="$base/job-$job-" \
+            'index($8, step) == 1 || index($8, fed) == 1 || index($8, own) == 1 { print "socket:[" $7 "]" }' /proc/net/unix
     done | while read -r socket; do
         find /proc/[0-9]*/fd -lname "$(printf %s "$socket" | sed 's/[][]/\\&/g')" 2>/dev/null | cut -d/ -f3
     done | sort -u
@@ -35,9 +39,11 @@ clean() {
             sleep 0.1
             tries=$((tries - 1))
         done
+        kill -KILL "$@" 2>/dev/null || true
     fi
     bases | while read -r base; do
-        for folder in "$base"/slurm-"$job".*; do
+        # A daemon on demand for each step; those of `exec --job` and `feed --job`.
+        for folder in "$base"/slurm-"$job".* "$base"/job-"$job" "$base"/job-"$job"-*; do
             if [ -d "$folder" ] && [ ! -L "$folder" ]; then rm -rf -- "$folder"; fi
         done
     done

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 
 import pytest
@@ -260,5 +259,13 @@ def median(values):
 
 
 def show(text):
-    """On the terminal even if the test passes."""
-    print(text, file=sys.__stderr__, flush=True)
+    """What was measured: in the summary, though the test passes."""
+    MEASURED.append(text)
+
+
+def pytest_terminal_summary(terminalreporter):
+    for text in MEASURED:
+        terminalreporter.write_line(text)
+
+
+MEASURED = []

@@ -60,7 +60,9 @@ def test_the_epilog_follows_no_link_and_touches_no_other_users_and_jobs_folders(
     plant = f"""
 mkdir -m 700 -p /tmp/wandb-cred-{uid}
 cd /tmp/wandb-cred-{uid}
-mkdir slurm-$SLURM_JOB_ID.0-0123abcd slurm-{{1$SLURM_JOB_ID,${{SLURM_JOB_ID}}1}}.0-0123abcd user-0123abcd
+mkdir {{slurm-$SLURM_JOB_ID.0-0123abcd,job-$SLURM_JOB_ID,job-$SLURM_JOB_ID-77}} slurm-{{9$SLURM_JOB_ID,${{SLURM_JOB_ID}}8}}.0-0123abcd user-0123abcd
+mkdir -m 700 job-9$SLURM_JOB_ID
+mkdir -m 700 -p /tmp/wandb-cred-{uid}-1/slurm-$SLURM_JOB_ID.0-0123abcd
 ln -s /tmp/theirs slurm-$SLURM_JOB_ID.1-0123abcd
 ln -s /tmp/theirs slurm-$SLURM_JOB_ID.0-0123abcd/link
 """
@@ -76,8 +78,9 @@ ln -s /tmp/theirs slurm-$SLURM_JOB_ID.0-0123abcd/link
     def names():
         return sorted(path.name.split(".")[0].rstrip("0123456789") for path in folder.iterdir())
 
-    # Two jobs with other numbers, one plain folder; the link itself may stay, it holds no token.
-    wait_for("the Epilog", lambda: names() == ["slurm-", "slurm-", "slurm-", "user-0123abcd"], SOON)
+    # Three of jobs with other numbers, one plain folder; the link itself may stay, it holds no token.
+    wait_for("the Epilog", lambda: names() == ["job-", "slurm-", "slurm-", "slurm-", "user-0123abcd"], SOON)
+    assert not list(node.path(f"/tmp/wandb-cred-{uid}-1").iterdir())
     assert (theirs / "file").exists() and (theirs / "slurm-1.0-0123abcd/file").exists()
     # Again, with the user's folder itself a link to another's.
     swap = f"rm -rf /tmp/wandb-cred-{uid}; ln -s /tmp/theirs /tmp/wandb-cred-{uid}; mkdir -p /tmp/own"
