@@ -53,8 +53,10 @@ pub(super) fn run(args: &Args, env: &Env) -> Result<ExitCode, CommandError> {
         Ok(registered) => Some(registered),
         Err(error) if args.best_effort || offline.is_some() => {
             let why = offline.as_deref().unwrap_or("--best-effort");
-            let text =
-                format!("wandb-cred: {}; starting the command without credentials ({why})", error.message());
+            // Where the daemon could not start, it has said why.
+            let problem =
+                Some(error.message()).filter(|message| !message.is_empty()).unwrap_or("no daemon runs");
+            let text = format!("wandb-cred: {problem}; starting the command without credentials ({why})");
             output::eprint_line(&output::printable(&text));
             None
         }

@@ -33,6 +33,7 @@ pub(super) fn ask<T>(
     env: &Env,
     mut question: impl FnMut(&Client) -> Result<T, client::Error>,
 ) -> Result<(Daemon, Result<T, client::Error>), CommandError> {
+    let mut question = |client: &Client| question(client).map_err(|error| name_the_variable(error, env));
     let why = match Client::usual(env) {
         Ok(usual) => match question(&usual) {
             Err(error) if is_not_ours(&error) => env.path("WANDB_CRED_SOCKET").map(|_| error.to_string()),
@@ -53,6 +54,22 @@ pub(super) fn ask<T>(
             answer => return Ok((Daemon { client, on_demand: true }, answer)),
         }
         sleep(POLL_INTERVAL);
+    }
+}
+
+/// The profile that there is not may be that of another configuration, which a variable still names.
+fn name_the_variable(error: client::Error, env: &Env) -> client::Error {
+    match error {
+        client::Error::Problem(mut problem)
+            if problem.kind == ProblemKind::NoSuchProfile
+                && problem.profile.is_some()
+                && problem.profile == env.var("WANDB_CRED_PROFILE") =>
+        {
+            problem.detail += "; WANDB_CRED_PROFILE names it";
+            problem.next = Some("unset WANDB_CRED_PROFILE".to_owned());
+            client::Error::Problem(problem)
+        }
+        other => other,
     }
 }
 

@@ -56,7 +56,7 @@ impl Directory {
             let hint = near.map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
             let shown = foreign_text::clean(name, 64);
             let detail = format!("there is no profile `{shown}`{hint} (known: {})", self.names());
-            Problem::new(ProblemKind::NoSuchProfile, detail)
+            Problem { profile: Some(shown), ..Problem::new(ProblemKind::NoSuchProfile, detail) }
         })
     }
 

@@ -314,6 +314,9 @@ fn what_an_ended_job_left_in_the_environment_is_no_identity() {
     let refused = ran(alone.env("AWS_EC2_METADATA_DISABLED", "true"));
     assert_ne!(refused.code, Some(0));
     assert!(refused.err.contains("wandb-cred writes itself"), "{}", refused.err);
+    let refused = ran(home.program(COMMAND, &["token"]).env("WANDB_CRED_PROFILE", "work"));
+    assert_eq!(refused.code, Some(78));
+    assert!(refused.err.ends_with("next: unset WANDB_CRED_PROFILE\n"), "{}", refused.err);
 }
 
 #[test]
