@@ -62,7 +62,8 @@ pub struct Profile {
     pub audience: Option<String>,
     /// Whether the profile is renewed ahead of expiry now (something needs it).
     pub hot: bool,
-    pub identity: Kept,
+    /// None where only access tokens come, from another daemon.
+    pub identity: Option<Kept>,
     pub access: Kept,
     /// Issuer and subject of the identity token, as W&B will see them.
     pub issuer: Option<String>,
@@ -175,6 +176,18 @@ pub struct Job {
     /// With `wait: false`: the files do not exist yet.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub pending: bool,
+}
+
+/// The line that `wandb-credd run --feed` prints when the first token of a profile is served.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Serving {
+    /// The machine's name.
+    pub node: String,
+    pub socket: PathBuf,
+    pub profile: String,
+    pub base_url: String,
+    pub identity_token_file: PathBuf,
+    pub credentials_file: PathBuf,
 }
 
 /// `GET /v1/doctor`: what was looked at on the way from the identity source to W&B, and what to do.

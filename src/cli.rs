@@ -14,8 +14,10 @@ mod daemon_program;
 mod doctor;
 mod env;
 mod exec;
+mod feed;
 mod init;
 mod job;
+mod job_wide;
 mod lock;
 mod login;
 mod logout;
@@ -50,6 +52,7 @@ struct Cli {
 enum Subcommand {
     Token(token::Args),
     Exec(exec::Args),
+    Feed(feed::Args),
     Env(env::Args),
     Status(status::Args),
     Refresh(refresh::Args),
@@ -81,6 +84,7 @@ fn run(subcommand: &Subcommand, env: &Env) -> Result<ExitCode, CommandError> {
         // The exit code is that of the command it runs.
         Subcommand::Exec(args) => return exec::run(args, env),
         Subcommand::Token(args) => token::run(args, env),
+        Subcommand::Feed(args) => feed::run(args, env),
         Subcommand::Env(args) => env::run(args, env),
         Subcommand::Status(args) => status::run(args, env),
         Subcommand::Refresh(args) => refresh::run(args, env),

@@ -75,6 +75,23 @@ impl Client {
         Ok((self.parse(&body)?, stream))
     }
 
+    /// [`Self::get_body`] once, for an answer that may take long: `wait` returns when the connection can be read, or false if
+    /// nobody wants the answer any more, which is then `None`.
+    pub fn get_body_while(
+        &self,
+        target: &str,
+        timeout: Duration,
+        wait: impl FnOnce(&UnixStream) -> bool,
+    ) -> Result<Option<Vec<u8>>, Error> {
+        let deadline = self.clock.now().boot + timeout;
+        let mut stream = self.send(&request("GET", target, b""), timeout)?;
+        if !wait(&stream) {
+            return Ok(None);
+        }
+        let answer = self.read(&mut stream, deadline, timeout)?;
+        self.success(answer).map(Some)
+    }
+
     /// The daemon's status, which it answers from memory.
     pub fn status(&self) -> Result<api::Status, Error> {
         self.get("/v1/status", STATUS_TIMEOUT)
@@ -107,11 +124,21 @@ impl Client {
 
     fn once(&self, request: &[u8], timeout: Duration) -> Result<(Vec<u8>, UnixStream), Error> {
         let deadline = self.clock.now().boot + timeout;
+        let mut stream = self.send(request, timeout)?;
+        let answer = self.read(&mut stream, deadline, timeout)?;
+        Ok((self.success(answer)?, stream))
+    }
+
+    fn send(&self, request: &[u8], timeout: Duration) -> Result<UnixStream, Error> {
         let mut stream = self.connect(timeout)?;
         stream.write_all(request).map_err(|error| self.failed(&error, timeout, 0))?;
-        let answer = self.read(&mut stream, deadline, timeout)?;
+        Ok(stream)
+    }
+
+    /// The body of a success.
+    fn success(&self, answer: Answer) -> Result<Vec<u8>, Error> {
         match answer.status {
-            200..=299 => Ok((answer.body, stream)),
+            200..=299 => Ok(answer.body),
             status => match serde_json::from_slice(&answer.body) {
                 Ok(problem) => Err(Error::Problem(Box::new(problem))),
                 Err(_) => Err(self.malformed(format!("status {status} without a problem document"))),

@@ -55,8 +55,7 @@ impl Config {
         let mut config = Self::parse(&text).map_err(|mistake| mistakes_in(path, vec![mistake]))?;
         config.path = Some(path.to_owned());
         if mode & 0o077 != 0
-            && let Some((name, _)) =
-                config.profiles.iter().find(|(_, profile)| profile.provider.secret().is_some())
+            && let Some((name, _)) = config.profiles.iter().find(|(_, profile)| profile.secret().is_some())
         {
             let shown = path.display();
             let message = format!(
@@ -97,6 +96,9 @@ impl Config {
                 Ok(profile) => drop(config.profiles.insert(name, profile)),
                 Err(error) => {
                     let mistake = mistake::from_toml(text, Some(&name), &error);
+                    // What concerns the table as a whole is said at its head.
+                    let place = mistake.place.or(mistake::at(text, span, "").place);
+                    let mistake = Mistake { place, ..mistake };
                     config.broken.insert(name, mistake);
                 }
             }
@@ -142,7 +144,7 @@ fn spanned<'i>(value: DeValue<'i>, text: &str) -> toml::Spanned<DeValue<'i>> {
 }
 
 /// Names become folder names and metric labels.
-fn is_name(name: &str) -> bool {
+pub(crate) fn is_name(name: &str) -> bool {
     let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     !name.is_empty() && name.len() <= 64 && !name.starts_with('.') && name.chars().all(fits)
 }
@@ -309,6 +311,28 @@ path = "/x"
     fn a_profile_without_provider_says_so() {
         let said = mistakes("[profile.a]\naudience = \"x\"\n");
         assert!(said.contains("[profile.a.provider.KIND]"), "{said}");
+    }
+
+    #[test]
+    fn an_upstream_takes_the_place_of_a_provider() {
+        let config = |more: &str| Config::parse(&format!("[profile.a]\nupstream = \"unix:/s\"\n{more}"));
+        let good = config("upstream-profile = \"b\"\nkeep-warm = true\n").expect("good");
+        assert_eq!((good.profiles["a"].kind(), good.profiles["a"].keep_warm), ("upstream", true));
+        for (text, words) in [
+            ("[profile.a]\nupstream = \"unix:/s\"\n[profile.a.provider.file]\npath = \"/x\"\n", "not both"),
+            ("[profile.a]\nupstream = \"/s\"\n", "\"unix:\" and the absolute path"),
+            ("[profile.a]\nupstream = \"unix:s\"\n", "the absolute path"),
+            ("[profile.a]\nupstream = \"unix:/s\"\naudience = \"x\"\n", "belong to the profile there"),
+            (
+                "[profile.a]\nupstream-profile = \"b\"\n[profile.a.provider.file]\npath = \"/x\"\n",
+                "there is none here",
+            ),
+            ("[profile.a]\nupstrem = \"unix:/s\"\n", "did you mean `upstream`?"),
+        ] {
+            let said = mistakes(text);
+            assert!(said.contains(words) && said.contains("profile `a`"), "{text}: {said}");
+            assert!(said.starts_with(":1:") || said.starts_with(":2:"), "{text}: {said}");
+        }
     }
 
     #[test]

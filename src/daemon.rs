@@ -5,7 +5,7 @@
 
 use std::ffi::OsStr;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,6 +32,7 @@ use crate::{duration, output};
 
 mod background;
 mod doctor;
+mod fed;
 mod first_login;
 mod guests;
 mod init;
@@ -87,6 +88,9 @@ struct Run {
     /// off, error, warn, info, debug or trace [default: info; warn with --lifetime-of and --until-unneeded]
     #[arg(long, value_name = "LEVEL", env = "WANDB_CRED_LOG")]
     log_level: Option<LevelFilter>,
+    /// Serve access tokens from the lines of `wandb-cred feed`, read from this file or, with `-`, from standard input
+    #[arg(long, value_name = "PATH")]
+    feed: Option<PathBuf>,
     /// Stop when this process ends
     #[arg(long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
     lifetime_of: Option<u32>,
@@ -192,7 +196,9 @@ fn check(source: &Source) -> anyhow::Result<()> {
     let parts = Parts { env, http: Http::new(clock.clone()), clock };
     let mut unusable = Vec::new();
     for (name, profile) in &config.profiles {
-        if let Err(error) = profile.provider.clone().build(profile.context(name, &parts)) {
+        if let Some(provider) = profile.provider()
+            && let Err(error) = provider.clone().build(profile.context(name, &parts))
+        {
             let place = config.path.as_deref().unwrap_or(&places.config).display();
             unusable.push(format!("{place}: profile `{name}`: {error}"));
         }
@@ -237,7 +243,8 @@ fn run(args: Run, signals: Option<io::Result<signals::Handlers>>) -> anyhow::Res
     let mut places = places(&args.source)?;
     // A private daemon's standard error is the job's own, and one that is shared has a file: only what matters goes there.
     let level = args.log_level.unwrap_or(if beside_a_job { LevelFilter::WARN } else { LevelFilter::INFO });
-    let lifetime = Lifetime::new(args.lifetime_of, args.until_unneeded, &places.runtime)?;
+    let for_a_job = fed::is_for_a_job(args.feed.is_some(), &places.runtime);
+    let lifetime = Lifetime::new(args.lifetime_of, args.until_unneeded, for_a_job, &places.runtime)?;
     if matches!(lifetime, Lifetime::OnDemand { .. }) {
         paths::private_dir(&places.runtime)?;
         log::init_file(&places.runtime.join(LOG_FILE), level)?;
@@ -250,7 +257,7 @@ fn run(args: Run, signals: Option<io::Result<signals::Handlers>>) -> anyhow::Res
         std::env::set_current_dir("/").context("cannot change to /")?;
     }
     let runtime = runtime()?;
-    let outcome = runtime.block_on(serve(env, places, lifetime, signals));
+    let outcome = runtime.block_on(serve(env, places, lifetime, args.feed, signals));
     // A provider's file on a dead mount may hold a blocking thread for ever.
     runtime.shutdown_timeout(Duration::from_millis(100));
     outcome
@@ -269,27 +276,33 @@ async fn serve(
     env: Env,
     places: Places,
     lifetime: Lifetime,
+    feed: Option<PathBuf>,
     signals: signals::Handlers,
 ) -> anyhow::Result<()> {
+    if feed.is_some() {
+        fed::prepare(&places)?;
+    }
     let mut bound = bind::bind(&places.socket).map_err(|error| match paths::socket_variable(&env) {
         Some(variable) => {
             anyhow::Error::from(error).context(format!("the place that {variable} gives the socket"))
         }
         None => error.into(),
     })?;
-    let config = match Config::load_in_time(&places.config, &env).await {
-        // Perhaps the system gives no thread to read it on.
-        Err(error) if error.file_fault() == Some(&FileFault::Unreadable) => {
-            Config::load(&places.config, &env)?
-        }
-        loaded => loaded?,
+    let config = match &feed {
+        // A fed daemon needs none, and a mistake in one does not concern it.
+        Some(_) => Config::default(),
+        None => load(&places.config, &env).await?,
     };
     let clock = Clock::system();
     let parts = Parts { env: env.clone(), http: Http::new(clock.clone()), clock: clock.clone() };
     let socket = bound.path().unwrap_or_else(|| places.socket.clone());
     let (runtime, http) = (places.runtime.clone(), parts.http.clone());
     let mut profiles = ProfileSet::new(places, parts);
-    let directory = profiles.apply(&config);
+    let mut directory = profiles.apply(&config);
+    let mut fed = feed.as_deref().map(|feed| fed::Fed::start(feed, &clock)).transpose()?;
+    if fed.is_some() {
+        directory.awaited = Some(fed::AWAITED.to_owned());
+    }
     let listener = bound.take_listener()?;
     let state = Arc::new(State::new(directory, clock, socket, http));
     state.take_up_jobs().await;
@@ -311,6 +324,8 @@ async fn serve(
     let start_lock = loop {
         tokio::select! {
             signal = signals.next() => match signal {
+                // There is nothing to read again.
+                Signal::Hangup if feed.is_some() => {}
                 Signal::Hangup => {
                     service::reloading();
                     profiles.reload(&env, &state).await;
@@ -324,6 +339,7 @@ async fn serve(
                 Signal::Terminate => break lifetime.leave(),
             },
             lock = &mut over => break lock,
+            goes_on = fed::next(&mut fed, &mut profiles, &state) => if !goes_on { break None },
             fresh = &mut rebound => {
                 // The old server goes on until the connections that it has are done.
                 stop.send_replace(true);
@@ -353,6 +369,7 @@ async fn serve(
         state.close_job_record().await;
         if runtime.file_name().is_some_and(|name| name.to_string_lossy().starts_with("exec-"))
             || paths::is_on_demand(&runtime)
+            || fed::is_for_a_job(feed.is_some(), &runtime)
         {
             let _ = std::fs::remove_dir_all(runtime);
         }
@@ -365,6 +382,14 @@ async fn serve(
 
 /// In the folder of a daemon that is started on demand.
 const LOG_FILE: &str = "daemon.log";
+
+async fn load(path: &Path, env: &Env) -> Result<Config, Error> {
+    match Config::load_in_time(path, env).await {
+        // Perhaps the system gives no thread to read it on.
+        Err(error) if error.file_fault() == Some(&FileFault::Unreadable) => Config::load(path, env),
+        loaded => loaded,
+    }
+}
 
 /// For files and name look-ups, which are the only things that block.
 const BLOCKING_THREADS: usize = 8;

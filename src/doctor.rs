@@ -21,9 +21,10 @@ use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::env::Env;
-use crate::error::Exit;
+use crate::error::{Error, Exit};
 use crate::http::Http;
 use crate::profile::BaseUrl;
+use crate::token::AccessToken;
 
 mod exchange;
 mod identity;
@@ -75,6 +76,9 @@ pub async fn diagnose(cx: &Context<'_>, source: &Source) -> Report {
 
 async fn run_checks(cx: &Context<'_>, source: &Source, report: &mut Report) {
     network::proxy(cx, report);
+    if let Some(access) = source.relayed().await {
+        return check_relayed(cx, source, access, report).await;
+    }
     let token = identity::fetch(cx, source, report).await;
     let check_issuer = async {
         match &token {
@@ -92,6 +96,34 @@ async fn run_checks(cx: &Context<'_>, source: &Source, report: &mut Report) {
     report.append(server.report);
     exchange::check(cx, source, token.as_ref(), report).await;
 }
+
+/// A profile that gets its access tokens from another daemon: what goes before them is that one's to check.
+async fn check_relayed(
+    cx: &Context<'_>,
+    source: &Source,
+    access: Result<AccessToken, Error>,
+    report: &mut Report,
+) {
+    match (&access, source.renewal_error()) {
+        (Ok(_), None) => report.ok(Step::Provider, "access tokens come from another daemon"),
+        (Ok(_), Some(error)) => report.warn(
+            Step::Provider,
+            format!("the last access token is still valid, but none newer comes: {error}"),
+            THERE,
+        ),
+        (Err(error), _) => report.fail(Step::Provider, Exit::from(error), &*error.message, THERE),
+    }
+    report.skip(&identity::TOKEN_STEPS, "only access tokens come here");
+    let server = network::server(cx).await;
+    network::clocks(&[("W&B", server.skew)], report);
+    report.append(server.report);
+    match access {
+        Ok(access) => exchange::check_access(cx, &access, report).await,
+        Err(_) => report.skip(&[Step::ApiCall, Step::TokenLife], "needs an access token"),
+    }
+}
+
+const THERE: &str = "run the doctor where the tokens come from: wandb-cred doctor";
 
 /// For all checks together.
 pub const TIMEOUT: Duration = Duration::from_secs(80);

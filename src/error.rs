@@ -135,6 +135,10 @@ pub enum Reason {
     Replayed,
     /// No token endpoint at the base URL.
     NoTokenEndpoint { status: u16 },
+    /// The feed that brought this profile's access tokens is over: none will come any more.
+    FeedEnded { at: Timestamp },
+    /// Where the access tokens come from, there is none newer than one that is about to end.
+    NothingNewer,
 
     /// Nobody is signed in.
     SignedOut,
@@ -410,6 +414,11 @@ impl Error {
 
     pub fn is_transient(&self) -> bool {
         self.kind == Kind::Transient
+    }
+
+    /// Asking again is in vain until somebody acts, who will be noticed.
+    pub fn needs_word(&self) -> bool {
+        self.kind == Kind::NeedsLogin || matches!(self.reason, Reason::FeedEnded { .. })
     }
 }
 

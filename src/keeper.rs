@@ -36,6 +36,13 @@ pub trait Source: Send + 'static {
     fn recovered(&self) -> impl Future<Output = ()> + Send {
         std::future::pending()
     }
+
+    /// While all is well: resolves with true when an attempt is worth making before it is due, since the source has
+    /// something new or can no longer be followed. With false nothing happened, and it is followed again if the token is
+    /// still needed. Never, by default.
+    fn news(&self) -> impl Future<Output = bool> + Send {
+        std::future::pending()
+    }
 }
 
 /// Readers' half of a kept token. Cloning is cheap.
@@ -150,6 +157,14 @@ impl<T: Expires> Keeper<T> {
         current
     }
 
+    /// Waits until the token is another than that with `hash`, or there is none; no longer than `timeout`.
+    pub async fn newer_than(&self, hash: TokenHash, timeout: Duration) {
+        let mut follow = self.subscribe();
+        let other =
+            follow.wait_for(|snapshot| !snapshot.token.as_ref().is_some_and(|token| token.hash() == hash));
+        let _ = tokio::time::timeout(timeout, other).await;
+    }
+
     /// Forgets errors and backoff, and renews at once: after a sign-in, or a change of the source.
     pub fn reset(&self) {
         let now = self.shared.clock.now();
@@ -250,6 +265,9 @@ impl<T: Expires> Keeper<T> {
             tokio::select! {
                 () = self.shared.wake.notified() => {}
                 () = source.recovered(), if failed => self.due_at_once(),
+                news = source.news(), if hot && !failed => if news {
+                    self.due_soon();
+                },
                 // The kernel has a new address or route: no need to sit out a backoff that no server asked for.
                 () = network::changed(), if unreachable => self.due_soon(),
                 wake = sleep => if wake == Wake::Stepped {

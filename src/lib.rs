@@ -38,6 +38,7 @@ pub mod duration;
 pub mod env;
 pub mod error;
 pub mod exchange;
+pub mod feed;
 pub mod foreign_text;
 pub mod http;
 pub mod json;

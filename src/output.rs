@@ -58,6 +58,13 @@ pub fn is_terminal() -> bool {
     io::stdout().is_terminal()
 }
 
+/// Whether somebody reads standard error to its end, and so waits for all who have it open.
+pub fn is_stderr_a_pipe() -> bool {
+    use rustix::fs::{FileType, fstat};
+    let kind = fstat(io::stderr()).map(|stat| FileType::from_raw_mode(stat.st_mode));
+    matches!(kind, Ok(FileType::Fifo | FileType::Socket))
+}
+
 /// Whether a person can be asked: questions go to standard error, answers come from standard input.
 pub fn is_interactive() -> bool {
     io::stdin().is_terminal() && io::stderr().is_terminal()

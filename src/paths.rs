@@ -89,6 +89,20 @@ fn temp_base(env: &Env) -> PathBuf {
     temp.join(format!("wandb-cred-{}", rustix::process::geteuid().as_raw()))
 }
 
+/// The socket of the daemons that serve one job of a batch system: the same on all of its nodes. Within the job, a process
+/// may have daemons of its own.
+pub fn job_socket(job: &str, process: Option<u32>) -> PathBuf {
+    let uid = rustix::process::geteuid().as_raw();
+    let process = process.map(|pid| format!("-{pid}")).unwrap_or_default();
+    PathBuf::from(format!("/tmp/wandb-cred-{uid}/{JOB_FOLDER}{job}{process}/{SOCKET_NAME}"))
+}
+
+/// Whether `socket` is that of daemons which serve a job.
+pub fn is_job_socket(socket: &Path) -> bool {
+    let folder = socket.parent().and_then(Path::file_name);
+    folder.is_some_and(|name| name.to_string_lossy().starts_with(JOB_FOLDER))
+}
+
 /// The socket of a daemon that has `folder` for its own.
 pub fn socket_in(folder: &Path) -> PathBuf {
     folder.join(SOCKET_NAME)
@@ -186,6 +200,9 @@ fn bad_variable(name: &str, message: impl Into<String>) -> Error {
 const MAX_SOCKET_PATH: usize = if cfg!(target_os = "macos") { 103 } else { 107 };
 
 const SOCKET_VARIABLE: &str = "WANDB_CRED_SOCKET";
+/// Begins the name of a folder that serves one job on many nodes, beside those of other jobs.
+pub const JOB_FOLDER: &str = "job-";
+
 /// Beside the socket; held by the daemon that serves it.
 pub const LOCK: &str = ".lock";
 

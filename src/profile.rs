@@ -1,6 +1,7 @@
 //! A profile: one provider and one W&B server, kept by two keepers in a row.
 //!
-//! The identity keeper holds a JWT; the access keeper's source is the identity keeper plus the exchange.
+//! The identity keeper holds a JWT; the access keeper's source is the identity keeper plus the exchange. A profile that is
+//! fed by another daemon has the access keeper alone.
 //! Profiles know nothing of each other, so a stuck one delays nobody.
 
 use std::fmt;
@@ -15,53 +16,90 @@ use crate::clock::Clock;
 use crate::env::Env;
 use crate::error::Stage;
 use crate::exchange::Exchange;
+use crate::feed::{self, Upstream};
 use crate::http::{self, Destination, Http};
 use crate::keeper::{Demand, Keeper, Label, Policy, Restored};
 use crate::oidc::session::Session;
 use crate::provider;
-use crate::token::{AccessToken, IdentityToken};
+use crate::token::{AccessToken, IdentityToken, Secret};
 
+mod relay;
 mod source;
+mod written;
 
+pub use relay::Relay;
+use relay::RelaySource;
 use source::{AccessSource, IdentitySource};
 
 /// `[profile.NAME]`.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(try_from = "written::Written")]
 pub struct Config {
     /// The W&B server's API address.
-    #[serde(default)]
     pub base_url: BaseUrl,
     /// What the organization expects in the JWT's `aud`; a token for another audience is refused here.
-    #[serde(default)]
     pub audience: Option<String>,
-    pub provider: provider::Config,
+    pub whence: Whence,
     /// Whether to keep the two files that an unmodified W&B SDK reads.
-    #[serde(default = "yes")]
     pub sdk_files: bool,
     /// Renew ahead of expiry even when nobody asks: for programs that read the SDK files on their own.
-    #[serde(default)]
     pub keep_warm: bool,
     /// Whether `GET /v1/identity-token` hands out the JWT itself.
-    #[serde(default)]
     pub serve_identity_token: bool,
 }
 
-fn yes() -> bool {
-    true
+/// Where a profile's tokens come from.
+#[derive(Clone, Debug)]
+pub enum Whence {
+    /// Identity tokens, to be exchanged here.
+    Provider(Box<provider::Config>),
+    /// Access tokens, from another daemon's socket.
+    Upstream { address: feed::upstream::Address, profile: Option<String> },
+    /// Access tokens, from lines that are read elsewhere.
+    Feed(Arc<feed::Receiver>),
 }
 
 impl Config {
     /// All defaults, for a provider.
     pub fn new(provider: provider::Config) -> Self {
+        Self::from(Whence::Provider(Box::new(provider)), BaseUrl::default())
+    }
+
+    /// For access tokens that come as lines. They cost nothing, so they are kept whether or not anybody asks.
+    pub fn fed(receiver: feed::Receiver, base_url: BaseUrl) -> Self {
+        Self { keep_warm: true, ..Self::from(Whence::Feed(Arc::new(receiver)), base_url) }
+    }
+
+    fn from(whence: Whence, base_url: BaseUrl) -> Self {
         Self {
-            base_url: BaseUrl::default(),
+            base_url,
             audience: None,
-            provider,
-            sdk_files: yes(),
+            whence,
+            sdk_files: true,
             keep_warm: false,
             serve_identity_token: false,
         }
+    }
+
+    pub fn provider(&self) -> Option<&provider::Config> {
+        match &self.whence {
+            Whence::Provider(provider) => Some(provider),
+            Whence::Upstream { .. } | Whence::Feed(_) => None,
+        }
+    }
+
+    /// The provider's kind, or what is in its place.
+    pub fn kind(&self) -> &'static str {
+        match &self.whence {
+            Whence::Provider(provider) => provider.kind(),
+            Whence::Upstream { .. } => UPSTREAM,
+            Whence::Feed(_) => FEED,
+        }
+    }
+
+    /// The secret that the configuration itself holds, if it does.
+    pub fn secret(&self) -> Option<&Secret<String>> {
+        self.provider()?.secret()
     }
 
     /// What this profile's provider is built with.
@@ -79,46 +117,54 @@ impl Config {
     /// Builds the keepers. A provider that cannot be built makes a profile that says why.
     pub fn build(self, name: &str, parts: &Parts, restored: RestoredTokens) -> (Profile, Loops) {
         let parts = &parts.for_profile();
-        let cx = self.context(name, parts);
-        let exchange = Arc::new(Exchange::new(self.base_url.url(), parts.http.clone()));
-        let provider = self.provider.build_or_explain(cx);
         let demand = Arc::new(Demand::new(self.keep_warm));
-        let label = |stage| Label { profile: name.into(), stage };
         let (clock, warm) = (parts.clock.clone(), Arc::clone(&demand));
-        let identity = Keeper::new(
-            label(Stage::Identity),
-            Policy::Fraction,
-            Arc::clone(&demand),
-            clock.clone(),
-            restored.identity,
-        );
-        let access = Keeper::new(label(Stage::Exchange), Policy::SdkMargin, warm, clock, restored.access);
-        let exchanges = Arc::new(AtomicU64::new(0));
+        let label = Label { profile: name.into(), stage: Stage::Exchange };
+        let access = Keeper::new(label, Policy::SdkMargin, warm, clock.clone(), restored.access);
         let profile = Profile {
             name: name.into(),
             base_url: self.base_url.clone(),
-            provider: provider.name(),
+            provider: self.kind(),
             audience: self.audience.clone(),
             serve_identity_token: self.serve_identity_token,
-            session: provider.session(),
-            demand,
-            identity: identity.clone(),
+            session: None,
+            demand: Arc::clone(&demand),
+            identity: None,
+            relay: None,
             access,
-            exchanges: Arc::clone(&exchanges),
+            exchanges: Arc::default(),
         };
-        let loops = Loops {
-            identity: IdentitySource {
-                provider,
-                audience: self.audience,
-                profile: name.into(),
-                base_url: self.base_url.url().clone(),
-                http: parts.http.clone(),
-                clock: parts.clock.clone(),
-                early: Mutex::default(),
-            },
-            access: AccessSource::new(identity, exchange, exchanges),
+        let provider = match &self.whence {
+            Whence::Provider(provider) => {
+                provider.as_ref().clone().build_or_explain(self.context(name, parts))
+            }
+            Whence::Upstream { address, profile: there } => {
+                let urls = self.base_url.spellings().into_iter().map(str::to_owned).collect();
+                let upstream = Upstream::new(address.clone(), there.clone(), urls, &parts.env, clock.clone());
+                return profile.relayed(Relay::Upstream(Arc::new(upstream)), clock);
+            }
+            Whence::Feed(receiver) => return profile.relayed(Relay::Feed(Arc::clone(receiver)), clock),
         };
-        (profile, loops)
+        let label = Label { profile: name.into(), stage: Stage::Identity };
+        let identity = Keeper::new(label, Policy::Fraction, demand, clock, restored.identity);
+        let exchange = Arc::new(Exchange::new(self.base_url.url(), parts.http.clone()));
+        let access = AccessSource::new(identity.clone(), exchange, Arc::clone(&profile.exchanges));
+        let profile = Profile {
+            provider: provider.name(),
+            session: provider.session(),
+            identity: Some(identity),
+            ..profile
+        };
+        let identity = IdentitySource {
+            provider,
+            audience: self.audience,
+            profile: name.into(),
+            base_url: self.base_url.url().clone(),
+            http: parts.http.clone(),
+            clock: parts.clock.clone(),
+            early: Mutex::default(),
+        };
+        (profile, Loops::Exchange(Box::new((identity, access))))
     }
 }
 
@@ -149,14 +195,17 @@ impl Parts {
 pub struct Profile {
     pub name: Arc<str>,
     pub base_url: BaseUrl,
-    /// The provider's kind.
+    /// The provider's kind, or what is in its place.
     pub provider: &'static str,
     pub audience: Option<String>,
     pub serve_identity_token: bool,
     /// Where a person signs in, if that is how this profile gets its tokens.
     pub session: Option<Arc<Session>>,
     pub demand: Arc<Demand>,
-    pub identity: Keeper<IdentityToken>,
+    /// None where access tokens come from another daemon, and what they are got with stays there.
+    pub identity: Option<Keeper<IdentityToken>>,
+    /// That daemon.
+    pub relay: Option<Relay>,
     pub access: Keeper<AccessToken>,
     exchanges: Arc<AtomicU64>,
 }
@@ -164,8 +213,10 @@ pub struct Profile {
 impl Profile {
     /// Tries again at once what failed: the configuration or the source may have changed.
     pub fn retry_failed(&self) {
-        if self.identity.read(|snapshot| snapshot.error.is_some()) {
-            self.identity.reset();
+        if let Some(identity) = &self.identity
+            && identity.read(|snapshot| snapshot.error.is_some())
+        {
+            identity.reset();
         }
         if self.access.read(|snapshot| snapshot.error.is_some()) {
             self.access.reset();
@@ -176,21 +227,39 @@ impl Profile {
     pub fn exchanges(&self) -> u64 {
         self.exchanges.load(Ordering::Relaxed)
     }
+
+    fn relayed(mut self, relay: Relay, clock: Clock) -> (Self, Loops) {
+        self.relay = Some(relay.clone());
+        (self, Loops::Relay(RelaySource::new(relay, clock)))
+    }
 }
 
-/// The two refresh loops of a profile, to be spawned by the daemon.
-pub struct Loops {
-    identity: IdentitySource,
-    access: AccessSource,
+/// The refresh loops of a profile, to be spawned by the daemon.
+pub enum Loops {
+    /// What the identity keeper and the access keeper renew from.
+    Exchange(Box<(IdentitySource, AccessSource)>),
+    Relay(RelaySource),
 }
 
 impl Loops {
     pub async fn run(self, profile: Arc<Profile>) {
-        let identity = profile.identity.clone().run(self.identity);
-        let access = profile.access.clone().run(self.access);
-        tokio::join!(identity, access);
+        let access = profile.access.clone();
+        match self {
+            Self::Exchange(sources) => {
+                let (identity, exchange) = *sources;
+                match &profile.identity {
+                    Some(keeper) => drop(tokio::join!(keeper.clone().run(identity), access.run(exchange))),
+                    None => access.run(exchange).await,
+                }
+            }
+            Self::Relay(source) => access.run(source).await,
+        }
     }
 }
+
+/// In place of a provider's kind.
+const UPSTREAM: &str = "upstream";
+const FEED: &str = "feed";
 
 /// A W&B API address: https (http on loopback), no trailing slash, no query.
 #[derive(Clone, Debug, PartialEq, Eq)]

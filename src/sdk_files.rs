@@ -17,7 +17,7 @@ use crate::atomic_file;
 use crate::backoff::Backoff;
 use crate::blocking;
 use crate::clock::{Clock, Now};
-use crate::keeper::Restored;
+use crate::keeper::{Keeper, Restored};
 use crate::paths::{self, CREDENTIALS, IDENTITY_TOKEN};
 use crate::profile::{BaseUrl, Profile, RestoredTokens};
 use crate::token::{AccessToken, Expires, IdentityToken, TokenHash};
@@ -120,7 +120,16 @@ impl Files {
             let token = IdentityToken::parse_insecure(std::str::from_utf8(&jwt).ok()?, now).ok()?;
             Some(Restored { token, age })
         });
-        RestoredTokens { identity: lives(identity, now), access: lives(access, now) }
+        let restored = RestoredTokens { identity: lives(identity, now), access: lives(access, now) };
+        // It is on disk already, and so is what is in the other file.
+        if let Some(Restored { token, .. }) = &restored.access {
+            let identity = std::fs::read_to_string(&self.identity_token).ok();
+            self.written.send_modify(|written| {
+                written.access = Some(token.hash());
+                written.identity = identity.map(|jwt| TokenHash::of(&jwt));
+            });
+        }
+        restored
     }
 
     /// Whether what is there was made under this configuration.
@@ -130,24 +139,27 @@ impl Files {
 
     /// Keeps the files in step with the keepers. Ends only when its task is aborted.
     pub async fn run(self: Arc<Self>, profile: Arc<Profile>, clock: Clock) {
-        let mut identity = profile.identity.subscribe();
+        // A profile that another daemon feeds has none: the file then holds a word, which the SDK never sends.
+        let mut identity = profile.identity.as_ref().map(Keeper::subscribe);
         let mut access = profile.access.subscribe();
         let mut withdrawn = self.withdrawn.subscribe();
         let mut watcher = changes::Watcher::new();
-        // A restored token is on disk already, and so is its identity token.
-        if let Some(restored) = access.borrow().token.as_ref().map(AccessToken::hash) {
-            let identity = std::fs::read_to_string(&self.identity_token).ok();
-            self.written.send_modify(|written| {
-                written.access = Some(restored);
-                written.identity = identity.map(|jwt| TokenHash::of(&jwt));
-            });
+        if self.written.borrow().access.is_some() {
             watcher.watch(&self.dir);
         }
         let mut failures = 0;
         loop {
-            let wanted = Wanted {
-                identity: identity.borrow_and_update().token.clone(),
-                access: access.borrow_and_update().token.clone(),
+            let token = access.borrow_and_update().token.clone();
+            let assertion = match &mut identity {
+                Some(identity) => identity.borrow_and_update().token.clone().map(Assertion::Jwt),
+                None => token.is_some().then_some(Assertion::Relay),
+            };
+            let wanted = Wanted { identity: assertion, access: token };
+            let identity_changed = async {
+                match &mut identity {
+                    Some(identity) => identity.changed().await,
+                    None => std::future::pending().await,
+                }
             };
             let wrote = if *withdrawn.borrow_and_update() {
                 if self.written.borrow().is_any() {
@@ -167,7 +179,7 @@ impl Files {
                 }
             };
             tokio::select! {
-                changed = identity.changed() => if changed.is_err() { return },
+                changed = identity_changed => if changed.is_err() { return },
                 changed = access.changed() => if changed.is_err() { return },
                 _ = withdrawn.changed() => {}
                 _ = retry => {}
@@ -234,7 +246,7 @@ impl Files {
             let _ = std::fs::remove_file(&origin);
         }
         if let Some(token) = &new.identity {
-            replace(&self.identity_token, format::identity_token(token))?;
+            replace(&self.identity_token, token.bytes())?;
         }
         if let Some(token) = &new.access {
             let json = format::credentials(token, &self.base_url);
@@ -268,7 +280,7 @@ impl Files {
             let differs = |path: &Path, wanted: &[u8]| {
                 std::fs::read(path).map(Zeroizing::new).map_or(true, |found| *found != wanted)
             };
-            let identity = wanted.identity.as_ref().map(format::identity_token);
+            let identity = wanted.identity.as_ref().map(Assertion::bytes);
             let access = wanted.access.as_ref().map(|token| format::credentials(token, &files.base_url));
             (
                 identity.is_some_and(|jwt| differs(&files.identity_token, jwt)),
@@ -300,8 +312,32 @@ fn lives<T: Expires>(restored: Option<Restored<T>>, now: Now) -> Option<Restored
 /// What the files should hold. Their bytes are made from it for each write, so that no copy of a secret stays in memory.
 #[derive(Clone)]
 struct Wanted {
-    identity: Option<IdentityToken>,
+    identity: Option<Assertion>,
     access: Option<AccessToken>,
+}
+
+/// What the SDK would present if it made an exchange of its own.
+#[derive(Clone)]
+enum Assertion {
+    Jwt(IdentityToken),
+    /// The JWT stays with another daemon, which keeps the access token so fresh that the SDK never wants to.
+    Relay,
+}
+
+impl Assertion {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Jwt(token) => format::identity_token(token),
+            Self::Relay => format::RELAY.as_bytes(),
+        }
+    }
+
+    fn hash(&self) -> TokenHash {
+        match self {
+            Self::Jwt(token) => token.hash(),
+            Self::Relay => TokenHash::of(format::RELAY),
+        }
+    }
 }
 
 const ORIGIN: &str = "origin";

@@ -48,12 +48,13 @@ pub fn spawn(listener: UnixListener, state: Arc<State>, mut stop: watch::Receive
         let graceful = GracefulShutdown::new();
         let connections = max_connections(process::file_limit());
         let slots = Arc::new(Semaphore::new(connections + RESERVE));
+        let stopping = stop.clone();
         let next = || async { Ok(listener.accept().await?.0) };
         let serve = |stream, slot| {
-            let (state, watcher) = (Arc::clone(&state), graceful.watcher());
+            let (state, watcher, stop) = (Arc::clone(&state), graceful.watcher(), stopping.clone());
             let crowded = slots.available_permits() < RESERVE;
             tokio::spawn(async move {
-                connection(stream, &state, watcher, crowded).await;
+                connection(stream, &state, watcher, crowded, stop).await;
                 drop(slot);
             });
         };
@@ -66,14 +67,20 @@ pub fn spawn(listener: UnixListener, state: Arc<State>, mut stop: watch::Receive
     })
 }
 
-async fn connection(stream: UnixStream, state: &State, graceful: Watcher, crowded: bool) {
+async fn connection(
+    stream: UnixStream,
+    state: &State,
+    graceful: Watcher,
+    crowded: bool,
+    stop: watch::Receiver<bool>,
+) {
     let peer = Peer::of(&stream, state);
     // Whoever is not served is told so, but takes no place of those who are.
     let stranger = peer.standing == Standing::Stranger;
     let Ok(_place) = stranger.then(|| STRANGERS.try_acquire()).transpose() else { return };
     let crowded = crowded || stranger;
     let stream = Arc::new(stream);
-    let caller = Caller { peer, crowded, stream: Arc::clone(&stream) };
+    let caller = Caller { peer, crowded, stop, stream: Arc::clone(&stream) };
     let _open = state.metrics.connection();
     let service = service_fn(async |request| route::handle(state, &caller, request).await);
     let mut stream = TimeoutWriter::new(Shared(stream));
@@ -96,6 +103,8 @@ struct Caller {
     peer: Peer,
     /// It has one of the places that are kept in reserve.
     crowded: bool,
+    /// Turns true when the server stops.
+    stop: watch::Receiver<bool>,
     stream: Arc<UnixStream>,
 }
 
@@ -103,6 +112,11 @@ impl Caller {
     /// A descriptor of the connection that outlives its requests.
     fn connection(&self) -> io::Result<OwnedFd> {
         self.stream.as_fd().try_clone_to_owned()
+    }
+
+    /// Waits until the server stops.
+    async fn stopping(&self) {
+        let _ = self.stop.clone().wait_for(|stop| *stop).await;
     }
 
     /// Waits until the caller has closed the connection: nobody takes the answer.

@@ -82,7 +82,7 @@ impl Expiry {
     }
 
     /// The same, no later than `life` after `now`.
-    fn at_most(self, now: Now, life: Option<Duration>) -> Self {
+    pub fn at_most(self, now: Now, life: Option<Duration>) -> Self {
         let Some(end) = life.map(|life| Self::after(now, life)) else { return self };
         Self { wall: self.wall.min(end.wall), boot: self.boot.min(end.boot) }
     }
@@ -248,17 +248,23 @@ pub struct AccessToken {
     secret: Arc<Secret<String>>,
     hash: TokenHash,
     expiry: Expiry,
-    outlook: Option<Outlook>,
+    renewal: Renewal,
 }
 
 impl AccessToken {
     pub fn new(secret: String, expiry: Expiry) -> Self {
         let hash = TokenHash::of(&secret);
-        Self { secret: Arc::new(Secret::new(secret)), hash, expiry, outlook: None }
+        Self { secret: Arc::new(Secret::new(secret)), hash, expiry, renewal: Renewal::default() }
     }
 
     pub fn with_outlook(mut self, outlook: Option<Outlook>) -> Self {
-        self.outlook = outlook;
+        self.renewal.outlook = outlook;
+        self
+    }
+
+    /// Asks for another no sooner than `margin` before its end.
+    pub fn not_renewed_before(mut self, margin: Duration) -> Self {
+        self.renewal.not_before_expiry = Some(margin);
         self
     }
 
@@ -277,7 +283,7 @@ impl Expires for AccessToken {
     }
 
     fn renewal(&self) -> Renewal {
-        Renewal { not_before_expiry: None, outlook: self.outlook.clone() }
+        self.renewal.clone()
     }
 }
 

@@ -22,6 +22,7 @@ pub struct Target {
 pub const TARGETS: &[Target] = &[
     Target { name: "config", run: targets::config, grow: grow::toml, size: 64 * 1024 },
     Target { name: "discovery", run: targets::discovery, grow: grow::json, size: 64 * 1024 },
+    Target { name: "feed_line", run: targets::feed_line, grow: grow::json, size: 64 * 1024 },
     Target { name: "http_head", run: targets::http_head, grow: grow::text, size: 16 * 1024 },
     Target { name: "id_token", run: targets::id_token, grow: grow::json, size: 40 * 1024 },
     Target { name: "jwt", run: targets::jwt, grow: grow::json, size: 40 * 1024 },

@@ -13,6 +13,7 @@ use wandb_cred::client::parse_head;
 use wandb_cred::clock::{Clock, Now};
 use wandb_cred::config::Config;
 use wandb_cred::exchange::Exchange;
+use wandb_cred::feed::lines::{self, Line};
 use wandb_cred::http::{Answer, Http};
 use wandb_cred::login::loopback;
 use wandb_cred::oidc::keys::KeySet;
@@ -58,6 +59,20 @@ pub fn token_answer(input: &[u8]) {
     let _ = granted.refresh_expires_in();
     if let Err(fault) = read_device(input) {
         sentence(&fault.to_string());
+    }
+}
+
+/// A line of a feed.
+pub fn feed_line(input: &[u8]) {
+    match lines::parse(input, now()) {
+        Ok(Line::Token(relayed)) => {
+            let text = relayed.token.secret().expose();
+            assert!(!text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic()));
+            let left = relayed.token.expiry().remaining(now());
+            assert!(!left.is_zero() && left <= LONGEST_LIFE, "a life of {left:?} is believed");
+        }
+        Ok(Line::Goodbye) => {}
+        Err(why) => sentence(why),
     }
 }
 

@@ -43,6 +43,8 @@ pub fn next_command_in(state: State, provider: &str, profile: &str) -> Option<St
         State::NeedsLogin if provider == "oidc" => next_command(ProblemKind::NeedsLogin, Some(profile)),
         // Only they know with what people sign in to other providers.
         State::NeedsLogin => Some(format!("sign in, then: wandb-cred refresh --profile {profile}")),
+        // Nobody can ask for more where a feed has ended.
+        State::Failed if provider == "feed" => None,
         State::Failed => Some(format!("wandb-cred refresh --profile {profile}")),
         State::Starting | State::Fresh | State::Stale => None,
     }

@@ -3,7 +3,7 @@
 //! If no daemon answers, it starts one that all jobs of its kind share: in a batch job or a CI step, nobody has to start or
 //! stop anything.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::ErrorKind;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
@@ -13,7 +13,7 @@ use super::command_error::CommandError;
 use super::need::NeedArg;
 use super::on_demand::{self, Daemon};
 use super::profile::ProfileArg;
-use super::{job, login, private_daemon};
+use super::{job, job_wide, login, private_daemon};
 use crate::api::Job;
 use crate::client::Client;
 use crate::env::Env;
@@ -31,11 +31,14 @@ pub(super) struct Args {
     #[command(flatten)]
     need: NeedArg,
     /// Start the command at once, with or without a token
-    #[arg(long)]
+    #[arg(long, conflicts_with = "job")]
     best_effort: bool,
     /// If no daemon runs, start one that nobody else uses
     #[arg(long)]
     private: bool,
+    /// In a Slurm job: give all nodes of the job the token that is got here, by one exchange
+    #[arg(long)]
+    job: bool,
     /// The command to run, and its arguments
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
     command: Vec<OsString>,
@@ -49,6 +52,12 @@ pub(super) fn run(args: &Args, env: &Env) -> Result<ExitCode, CommandError> {
     let mut command = process::Command::new(program);
     command.args(arguments);
     let offline = offline_mode(env);
+    if args.job && offline.is_none() && !job_wide::is_within(env) {
+        let serving = job_wide::begin(&args.profile, &args.need, env)?;
+        command.env("WANDB_CRED_SOCKET", &serving.socket);
+        command.envs(job::variables(&serving.into())?).env_remove(job::REMOVED_VARIABLE);
+        return Err(become_command(command, program));
+    }
     let registered = match register(args, args.best_effort || offline.is_some(), env) {
         Ok(registered) => Some(registered),
         Err(error) if args.best_effort || offline.is_some() => {
@@ -74,9 +83,14 @@ pub(super) fn run(args: &Args, env: &Env) -> Result<ExitCode, CommandError> {
             })?;
         }
     }
+    Err(become_command(command, program))
+}
+
+/// Returns only if it cannot.
+fn become_command(mut command: process::Command, program: &OsStr) -> CommandError {
     let error = command.exec();
     let exit = if error.kind() == ErrorKind::NotFound { Exit::NotFound } else { Exit::NotExecutable };
-    Err(CommandError::new(exit, format!("cannot run {}: {error}", program.display())))
+    CommandError::new(exit, format!("cannot run {}: {error}", program.display()))
 }
 
 /// What there is once the daemon knows of this process.
@@ -130,12 +144,17 @@ same job step, identity and configuration on this machine share it, and it ends 
 the last of them. WANDB_CRED_SHARE=NAME shares one among all that set it; --private
 shares none.
 
+With --job, in a Slurm job, one exchange serves all nodes: it starts a daemon on each
+that is given access tokens by the one here, and waits until each has one. The paths
+are the same everywhere, so a plain srun within the command works.
+
 With WANDB_MODE=offline, dryrun or disabled, and with --best-effort, the command does
 not wait for a token.";
 
 const EXAMPLES: &str = "Examples:
   wandb-cred exec -- python train.py
   wandb-cred exec --profile eval -- torchrun --nproc-per-node 8 train.py
+  wandb-cred exec --job -- srun python train.py           one exchange for all nodes of a Slurm job
   wandb-cred exec --need 72h -- ./three-day-job.sh        fails now, not on the second night
 
 The exit code is that of the command. If the command cannot be started, it is one of those

@@ -20,6 +20,11 @@ pub(super) struct NeedArg {
 }
 
 impl NeedArg {
+    /// The same arguments, for another process.
+    pub(super) fn arguments(&self) -> impl Iterator<Item = String> {
+        self.need.iter().flat_map(|need| ["--need".to_owned(), format!("{}s", need.as_secs())])
+    }
+
     /// To be called once `profile` has a token: before its first one, nobody knows how long its identity lasts.
     pub(super) fn check(&self, client: &Client, profile: &str) -> Result<(), CommandError> {
         let Some(need) = self.need else { return Ok(()) };

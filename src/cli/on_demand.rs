@@ -10,7 +10,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use super::command_error::CommandError;
-use super::daemon_program;
+use super::{daemon_program, job_wide};
 use crate::api::ProblemKind;
 use crate::client::{self, Client};
 use crate::clock::Clock;
@@ -34,6 +34,10 @@ pub(super) fn ask<T>(
     mut question: impl FnMut(&Client) -> Result<T, client::Error>,
 ) -> Result<(Daemon, Result<T, client::Error>), CommandError> {
     let mut question = |client: &Client| question(client).map_err(|error| name_the_variable(error, env));
+    if let Some(client) = job_wide::running(env) {
+        let answer = question(&client);
+        return Ok((Daemon { client, on_demand: true }, answer));
+    }
     let why = match Client::usual(env) {
         Ok(usual) => match question(&usual) {
             Err(error) if is_not_ours(&error) => env.path("WANDB_CRED_SOCKET").map(|_| error.to_string()),

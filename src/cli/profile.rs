@@ -18,6 +18,11 @@ impl ProfileArg {
         self.profile.clone().or_else(|| env.var(VARIABLE).filter(|name| !is_left_over(name, env)))
     }
 
+    /// The same arguments, for another process.
+    pub(super) fn arguments(&self) -> impl Iterator<Item = String> {
+        self.profile.iter().flat_map(|name| ["--profile".to_owned(), name.clone()])
+    }
+
     /// `path` with the name in its query.
     pub(super) fn target(&self, path: &str, env: &Env) -> String {
         match self.name(env) {

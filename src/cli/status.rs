@@ -89,7 +89,9 @@ fn watch(args: &Args, client: &Client, env: &Env) -> Outcome {
 /// The status without the seconds that pass, to compare with the next one.
 fn without_countdowns(mut status: Status) -> String {
     for profile in &mut status.profiles {
-        profile.identity.expires_in = None;
+        if let Some(identity) = &mut profile.identity {
+            identity.expires_in = None;
+        }
         profile.access.expires_in = None;
     }
     serde_json::to_string(&status).expect("the API's types always serialize")
@@ -134,7 +136,7 @@ mod tests {
             let profiles = states.iter().map(|&(access, identity)| {
                 let mut profile = profile();
                 profile.access.state = access;
-                profile.identity.state = identity;
+                profile.identity.as_mut().expect("it has one").state = identity;
                 profile
             });
             exit_for(&status(profiles.collect()))

@@ -24,7 +24,10 @@ pub(super) fn from_table(
         DeserializeFault::UnknownVariant { found, known } => unknown("kind", found, known, &[]),
         DeserializeFault::MissingKey("provider") => {
             let name = profile.unwrap_or("NAME");
-            (format!("there is no provider; add a [profile.{name}.provider.KIND] table"), None)
+            let message = format!(
+                "there is no provider; add a [profile.{name}.provider.KIND] table, or `upstream` for another daemon's tokens"
+            );
+            (message, None)
         }
         DeserializeFault::WrongValue { expected } => {
             (format!("wrong type of value: expected {}", expected.unwrap_or("another type")), None)

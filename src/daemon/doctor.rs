@@ -84,7 +84,7 @@ fn check(args: &Args, env: &Env) -> (api::Doctor, String) {
         report.skip(&[Step::Provider, Step::Server, Step::Exchange], "needs a valid profile");
         return stop(report);
     };
-    let about = format!("profile {name}: {} at {}", profile.provider.kind(), profile.base_url);
+    let about = format!("profile {name}: {} at {}", profile.kind(), profile.base_url);
     let known = status.is_some_and(|status| status.profiles.iter().any(|known| known.name == name));
     let asked = match &client {
         Ok(client) if known && !args.alone => ask(client, &name, &mut report),
@@ -93,7 +93,7 @@ fn check(args: &Args, env: &Env) -> (api::Doctor, String) {
     match asked {
         Some(findings) => report.extend(findings),
         // A refresh token that rotates has one owner: if two redeem it, the whole session is revoked.
-        None if profile.provider.kind() == "oidc" && client.as_ref().is_ok_and(|client| client.accepts()) => {
+        None if profile.kind() == "oidc" && client.as_ref().is_ok_and(|client| client.accepts()) => {
             let why = "the daemon owns this sign-in, and cannot be asked: restart it, or stop it first";
             report.skip(&[Step::Provider, Step::Server, Step::Exchange], why);
         }
@@ -192,8 +192,19 @@ fn run_here(name: &str, config: profile::Config, env: &Env) -> anyhow::Result<Re
     let clock = Clock::system();
     let parts = Parts { env: env.clone(), http: Http::new(clock.clone()), clock };
     let runtime = super::runtime()?;
-    let kind = config.provider.kind();
-    let provider = config.provider.clone().build_or_explain(config.context(name, &parts));
+    let kind = config.kind();
+    let Some(provider) = config.provider() else {
+        let mut report = Report::default();
+        report.fail(
+            Step::Provider,
+            Exit::Unavailable,
+            "no daemon takes tokens from the other one",
+            "wandb-credd &",
+        );
+        report.skip(&[Step::Server, Step::Exchange], "needs a daemon");
+        return Ok(report);
+    };
+    let provider = provider.clone().build_or_explain(config.context(name, &parts));
     let exchange = Exchange::new(config.base_url.url(), parts.http.clone());
     let cx = Context {
         profile: name,

@@ -18,6 +18,8 @@ pub(super) enum Lifetime {
     Service,
     /// The end of this process, which started it for itself alone.
     Private(Process),
+    /// The feed's word: a node's daemon in a batch job.
+    ForAJob { folder: PathBuf },
     /// That nothing needs it any more.
     OnDemand {
         /// After the last job and the last request.
@@ -32,11 +34,15 @@ impl Lifetime {
     pub(super) fn new(
         lifetime_of: Option<u32>,
         until_unneeded: Option<Duration>,
+        for_a_job: bool,
         folder: &std::path::Path,
     ) -> anyhow::Result<Self> {
         if let Some(pid) = lifetime_of {
             let process = Process::find(pid).context("the process of --lifetime-of does not run")?;
             return Ok(Self::Private(process));
+        }
+        if for_a_job {
+            return Ok(Self::ForAJob { folder: folder.to_owned() });
         }
         let Some(grace) = until_unneeded else { return Ok(Self::Service) };
         let start_lock = paths::start_lock(folder).context("the socket's folder has no usual name")?;
@@ -49,6 +55,8 @@ impl Lifetime {
         match self {
             Self::Service => false,
             Self::Private(process) => process.is_running(),
+            // Its tasks need not register: whether one has our paths is found out while it waits.
+            Self::ForAJob { .. } => true,
             Self::OnDemand { .. } => state.jobs_running() > 0,
         }
     }
@@ -68,6 +76,13 @@ impl Lifetime {
                 process.end().await;
                 None
             }
+            Self::ForAJob { .. } if !told => std::future::pending().await,
+            Self::ForAJob { folder } => loop {
+                state.jobs_ended().await;
+                if !adopt(state, folder).await {
+                    return None;
+                }
+            },
             Self::OnDemand { grace, start_lock, folder } => loop {
                 state.jobs_ended().await;
                 if adopt(state, folder).await {

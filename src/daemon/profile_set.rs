@@ -58,8 +58,32 @@ impl ProfileSet {
             config: config.server.clone(),
             config_path: config.path.clone(),
             default: config.default_profile().map(str::to_owned),
-            members: self.running.iter().map(|(name, r)| (name.clone(), Arc::clone(&r.member))).collect(),
+            members: self.members(),
+            awaited: None,
         }
+    }
+
+    fn members(&self) -> BTreeMap<String, Arc<Member>> {
+        self.running.iter().map(|(name, r)| (name.clone(), Arc::clone(&r.member))).collect()
+    }
+
+    /// Adds a profile that is fed, or replaces it.
+    pub(super) fn add(&mut self, name: &str, config: profile::Config) -> Directory {
+        let fingerprint = fingerprint(name, &config);
+        let running = self.start(name, config, fingerprint);
+        self.running.insert(name.to_owned(), running);
+        // The only one is the default.
+        let default = self.running.keys().next().filter(|_| self.running.len() == 1).cloned();
+        Directory { default, members: self.members(), ..Directory::default() }
+    }
+
+    /// No profile at all.
+    pub(super) fn none(&self) -> Directory {
+        Directory { members: self.members(), ..Directory::default() }
+    }
+
+    pub(super) fn member(&self, name: &str) -> Option<&Arc<Member>> {
+        self.running.get(name).map(|running| &running.member)
     }
 
     fn start(&self, name: &str, config: profile::Config, fingerprint: String) -> Running {
@@ -118,7 +142,7 @@ impl ProfileSet {
 /// Names a profile's configuration without showing it.
 fn fingerprint(name: &str, profile: &profile::Config) -> String {
     // `Debug` redacts a secret, and a changed one must count as a change.
-    let secret = profile.provider.secret().map_or("", |secret| secret.expose());
+    let secret = profile.secret().map_or("", |secret| secret.expose());
     let digest = Sha256::new_with_prefix(format!("{name} {profile:?}")).chain_update(secret).finalize();
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -57,6 +57,13 @@ pub(super) async fn check(
     check_lifetime(cx, &access, report);
 }
 
+/// What can be told of an access token that another daemon got.
+pub(super) async fn check_access(cx: &Context<'_>, access: &AccessToken, report: &mut Report) {
+    report.ok(Step::Exchange, "another daemon made it");
+    check_api(cx, access, report).await;
+    check_lifetime(cx, access, report);
+}
+
 fn refused(cx: &Context<'_>, source: &Source, token: &IdentityToken, error: &Error, report: &mut Report) {
     let message = &*error.message;
     let replayed = error.reason == Reason::Replayed;

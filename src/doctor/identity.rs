@@ -45,7 +45,7 @@ pub(super) async fn fetch(cx: &Context<'_>, source: &Source, report: &mut Report
 }
 
 /// The steps that need the JWT.
-const TOKEN_STEPS: [Step; 8] = [
+pub(super) const TOKEN_STEPS: [Step; 8] = [
     Step::Jwt,
     Step::Lifetime,
     Step::Issuer,

@@ -199,7 +199,7 @@ fn right_address(url: &Url) -> Option<String> {
 const PAGE_PATHS: [&str; 5] = ["/graphql", "/oidc/token", "/home", "/login", "/authorize"];
 
 /// Compares our clock with those of the servers, by their `Date` headers.
-pub(super) fn clocks(clocks: &[(&str, Option<i64>); 2], report: &mut Report) {
+pub(super) fn clocks(clocks: &[(&str, Option<i64>)], report: &mut Report) {
     let known: Vec<_> = clocks.iter().filter_map(|(name, skew)| Some((*name, (*skew)?))).collect();
     let Some((name, skew)) = known.iter().copied().max_by_key(|(_, skew)| skew.abs()) else {
         report.skip(&[Step::Clock], "no server gave its time");

@@ -29,7 +29,10 @@ impl Source {
                     Err(_) => Err(no_answer(Stage::Identity)),
                 }
             }
-            Self::Daemon(profile) => first_outcome(&profile.identity).await,
+            Self::Daemon(profile) => match &profile.identity {
+                Some(identity) => first_outcome(identity).await,
+                None => Err(Error::rejected("only access tokens come here, from another daemon")),
+            },
         }
     }
 
@@ -37,6 +40,14 @@ impl Source {
         match self {
             Self::Direct { exchange, .. } => exchange.redeem(token).await,
             Self::Daemon(profile) => first_outcome(&profile.access).await,
+        }
+    }
+
+    /// The access token of a profile that gets it from another daemon; `None` if it makes its own exchanges.
+    pub(super) async fn relayed(&self) -> Option<Result<AccessToken, Error>> {
+        match self {
+            Self::Daemon(profile) if profile.relay.is_some() => Some(first_outcome(&profile.access).await),
+            _ => None,
         }
     }
 
@@ -53,7 +64,8 @@ impl Source {
         match self {
             Self::Direct { .. } => None,
             Self::Daemon(profile) => {
-                let identity = profile.identity.read(|snapshot| snapshot.error.clone());
+                let identity = profile.identity.as_ref();
+                let identity = identity.and_then(|identity| identity.read(|snapshot| snapshot.error.clone()));
                 identity.or_else(|| profile.access.read(|snapshot| snapshot.error.clone()))
             }
         }

@@ -12,6 +12,8 @@ pub struct Demand {
     /// The configuration wants the tokens kept warm whether or not anybody asks.
     always: bool,
     jobs: AtomicUsize,
+    /// Callers who wait for the next token.
+    followers: AtomicUsize,
     /// Seconds since boot of the last call, plus one; 0 for never.
     last_use: AtomicU64,
 }
@@ -24,7 +26,7 @@ impl Demand {
     pub fn is_hot(&self, now: Now) -> bool {
         let last = self.last_use.load(Ordering::Relaxed);
         let recent = last != 0 && now.boot.as_secs().saturating_sub(last - 1) < RECENT.as_secs();
-        self.always || recent || self.jobs() > 0
+        self.always || recent || self.jobs() > 0 || self.followers.load(Ordering::Relaxed) > 0
     }
 
     /// Somebody asked for a token.
@@ -36,6 +38,12 @@ impl Demand {
     pub fn hold(self: &Arc<Self>) -> JobGuard {
         self.jobs.fetch_add(1, Ordering::Relaxed);
         JobGuard(Arc::clone(self))
+    }
+
+    /// Somebody waits for the next token until the guard is dropped.
+    pub fn follow(self: &Arc<Self>) -> FollowGuard {
+        self.followers.fetch_add(1, Ordering::Relaxed);
+        FollowGuard(Arc::clone(self))
     }
 
     pub fn jobs(&self) -> usize {
@@ -50,6 +58,16 @@ pub struct JobGuard(Arc<Demand>);
 impl Drop for JobGuard {
     fn drop(&mut self) {
         self.0.jobs.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// One waiting caller's need.
+#[derive(Debug)]
+pub struct FollowGuard(Arc<Demand>);
+
+impl Drop for FollowGuard {
+    fn drop(&mut self) {
+        self.0.followers.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -203,8 +203,8 @@ impl<T: Expires> Snapshot<T> {
 
     /// Time until the next attempt; `None` for "not until somebody asks".
     pub(super) fn next_wake(&self, wanted: Wanted, hot: bool, now: Now) -> Option<Duration> {
-        let signed_out = self.error.as_ref().is_some_and(|error| error.kind == Kind::NeedsLogin);
-        if !(wanted.renewal || hot && !signed_out) {
+        let in_vain = self.error.as_ref().is_some_and(Error::needs_word);
+        if !(wanted.renewal || hot && !in_vain) {
             return None;
         }
         if wanted.forced {
@@ -246,8 +246,10 @@ impl<T: Expires> Snapshot<T> {
             let wait = self.due_for_a_caller(now).max(self.server_wait(now));
             let failed = answered || !wait.is_zero();
             // A caller who fetches on behalf of others has a backoff of its own.
-            let hopeless = failed && (!error.is_transient() || question.want == Want::New);
-            return (hopeless || !in_time(wait)).then(|| error.clone().retry_after(Some(wait)));
+            let over = matches!(error.reason, Reason::FeedEnded { .. });
+            let hopeless = failed && (!error.is_transient() || over || question.want == Want::New);
+            let next = (!over).then_some(wait);
+            return (hopeless || !in_time(wait)).then(|| error.clone().retry_after(next));
         }
         let left = self.token.as_ref()?.expiry().remaining(now);
         let young = self.last_attempt.is_some_and(|last| now.boot.saturating_sub(last.boot) < RENEWAL_GAP);

@@ -14,12 +14,14 @@ use crate::token::Expires as _;
 /// Returns when the profile's session or keepers are gone.
 pub async fn follow(profile: Arc<Profile>, session: Arc<Session>, clock: Clock) {
     let mut changes = session.changes();
-    let mut identity = profile.identity.subscribe();
+    // Whoever has a session has an identity.
+    let Some(keeper) = &profile.identity else { return };
+    let mut identity = keeper.subscribe();
     let mut notified_needed = false;
     let mut notified_end = None;
     loop {
         let now = clock.now();
-        let (needed, outlook) = profile.identity.read(|snapshot| {
+        let (needed, outlook) = keeper.read(|snapshot| {
             let needed = snapshot.error.as_ref().is_some_and(|error| error.kind == Kind::NeedsLogin);
             (needed, snapshot.token.as_ref().and_then(|token| token.renewal().outlook))
         });
@@ -48,11 +50,11 @@ pub async fn follow(profile: Arc<Profile>, session: Arc<Session>, clock: Clock) 
         tokio::select! {
             changed = changes.changed() => match changed.map(|()| *changes.borrow_and_update()) {
                 Ok(Change::SignedIn(_)) => {
-                    profile.identity.reset();
+                    keeper.reset();
                     profile.access.reset();
                 }
                 Ok(Change::SignedOut(_)) => {
-                    profile.identity.forget();
+                    keeper.forget();
                     profile.access.forget();
                 }
                 Ok(Change::None) => {}

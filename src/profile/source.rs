@@ -15,7 +15,7 @@ use crate::provider::{self, Provider};
 use crate::token::{AccessToken, Expires as _, IdentityToken, TokenHash};
 
 /// The provider; its tokens must be for the profile's audience.
-pub(super) struct IdentitySource {
+pub struct IdentitySource {
     pub(super) provider: Box<dyn Provider>,
     pub(super) audience: Option<String>,
     pub(super) profile: String,
@@ -80,7 +80,7 @@ impl IdentitySource {
 }
 
 /// The identity keeper and the exchange.
-pub(super) struct AccessSource {
+pub struct AccessSource {
     identity: Keeper<IdentityToken>,
     exchange: Arc<Exchange>,
     exchanges: Arc<AtomicU64>,

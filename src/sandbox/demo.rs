@@ -106,11 +106,12 @@ fn watch(daemon: &mut Daemon, interrupt: &mut Interrupt) -> anyhow::Result<()> {
 /// The part that changes only when something happens.
 fn summary(profile: &api::Profile) -> String {
     let state = |kept: &api::Kept| format!("{:?}", kept.state).to_lowercase();
-    let error = profile.access.last_error.as_ref().or(profile.identity.last_error.as_ref());
+    let identity = profile.identity.as_ref();
+    let error = profile.access.last_error.as_ref().or(identity.and_then(|kept| kept.last_error.as_ref()));
     let error = error.map(|error| format!(" · {error}")).unwrap_or_default();
     format!(
         "identity {} · access {} · exchanges {}{error}",
-        state(&profile.identity),
+        identity.map(state).unwrap_or_default(),
         state(&profile.access),
         profile.exchanges
     )

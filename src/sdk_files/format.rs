@@ -15,6 +15,9 @@ pub(super) fn identity_token(token: &IdentityToken) -> &[u8] {
     token.jwt().expose().as_bytes()
 }
 
+/// In place of a JWT, where only access tokens come. wandb 0.31.0 makes no exchange on it.
+pub(super) const RELAY: &str = "relay";
+
 /// `credentials.json` with `token` for `base_url`.
 pub(super) fn credentials(token: &AccessToken, base_url: &BaseUrl) -> Zeroizing<Vec<u8>> {
     let entry = || Entry {

@@ -36,11 +36,17 @@ pub struct Directory {
     pub config_path: Option<PathBuf>,
     pub default: Option<String>,
     pub members: BTreeMap<String, Arc<Member>>,
+    /// Why there is no profile yet, where they come by themselves.
+    pub awaited: Option<String>,
 }
 
 impl Directory {
     /// The profile of that name, or the default one.
     pub fn find(&self, name: Option<&str>) -> Result<&Arc<Member>, Problem> {
+        if let Some(why) = self.awaited.as_ref().filter(|_| self.members.is_empty()) {
+            let problem = Problem::new(ProblemKind::UpstreamUnavailable, why.as_str());
+            return Err(Problem { retry_after: Some(1), ..problem });
+        }
         let Some(name) = name.or(self.default.as_deref()) else {
             let detail = match self.members.len() {
                 0 => "no profile is configured; run: wandb-cred init".to_owned(),

@@ -78,7 +78,9 @@ impl Metrics {
         let kept = Kept { usable, remaining, failures, attempts };
         for (name, member) in &directory.members {
             let profile = &member.profile;
-            kept.read(name, "identity", &profile.identity, now);
+            if let Some(identity) = &profile.identity {
+                kept.read(name, "identity", identity, now);
+            }
             kept.read(name, "access", &profile.access, now);
             let labels = ProfileLabels { profile: name.clone() };
             exchanges.get_or_create(&labels).inc_by(profile.exchanges());

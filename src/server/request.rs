@@ -11,12 +11,15 @@ use url::form_urlencoded;
 
 use crate::api::{Problem, ProblemKind};
 use crate::keeper::Need;
+use crate::token::TokenHash;
 
 /// The parameters that routes know.
 #[derive(Default)]
 pub(super) struct Query {
     pub(super) profile: Option<String>,
     pub(super) min_ttl: Duration,
+    /// The token that the caller has.
+    pub(super) newer_than: Option<TokenHash>,
     wait: Option<Duration>,
 }
 
@@ -40,6 +43,12 @@ impl Query {
                 }
                 "profile" => parsed.profile = Some(value.into_owned()),
                 "min_ttl" => parsed.min_ttl = seconds(&value)?,
+                "newer_than" => {
+                    let hash = TokenHash::parse(&value);
+                    parsed.newer_than = Some(hash.ok_or_else(|| {
+                        bad(format!("{key} must be the 64 hexadecimal digits of a SHA-256"))
+                    })?);
+                }
                 _ => parsed.wait = Some(seconds(&value)?.min(MAX_TIMEOUT)),
             }
         }
@@ -47,7 +56,11 @@ impl Query {
     }
 
     pub(super) fn need(&self) -> Need {
-        Need { min_ttl: self.min_ttl, timeout: self.wait.unwrap_or(DEFAULT_TIMEOUT) }
+        Need { min_ttl: self.min_ttl, timeout: self.timeout() }
+    }
+
+    pub(super) fn timeout(&self) -> Duration {
+        self.wait.unwrap_or(DEFAULT_TIMEOUT)
     }
 }
 

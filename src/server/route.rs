@@ -89,7 +89,7 @@ async fn dispatch(state: &State, caller: &Caller, request: Request<Incoming>) ->
         state.used();
     }
     let outcome = match *route {
-        "/v1/token" => tokens::token(state, request.uri().query()).await,
+        "/v1/token" => tokens::token(state, caller, request.uri().query()).await,
         "/v1/identity-token" => tokens::identity_token(state, request.uri().query()).await,
         "/v1/profiles" => no_query(request.uri().query()).map(|()| status::profiles(state)),
         "/v1/status" => no_query(request.uri().query()).map(|()| status::status(state)),

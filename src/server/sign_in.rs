@@ -37,7 +37,9 @@ pub(super) async fn logout(state: &State, query: Option<&str>) -> Result<Answer,
     let ended = state.logins.stop(session(profile)?).await;
     let ended = ended.map_err(|error| Problem::from_error(&profile.name, &error))?;
     // Before the answer: whoever has it may rely on nothing being handed out any more.
-    profile.identity.forget();
+    if let Some(identity) = &profile.identity {
+        identity.forget();
+    }
     profile.access.forget();
     member.token_answer.forget();
     Ok(answer::json(&api::Logout {

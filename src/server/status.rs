@@ -67,11 +67,12 @@ fn describe_all(state: &State) -> Vec<api::Profile> {
 
 pub(super) fn describe(member: &Member, default: bool, now: Now) -> api::Profile {
     let profile = &member.profile;
-    let claims =
-        profile.identity.read(|snapshot| snapshot.token.as_ref().map(|token| token.claims().clone()));
+    let claims = profile.identity.as_ref().and_then(|identity| {
+        identity.read(|snapshot| snapshot.token.as_ref().map(|token| token.claims().clone()))
+    });
     let claims = claims.unwrap_or_default();
     // The identity's own word is the newer one; a restored access token knows nothing of it.
-    let outlook = outlook(&profile.identity).or_else(|| outlook(&profile.access));
+    let outlook = profile.identity.as_ref().and_then(outlook).or_else(|| outlook(&profile.access));
     let hot = profile.demand.is_hot(now);
     api::Profile {
         name: profile.name.to_string(),
@@ -80,7 +81,7 @@ pub(super) fn describe(member: &Member, default: bool, now: Now) -> api::Profile
         provider: profile.provider.to_owned(),
         audience: profile.audience.clone(),
         hot,
-        identity: kept(&profile.identity, hot, now),
+        identity: profile.identity.as_ref().map(|identity| kept(identity, hot, now)),
         access: kept(&profile.access, hot, now),
         issuer: claims.iss.as_deref().map(foreign_text::name),
         subject: claims.subject().map(foreign_text::name),

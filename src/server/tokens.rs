@@ -8,23 +8,37 @@ use hyper::body::Incoming;
 use super::Caller;
 use super::answer::{self, Answer, whole_seconds};
 use super::request::{self, DEFAULT_TIMEOUT, Query, no_query};
+use super::sign_in;
 use super::state::State;
 use super::status::describe;
 use crate::api::{self, Problem, ProblemKind};
 use crate::error::{Kind, Reason};
 use crate::keeper::Need;
 use crate::process::Process;
+use crate::profile::Relay;
 use crate::token::{Expires as _, TokenHash};
 
 type Outcome = Result<Answer, Problem>;
 
-pub(super) async fn token(state: &State, query: Option<&str>) -> Outcome {
-    let query = Query::parse(query, &TOKEN_QUERY)?;
+pub(super) async fn token(state: &State, caller: &Caller, query: Option<&str>) -> Outcome {
+    let query = Query::parse(query, &["profile", "min_ttl", "wait", "newer_than"])?;
     let directory = state.directory();
     let member = directory.find(query.profile.as_deref())?;
     let profile = &member.profile;
     profile.demand.touch(state.clock.now());
-    let token = profile.access.get(query.need()).await;
+    let mut need = query.need();
+    if let Some(known) = query.newer_than {
+        let _follows = profile.demand.follow();
+        tokio::select! {
+            () = profile.access.newer_than(known, query.timeout()) => {}
+            // The caller asks the next daemon.
+            () = caller.stopping() => {}
+        }
+        // Meanwhile somebody may have said no.
+        sign_in::unlocked(state)?;
+        need.timeout = DEFAULT_TIMEOUT;
+    }
+    let token = profile.access.get(need).await;
     let token = token.map_err(|error| Problem::from_error(&profile.name, &error))?;
     let left = token.expiry().remaining(state.clock.now());
     Ok(member.token_answer.render(profile, &token, left))
@@ -41,8 +55,12 @@ pub(super) async fn identity_token(state: &State, query: Option<&str>) -> Outcom
         );
         return Err(Problem::new(ProblemKind::Forbidden, detail));
     }
+    let Some(identity) = &profile.identity else {
+        let detail = format!("profile `{}`: only access tokens come here, from another daemon", profile.name);
+        return Err(Problem::new(ProblemKind::Forbidden, detail));
+    };
     profile.demand.touch(state.clock.now());
-    let token = profile.identity.get(query.need()).await;
+    let token = identity.get(query.need()).await;
     let token = token.map_err(|error| Problem::from_error(&profile.name, &error))?;
     let now = state.clock.now();
     Ok(answer::json(&api::IdentityToken {
@@ -58,6 +76,15 @@ pub(super) async fn refresh(state: &State, query: Option<&str>) -> Outcome {
     let directory = state.directory();
     let member = directory.find(query.profile.as_deref())?;
     let profile = &member.profile;
+    match &profile.relay {
+        Some(Relay::Feed(_)) => {
+            let detail = "its access tokens come on a feed: renew them where that comes from";
+            let problem = Problem::of(ProblemKind::Forbidden, &profile.name, detail);
+            return Err(problem);
+        }
+        Some(Relay::Upstream(upstream)) => upstream.refresh(),
+        None => {}
+    }
     profile.demand.touch(state.clock.now());
     let renewed = profile.access.refresh(query.need().timeout).await;
     renewed.map_err(|error| Problem::from_error(&profile.name, &error))?;
@@ -73,7 +100,16 @@ pub(super) async fn rejected(state: &State, request: Request<Incoming>) -> Outco
     let hash = TokenHash::parse(&report.token_sha256).ok_or_else(|| {
         Problem::new(ProblemKind::BadRequest, "token_sha256 must be the 64 hexadecimal digits of a SHA-256")
     })?;
-    Ok(answer::json(&api::RejectedAnswer { renewed: member.profile.access.rejected(hash) }))
+    let renewed = match &member.profile.relay {
+        // A feed goes one way.
+        Some(Relay::Feed(_)) => false,
+        Some(Relay::Upstream(upstream)) => {
+            upstream.reject(hash);
+            member.profile.access.rejected(hash)
+        }
+        None => member.profile.access.rejected(hash),
+    };
+    Ok(answer::json(&api::RejectedAnswer { renewed }))
 }
 
 pub(super) async fn jobs(state: &State, caller: &Caller, request: Request<Incoming>) -> Outcome {

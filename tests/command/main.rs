@@ -3,6 +3,7 @@
 mod daemon_answers;
 mod exec;
 mod fake_daemon;
+mod feed;
 mod files;
 mod problems;
 mod service;
@@ -169,6 +170,7 @@ fn help_and_version_go_to_stdout() {
     for name in [
         "token",
         "exec",
+        "feed",
         "env",
         "status",
         "refresh",

@@ -6,6 +6,7 @@
 mod bad_input;
 mod certificates;
 mod clock;
+mod feed;
 mod foreign;
 mod hostile;
 mod kill;

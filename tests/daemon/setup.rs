@@ -7,7 +7,7 @@ use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Output, Stdio};
 use std::thread;
 use std::time::Duration;
 
@@ -246,6 +246,16 @@ impl Home {
         let open = fs::OpenOptions::new().create(true).append(true).open(&log).expect("a log");
         let child = command.stdout(Stdio::null()).stderr(open).spawn().expect("the daemon starts");
         Daemon { child, socket: self.socket(), log }
+    }
+
+    /// The same with our ends of its standard input and output.
+    pub(crate) fn launch_with_pipes(&self, command: &mut Command) -> (Daemon, ChildStdin, ChildStdout) {
+        let log = self.path("daemon.log");
+        let open = fs::OpenOptions::new().create(true).append(true).open(&log).expect("a log");
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(open);
+        let mut child = command.spawn().expect("the daemon starts");
+        let (input, output) = (child.stdin.take().expect("piped"), child.stdout.take().expect("piped"));
+        (Daemon { child, socket: self.socket(), log }, input, output)
     }
 }
 

@@ -4,6 +4,7 @@ use std::fs;
 use std::thread;
 use std::time::Duration;
 
+use crate::feed::Fed;
 use crate::setup::{Daemon, Home, Sandbox, now, until};
 
 /// Times that any thread gave up the processor of its own will: each is a wake-up before.
@@ -29,23 +30,27 @@ fn an_idle_daemon_does_not_wake_at_all() {
     let other = Home::new(&sandbox.profile("work"));
     let used = other.daemon();
     used.token("");
-    for daemon in [&fresh, &used] {
-        until("helper threads end", 20, || (threads(daemon) == 1).then_some(()));
+    let fed = Fed::serving("wb_at_1");
+    // One thread waits for the next line.
+    for (daemon, own) in [(&fresh, 1), (&used, 1), (&fed.daemon, 2)] {
+        until("helper threads end", 20, || (threads(daemon) == own).then_some(()));
     }
+    let count = || [&fresh, &used, &fed.daemon].map(wakeups);
     // The last round over the connections comes within five seconds of the last of them; then nothing is due.
-    let mut quiet = (now(), [0, 0]);
+    let mut quiet = (now(), [0; 3]);
     until("the last round", 20, || {
-        let counts = [wakeups(&fresh), wakeups(&used)];
+        let counts = count();
         if counts != quiet.1 {
             quiet = (now(), counts);
         }
         (now() - quiet.0 > Duration::from_secs(6)).then_some(())
     });
-    let before = [wakeups(&fresh), wakeups(&used)];
+    let before = count();
     let start = now();
     while now() - start < Duration::from_secs(10) {
         thread::sleep(Duration::from_secs(1));
     }
-    assert_eq!([wakeups(&fresh), wakeups(&used)], before, "a timer ticks");
-    println!("idle: {} KiB fresh, {} KiB after an exchange", fresh.memory(), used.memory());
+    assert_eq!(count(), before, "a timer ticks");
+    let [fresh, used, fed] = [&fresh, &used, &fed.daemon].map(Daemon::memory);
+    println!("idle: {fresh} KiB fresh, {used} KiB after an exchange, {fed} KiB fed");
 }

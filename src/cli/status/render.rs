@@ -9,12 +9,16 @@ use crate::output::Style;
 
 /// A profile is as good as its access token, until a person must act.
 pub(super) fn overall(profile: &Profile) -> State {
-    match (profile.access.state, profile.identity.state) {
+    match (profile.access.state, identity_state(profile)) {
         (State::Fresh, _) => State::Fresh,
-        (access, State::NeedsLogin) if access != State::Stale => State::NeedsLogin,
-        (State::Starting, State::Failed) => State::Failed,
+        (access, Some(State::NeedsLogin)) if access != State::Stale => State::NeedsLogin,
+        (State::Starting, Some(State::Failed)) => State::Failed,
         (access, _) => access,
     }
+}
+
+fn identity_state(profile: &Profile) -> Option<State> {
+    profile.identity.as_ref().map(|identity| identity.state)
 }
 
 /// A row per profile, then remarks on what is unusual.
@@ -75,7 +79,7 @@ fn row(profile: &Profile, now: Timestamp) -> [String; 7] {
         state(overall(profile)).to_owned(),
         left(&profile.access),
         renewal,
-        left(&profile.identity),
+        profile.identity.as_ref().map_or("-".to_owned(), left),
         profile.jobs.to_string(),
         who.map_or("-".to_owned(), |who| clean(who)),
     ]
@@ -84,7 +88,11 @@ fn row(profile: &Profile, now: Timestamp) -> [String; 7] {
 /// What a person should know beyond the table.
 fn remarks(profile: &Profile, now: Timestamp) -> Vec<(&'static str, String)> {
     let mut remarks = Vec::new();
-    for (key, kept) in [("identity", &profile.identity), ("exchange", &profile.access)] {
+    let kept = match &profile.identity {
+        Some(identity) => vec![("identity", identity), ("exchange", &profile.access)],
+        None => vec![("tokens", &profile.access)],
+    };
+    for (key, kept) in kept {
         if let Some(error) = &kept.last_error {
             let times = if kept.failures > 1 {
                 format!(" ({} times in a row)", kept.failures)
@@ -111,7 +119,7 @@ fn remarks(profile: &Profile, now: Timestamp) -> Vec<(&'static str, String)> {
 fn next(profile: &Profile) -> Option<String> {
     // Whether tokens are there or not: without a sign-in there will be none.
     let state =
-        if profile.identity.state == State::NeedsLogin { State::NeedsLogin } else { overall(profile) };
+        if identity_state(profile) == Some(State::NeedsLogin) { State::NeedsLogin } else { overall(profile) };
     next_command_in(state, &profile.provider, &profile.name)
 }
 
@@ -143,7 +151,8 @@ pub(super) fn blocks(status: &Status, now: Timestamp) -> String {
         if let Some(person) = &profile.person {
             line("signed in", &format!("{} since {}", person.account, person.since));
         }
-        for (name, kept) in [("access token", &profile.access), ("identity token", &profile.identity)] {
+        let identity = profile.identity.as_ref().map(|identity| ("identity token", identity));
+        for (name, kept) in std::iter::once(("access token", &profile.access)).chain(identity) {
             if let Some(at) = kept.expires_at {
                 line(name, &format!("expires at {at}, in {}", left(kept)));
             }
@@ -212,7 +221,7 @@ pub(super) mod tests {
             provider: "file".into(),
             audience: Some("acme".into()),
             hot: true,
-            identity: Kept { expires_at: Some(at(600)), expires_in: Some(600), ..kept.clone() },
+            identity: Some(Kept { expires_at: Some(at(600)), expires_in: Some(600), ..kept.clone() }),
             access: kept,
             issuer: Some("https://idp.example".into()),
             subject: Some("ada@example.com".into()),
