@@ -12,6 +12,7 @@ from nodes import COMPUTE, USERS
 import programs
 from programs import wait_for
 
+PROCTRACK = "cgroup"
 UID = USERS["alice"]
 
 
