@@ -197,7 +197,21 @@ impl Client {
     /// The user who listens, as the kernel says.
     #[cfg(target_os = "linux")]
     fn server_uid(&self, stream: &UnixStream) -> std::io::Result<u32> {
-        Ok(rustix::net::sockopt::socket_peercred(stream)?.uid.as_raw())
+        match rustix::net::sockopt::socket_peercred(stream) {
+            Ok(peer) => Ok(peer.uid.as_raw()),
+            // The daemon may be in a PID namespace beside ours: the kernel gives its number as 0, which rustix cannot hold.
+            Err(error) => self.maker().ok_or_else(|| error.into()),
+        }
+    }
+
+    /// The user who made the socket, if nobody else can have put it there.
+    #[cfg(target_os = "linux")]
+    fn maker(&self) -> Option<u32> {
+        use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+        let folder = self.socket.parent()?.symlink_metadata().ok()?;
+        let socket = self.socket.symlink_metadata().ok()?;
+        let closed = folder.is_dir() && folder.mode() & 0o022 == 0 && folder.uid() == socket.uid();
+        (closed && socket.file_type().is_socket()).then_some(socket.uid())
     }
 
     /// The user who made the socket: safe Rust has no getpeereid(3) for a blocking stream.

@@ -35,6 +35,7 @@ mod doctor;
 mod failure;
 mod fed;
 mod first_login;
+mod guests;
 mod init;
 mod lifetime;
 mod log;
@@ -296,6 +297,7 @@ async fn serve(
     state.take_up_jobs().await;
     let (mut stop, stopping) = watch::channel(false);
     let mut server = server::spawn(listener, Arc::clone(&state), stopping);
+    let guests = guests::Guests::open(&runtime, &state)?;
     let file = FileId::of(&state.socket);
     let mut rebound = Box::pin(rebind::rebound(state.socket.clone(), file, state.clock.clone()));
     info!(socket = %state.socket.display(), profiles = state.directory().members.len(), "serving");
@@ -346,7 +348,7 @@ async fn serve(
     info!("stopping");
     service::stopping();
     // New connections go nowhere from here on, so take the name away first.
-    drop(bound);
+    drop((bound, guests));
     stop.send_replace(true);
     let _ = server.await;
     profiles.drain().await;

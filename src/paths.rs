@@ -3,7 +3,7 @@
 //! The command and the daemon both ask here, so they cannot disagree. Finding a place never creates it;
 //! [`private_dir`] does, and refuses a folder that others can reach.
 
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use crate::env::Env;
@@ -155,6 +155,37 @@ pub fn check_private(dir: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Creates `dir` (and what is above it, closed) so that everybody may enter it, and nobody else may list it or write to
+/// it. One that exists is accepted if it is ours and closed to writers; its mode stays as it is.
+pub fn guest_dir(dir: &Path) -> Result<()> {
+    let io = |error: std::io::Error| Error::io(Stage::Files, dir, &error);
+    if let Some(above) = dir.parent() {
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(above).map_err(io)?;
+    }
+    match std::fs::DirBuilder::new().mode(0o700).create(dir) {
+        // The mode of mkdir is subject to the umask.
+        Ok(()) => return std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o711)).map_err(io),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(io(error)),
+    }
+    let meta = dir.symlink_metadata().map_err(io)?;
+    let shown = dir.display();
+    let (owner, mode, uid) = (meta.uid(), meta.mode() & 0o7777, rustix::process::geteuid().as_raw());
+    let (fault, message) = if !meta.is_dir() {
+        (FileFault::NotADirectory, format!("{shown} is not a folder (a symlink is refused too)"))
+    } else if owner != uid {
+        let message = format!("{shown} belongs to uid {owner}, not to you (uid {uid})");
+        (FileFault::Foreign { owner }, message)
+    } else if mode & 0o022 != 0 {
+        let message =
+            format!("{shown} has mode {mode:04o}, so others can write to it; run: chmod 711 {shown}");
+        (FileFault::Loose { mode }, message)
+    } else {
+        return Ok(());
+    };
+    Err(Error::file(Stage::Files, dir, fault, message))
+}
+
 /// HOME is missing, and nothing else says where the user's files are.
 pub fn no_home() -> Error {
     bad_variable("HOME", "HOME is not set; set it, or name the configuration file in WANDB_CRED_CONFIG")
@@ -180,8 +211,6 @@ const SOCKET_NAME: &str = "wandb-cred.sock";
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
 
     #[test]
@@ -214,7 +243,7 @@ mod tests {
         private_dir(&dir).expect("made");
         assert_eq!(dir.metadata().expect("there").mode() & 0o777, 0o700);
         private_dir(&dir).expect("accepted when it exists");
-        std::fs::set_permissions(&dir, PermissionsExt::from_mode(0o750)).expect("chmod");
+        std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o750)).expect("chmod");
         let refused = private_dir(&dir).expect_err("loose");
         assert_eq!(refused.file_fault(), Some(&FileFault::Loose { mode: 0o750 }));
         assert!(refused.message.contains("chmod 700"), "{refused}");

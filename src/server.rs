@@ -76,6 +76,10 @@ async fn connection(
     stop: watch::Receiver<bool>,
 ) {
     let peer = Peer::of(&stream, state);
+    // Whoever is not served is told so, but takes no place of those who are.
+    let stranger = peer.standing == Standing::Stranger;
+    let Ok(_place) = stranger.then(|| STRANGERS.try_acquire()).transpose() else { return };
+    let crowded = crowded || stranger;
     let stream = Arc::new(stream);
     let caller = Caller { peer, crowded, stop, stream: Arc::clone(&stream) };
     let _open = state.metrics.connection();
@@ -165,6 +169,9 @@ impl Peer {
         Self { pid, uid: Some(cred.uid()), gid: Some(cred.gid()), standing }
     }
 }
+
+/// Places for connections that are refused.
+static STRANGERS: Semaphore = Semaphore::const_new(16);
 
 /// Connections of other users, who may make as many as they like.
 static REFUSED: Thinned = Thinned::new();

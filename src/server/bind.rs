@@ -1,9 +1,9 @@
 //! Gets the listening socket: from the service manager, or by binding it. Binding never takes over a socket that is
 //! in use, nor a file that is not a socket.
 
-use std::fs::{File, TryLockError};
+use std::fs::{File, Permissions, TryLockError};
 use std::io;
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -43,22 +43,41 @@ pub fn bind(socket: &Path) -> Result<Bound, Error> {
 pub fn bind_path(socket: &Path) -> Result<Bound, Error> {
     let dir = socket.parent().unwrap_or(Path::new("/"));
     paths::private_dir(dir)?;
+    bind_in(dir, socket, None)
+}
+
+/// Binds a socket that every user can connect to, in a folder that every user can enter: who is served is decided by
+/// what the kernel says of each peer.
+pub fn bind_for_guests(socket: &Path) -> Result<Bound, Error> {
+    let dir = socket.parent().unwrap_or(Path::new("/"));
+    paths::guest_dir(dir)?;
+    bind_in(dir, socket, Some(0o666))
+}
+
+fn bind_in(dir: &Path, socket: &Path, mode: Option<u32>) -> Result<Bound, Error> {
     let lock = lock(dir, socket)?;
     remove_stale(socket)?;
-    let listener = listen(socket).map_err(|source| at(socket, source))?;
+    let listener = listen(socket, mode).map_err(|source| at(socket, source))?;
     let file = (socket.to_owned(), FileId::of(socket));
     Ok(Bound { listener: Some(listener), remove_on_drop: Some(file), _lock: lock })
 }
 
 /// Binds a socket beside its place and moves it there once it listens: nobody meets one that refuses connections for a
 /// moment, and takes it for a dead one's.
-fn listen(socket: &Path) -> io::Result<UnixListener> {
+fn listen(socket: &Path, mode: Option<u32>) -> io::Result<UnixListener> {
+    let bind = |path: &Path| {
+        let listener = UnixListener::bind(path)?;
+        if let Some(mode) = mode {
+            std::fs::set_permissions(path, Permissions::from_mode(mode))?;
+        }
+        Ok(listener)
+    };
     let beside = socket.with_file_name(".new");
     if paths::check_socket_length(&beside).is_err() {
-        return UnixListener::bind(socket);
+        return bind(socket);
     }
     let _ = std::fs::remove_file(&beside);
-    let listener = UnixListener::bind(&beside)?;
+    let listener = bind(&beside)?;
     std::fs::rename(&beside, socket)?;
     Ok(listener)
 }

@@ -18,12 +18,14 @@ use crate::{foreign_text, spelling};
 pub struct Config {
     /// The profile of requests that name none. Needed only if there are several.
     pub default_profile: Option<String>,
-    /// Other users who may ask for access tokens, and for nothing else (see `route`). They must also be able to reach the
-    /// socket.
+    /// Other users who may ask for access tokens, and for nothing else (see `route`), on the guest socket.
     pub allow_uids: Vec<u32>,
     /// The same by *primary* group: the kernel says no more of a peer through the interfaces that safe Rust has
     /// (`SO_PEERGROUPS` is none of them).
     pub allow_gids: Vec<u32>,
+    /// A second socket, for them: nobody else gets into the folder of the first one, which also has the SDK files. Read
+    /// when the daemon starts.
+    pub guest_socket: Option<PathBuf>,
 }
 
 /// The profiles by name, and what concerns them all.

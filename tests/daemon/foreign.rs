@@ -100,6 +100,54 @@ fn another_user_who_is_allowed_gets_tokens_and_nothing_else() {
 }
 
 #[test]
+fn a_guest_comes_in_by_the_guest_socket_while_the_folder_with_the_files_stays_closed() {
+    if !is_root() {
+        println!("skipped: becoming another user needs root");
+        return;
+    }
+    let sandbox = Sandbox::start(&[]);
+    let home = Home::new("");
+    let guests = home.path("guests/wandb-cred.sock");
+    let configure = |allow: &str| {
+        let guest_socket = format!("guest-socket = \"{}\"\n", guests.display());
+        home.write_config(&format!("{allow}{guest_socket}{}", sandbox.profile("work")));
+    };
+    fs::set_permissions(home.path(""), fs::Permissions::from_mode(0o755)).expect("chmod");
+    fs::copy(COMMAND, home.path("wandb-cred")).expect("copied");
+    let ask = |socket: &Path| {
+        let mut command = home.program(home.path("wandb-cred").to_str().expect("text"), &["token"]);
+        command.env("WANDB_CRED_SOCKET", socket).env("WANDB_CRED_SOCKET_UID", "0").current_dir("/");
+        ran(command.uid(STRANGER).gid(STRANGER))
+    };
+    configure(&format!("allow-gids = [{STRANGER}]\n"));
+    let daemon = home.daemon();
+    assert_eq!(ask(&guests).code, Some(0), "{}", ask(&guests).err);
+    assert_eq!(ask(&home.socket()).code, Some(69), "the other folder is open");
+    assert!(daemon.token("").starts_with("wb_at_"));
+    let mode = |path: &Path| path.metadata().expect("there").permissions().mode() & 0o777;
+    assert_eq!((mode(&home.path("guests")), mode(&guests), mode(&home.path("run"))), (0o711, 0o666, 0o700));
+    drop(daemon);
+
+    // Strangers are refused there, and can take no place of others by staying.
+    configure("");
+    let daemon = home.daemon();
+    let refused = ask(&guests);
+    assert_eq!((refused.code, refused.out.as_str()), (Some(69), ""), "{}", refused.err);
+    assert!(refused.err.contains(&format!("you are uid {STRANGER}")), "{}", refused.err);
+    drop(daemon);
+
+    for (place, why) in [("run/s2", "a folder of its own"), ("loose/s", "others can write to it")] {
+        fs::create_dir_all(home.path("loose")).expect("made");
+        open_to_all(&home.path("loose"));
+        let key = format!("guest-socket = \"{}\"\n", home.path(place).display());
+        home.write_config(&format!("{key}{}", sandbox.profile("work")));
+        let refused = home.refused();
+        assert_eq!(refused.code, Some(78), "{place}: {}", refused.err);
+        assert!(refused.err.contains(why), "{place}: {}", refused.err);
+    }
+}
+
+#[test]
 fn the_command_asks_nobody_elses_daemon_unless_it_is_told_to() {
     if !is_root() {
         println!("skipped: becoming another user needs root");

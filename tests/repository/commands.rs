@@ -71,7 +71,7 @@ fn lines() -> Vec<(String, String)> {
             lines.extend(words.lines().map(|line| (place.clone(), line.to_owned())));
         }
     }
-    let mut pages = ["docs", "man", "systemd", "launchd"].map(files_in).concat();
+    let mut pages = ["docs", "man", "systemd", "launchd", "contrib"].map(files_in).concat();
     let others =
         ["README.md", "SECURITY.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "openapi.yaml"];
     pages.extend(others.map(Into::into));

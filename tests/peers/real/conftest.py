@@ -1,58 +1,26 @@
 """What every test here stands on: a running sandbox, a running daemon, the released clients.
 
-Nothing is skipped: a part that is not there fails the test and says what to run. WANDB_CRED_BIN_DIR names the
-folder of the binaries under test (default target/debug).
+Nothing is skipped: a part that is not there fails the test and says what to run.
 """
 
 import contextlib
 import http.client
 import json
-import os
 import pathlib
 import shutil
-import signal
 import socket
 import subprocess
-import sys
 import tempfile
-import time
-import urllib.request
 
 import pytest
 
+import programs
+from programs import bare_environment, binary, running, wait_for
+
 HERE = pathlib.Path(__file__).parent
-ROOT = HERE.parents[2]
-BINARIES = pathlib.Path(os.environ.get("WANDB_CRED_BIN_DIR", ROOT / "target/debug")).resolve()
 
 WANDB_VERSIONS = ["0.19.11", "0.25.1", "0.28.2", "0.31.0"]
 WEAVE_VERSION = "0.54.0"
-
-
-def binary(name):
-    path = BINARIES / name
-    if not path.exists():
-        pytest.fail(f"{path} is not there; run: cargo build --bins (or set WANDB_CRED_BIN_DIR)")
-    return path
-
-
-def interpreter(client):
-    """The Python of a released client, for example wandb-0.31.0."""
-    path = ROOT / ".test/venvs" / client / "bin/python"
-    if not (ROOT / ".test/venvs" / client / ".pins").exists():
-        pytest.fail(f"{path} is not there; run: scripts/setup-tests real")
-    return path
-
-
-def wait_for(what, look, seconds=20.0):
-    """The first true answer of `look`."""
-    deadline = time.monotonic() + seconds
-    while True:
-        found = look()
-        if found:
-            return found
-        if time.monotonic() > deadline:
-            pytest.fail(f"no {what} within {seconds:.0f} s")
-        time.sleep(0.05)
 
 
 @pytest.fixture
@@ -70,84 +38,11 @@ def processes():
         yield lambda *args, **options: stack.enter_context(running(*args, **options))
 
 
-@contextlib.contextmanager
-def running(argv, env=None, log=None, stdin=subprocess.DEVNULL):
-    with open(log, "ab") if log else contextlib.nullcontext(subprocess.DEVNULL) as output:
-        process = subprocess.Popen(
-            [str(arg) for arg in argv], env=env, stdin=stdin, stdout=output, stderr=output
-        )
-    try:
-        yield process
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(15)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            pytest.fail(f"{argv[0]} did not end within 15 s of SIGTERM")
-        finally:
-            if log:
-                sys.stdout.write(pathlib.Path(log).read_text(errors="replace")[-8000:])
-
-
-def bare_environment(folder, **variables):
-    """PATH and a HOME of its own, so that nothing of this machine's user takes part."""
-    home = folder / "home"
-    home.mkdir(exist_ok=True)
-    return {
-        "PATH": os.environ["PATH"],
-        "HOME": str(home),
-        "TMPDIR": str(folder),
-        "LANG": "C.UTF-8",
-        "WANDB_ERROR_REPORTING": "false",
-        "WANDB_CONSOLE": "off",
-        **variables,
-    }
-
-
-class Sandbox:
-    def __init__(self, url):
-        self.url = url
-
-    def get(self, path):
-        with urllib.request.urlopen(self.url + path, timeout=10) as answer:
-            return answer.read()
-
-    def post(self, path, value):
-        body = json.dumps(value).encode()
-        with urllib.request.urlopen(self.url + path, body, timeout=10) as answer:
-            return json.load(answer)
-
-    def mint(self, query=""):
-        return self.get("/mint?" + query).decode()
-
-    def stats(self):
-        return json.loads(self.get("/sandbox/stats"))
-
-    def run(self, name):
-        """What arrived of one run, rows included."""
-        run = self.stats()["runs"][name]
-        run["rows"] = json.loads(self.get(f"/sandbox/history?run={name}"))
-        return run
-
-
 @pytest.fixture
-def start_sandbox(folder, processes):
+def start_sandbox(folder):
     """Starts a sandbox with the given options of `serve`."""
-
-    def start(*options):
-        ready = folder / "sandbox.url"
-        argv = [binary("wandb-cred-sandbox"), "serve", "--ready-file", ready, *options]
-        process = processes(argv, env=bare_environment(folder), log=folder / "sandbox.log")
-
-        def look():
-            assert process.poll() is None, (folder / "sandbox.log").read_text()
-            return ready.exists() and ready.read_text()
-
-        return Sandbox(wait_for("sandbox", look))
-
-    return start
+    with contextlib.ExitStack() as stack:
+        yield lambda *options: stack.enter_context(programs.sandbox(folder, *options))
 
 
 class Daemon:

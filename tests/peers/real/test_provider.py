@@ -13,7 +13,8 @@ import urllib.parse
 import urllib.request
 
 import pytest
-from conftest import HERE, ROOT, bare_environment, interpreter, wait_for
+from conftest import HERE
+from programs import ROOT, bare_environment, interpreter, wait_for
 
 AUDIENCE = "https://wandb.example/oidc"
 

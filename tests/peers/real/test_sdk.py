@@ -4,7 +4,8 @@ The sandbox counts who exchanges: the clients never do.
 """
 
 import pytest
-from conftest import HERE, WANDB_VERSIONS, WEAVE_VERSION, interpreter
+from conftest import HERE, WANDB_VERSIONS, WEAVE_VERSION
+from programs import interpreter
 
 CLIENTS = HERE / "clients"
 

@@ -4,7 +4,8 @@ This proves the stand-in, and it shows that the counter which the other tests wa
 """
 
 import pytest
-from conftest import HERE, WANDB_VERSIONS, WEAVE_VERSION, bare_environment, interpreter, run_client
+from conftest import HERE, WANDB_VERSIONS, WEAVE_VERSION, run_client
+from programs import bare_environment, interpreter
 
 
 @pytest.fixture

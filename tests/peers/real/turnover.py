@@ -7,7 +7,8 @@ that are turned over quickly, while the daemon has to keep what it publishes abo
 import subprocess
 import time
 
-from conftest import HERE, WANDB_VERSIONS, binary, interpreter
+from conftest import HERE, WANDB_VERSIONS
+from programs import binary, interpreter
 
 TOKEN_LIFE = 335
 
