@@ -186,6 +186,9 @@ pub struct Loops {
 
 impl Loops {
     pub async fn run(self, profile: Arc<Profile>) {
+        if let Some(token) = profile.identity.read(|snapshot| snapshot.token.clone()) {
+            profile.identity.amend(self.identity.provider.restored(token).await);
+        }
         let identity = profile.identity.clone().run(self.identity);
         let access = profile.access.clone().run(self.access);
         tokio::join!(identity, access);

@@ -70,8 +70,9 @@ pub(super) fn describe(member: &Member, default: bool, now: Now) -> api::Profile
     let claims =
         profile.identity.read(|snapshot| snapshot.token.as_ref().map(|token| token.claims().clone()));
     let claims = claims.unwrap_or_default();
-    // The identity's own word is the newer one; a restored access token knows nothing of it.
-    let outlook = outlook(&profile.identity).or_else(|| outlook(&profile.access));
+    // The identity's own word is the newer one.
+    let known = profile.identity.read(|snapshot| snapshot.token.is_some());
+    let outlook = if known { outlook(&profile.identity) } else { outlook(&profile.access) };
     let hot = profile.demand.is_hot(now);
     api::Profile {
         name: profile.name.to_string(),
