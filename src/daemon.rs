@@ -345,6 +345,7 @@ async fn serve(
     stop.send_replace(true);
     let _ = server.await;
     profiles.drain().await;
+    state.close_audit_log().await;
     if !matches!(lifetime, Lifetime::Service) {
         // This folder was made for us alone: nothing of it outlives us, tokens least of all.
         drop(profiles);

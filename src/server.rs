@@ -14,17 +14,18 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OnceCell, Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio_io_timeout::TimeoutWriter;
 use tracing::{debug, warn};
 
 use crate::accept::accept;
 use crate::backoff::Thinned;
-use crate::process;
+use crate::process::{self, Facts};
 use stream::Shared;
 
 mod answer;
+mod audit;
 pub mod bind;
 mod directory;
 mod doctor;
@@ -69,7 +70,7 @@ pub fn spawn(listener: UnixListener, state: Arc<State>, mut stop: watch::Receive
 async fn connection(stream: UnixStream, state: &State, graceful: Watcher, crowded: bool) {
     let peer = Peer::of(&stream, state);
     let stream = Arc::new(stream);
-    let caller = Caller { peer, crowded, stream: Arc::clone(&stream) };
+    let caller = Caller { peer, crowded, stream: Arc::clone(&stream), facts: OnceCell::new() };
     let _open = state.metrics.connection();
     let service = service_fn(async |request| route::handle(state, &caller, request).await);
     let mut stream = TimeoutWriter::new(Shared(stream));
@@ -93,6 +94,8 @@ struct Caller {
     /// It has one of the places that are kept in reserve.
     crowded: bool,
     stream: Arc<UnixStream>,
+    /// Looked up once it gets a token, if that is to be recorded.
+    facts: OnceCell<Arc<Facts>>,
 }
 
 impl Caller {

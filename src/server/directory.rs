@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use super::answer::TokenAnswer;
+use super::audit::Destination;
 use crate::api::{Problem, ProblemKind};
 use crate::profile::Profile;
 use crate::sdk_files::Files;
@@ -24,6 +25,8 @@ pub struct Config {
     /// The same by *primary* group: the kernel says no more of a peer through the interfaces that safe Rust has
     /// (`SO_PEERGROUPS` is none of them).
     pub allow_gids: Vec<u32>,
+    /// Where to record who got a token.
+    pub audit_log: Option<Destination>,
 }
 
 /// The profiles by name, and what concerns them all.
@@ -37,6 +40,12 @@ pub struct Directory {
 }
 
 impl Directory {
+    /// The profiles that have SDK files, and the files.
+    pub(super) fn with_files(&self) -> impl Iterator<Item = (Arc<Profile>, Arc<Files>)> {
+        let members = self.members.values();
+        members.filter_map(|member| Some((Arc::clone(&member.profile), member.files.clone()?)))
+    }
+
     /// The profile of that name, or the default one.
     pub fn find(&self, name: Option<&str>) -> Result<&Arc<Member>, Problem> {
         let Some(name) = name.or(self.default.as_deref()) else {

@@ -10,6 +10,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use super::answer::{self, Answer};
+use super::audit;
 use super::directory::Directory;
 use crate::api;
 use crate::clock::Now;
@@ -62,7 +63,7 @@ impl Metrics {
         self.waiting.load(Ordering::Relaxed)
     }
 
-    pub(super) fn render(&self, directory: &Directory, now: Now) -> Answer {
+    pub(super) fn render(&self, directory: &Directory, audit: &audit::Counts, now: Now) -> Answer {
         let mut registry = Registry::with_prefix("wandb_cred");
         registry.register("requests", "Requests answered on the socket", self.requests.clone());
         let connections = Gauge::<i64>::default();
@@ -89,6 +90,14 @@ impl Metrics {
         registry.register("failures", "Failed attempts since the last success", kept.failures);
         registry.register("attempts", "Renewals attempted", kept.attempts);
         registry.register("exchanges", "Exchanges made at W&B", exchanges);
+        for (name, help, count) in [
+            ("audit_records", "Records written to the audit log", &audit.written),
+            ("audit_lost", "Records that the audit log could not take", &audit.lost),
+        ] {
+            let counter = Counter::<u64>::default();
+            counter.inc_by(count.load(Ordering::Relaxed));
+            registry.register(name, help, counter);
+        }
         registry.register("jobs", "Running processes that use the SDK files", jobs);
 
         let mut body = String::new();

@@ -2,10 +2,12 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use tokio::task::JoinSet;
 use tracing::info;
 
+use super::audit::Audit;
 use super::directory::{Directory, Member};
 use super::doctor::DoctorCache;
 use super::hangup::Hangups;
@@ -33,6 +35,9 @@ pub struct State {
     closed: AtomicBool,
     pub(super) hangups: Hangups,
     pub(super) metrics: Metrics,
+    pub(super) audit: Arc<Audit>,
+    /// They record what goes into the SDK files.
+    audit_tasks: Mutex<JoinSet<()>>,
     /// For the doctor's own requests.
     pub(super) http: Http,
     pub(super) doctor_cache: DoctorCache,
@@ -44,6 +49,9 @@ impl State {
         let logins = Logins::new(clock.clone());
         let hangups = Hangups::new();
         let jobs = Jobs::new(socket.parent().unwrap_or(Path::new("/")), hangups.clone());
+        let audit = Arc::new(Audit::new(clock.clone()));
+        let audit_tasks =
+            Mutex::new(audit.configure(directory.config.audit_log.as_ref(), directory.with_files()));
         Self {
             directory: RwLock::new(Arc::new(directory)),
             clock,
@@ -57,6 +65,8 @@ impl State {
             closed: AtomicBool::new(false),
             hangups,
             metrics: Metrics::default(),
+            audit,
+            audit_tasks,
             http,
             doctor_cache: DoctorCache::default(),
         }
@@ -147,8 +157,15 @@ impl State {
         self.jobs.close_record().await;
     }
 
+    /// Writes what is left of the audit log.
+    pub async fn close_audit_log(&self) {
+        self.audit.close().await;
+    }
+
     pub fn swap(&self, directory: Directory) {
         self.jobs.move_to(&directory);
+        *self.audit_tasks.lock().unwrap_or_else(PoisonError::into_inner) =
+            self.audit.configure(directory.config.audit_log.as_ref(), directory.with_files());
         *self.directory.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(directory);
     }
 }

@@ -1,5 +1,6 @@
 //! The routes that hand out tokens, or lead to one.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::Request;
@@ -7,6 +8,7 @@ use hyper::body::Incoming;
 
 use super::Caller;
 use super::answer::{self, Answer, whole_seconds};
+use super::audit::Handed;
 use super::request::{self, DEFAULT_TIMEOUT, Query, no_query};
 use super::state::State;
 use super::status::describe;
@@ -27,7 +29,8 @@ pub(super) async fn token(state: &State, query: Option<&str>) -> Outcome {
     let token = profile.access.get(query.need()).await;
     let token = token.map_err(|error| Problem::from_error(&profile.name, &error))?;
     let left = token.expiry().remaining(state.clock.now());
-    Ok(member.token_answer.render(profile, &token, left))
+    let answer = member.token_answer.render(profile, &token, left);
+    Ok(recorded(state, answer, || Handed::token(&profile.name, token.hash())))
 }
 
 pub(super) async fn identity_token(state: &State, query: Option<&str>) -> Outcome {
@@ -45,12 +48,21 @@ pub(super) async fn identity_token(state: &State, query: Option<&str>) -> Outcom
     let token = profile.identity.get(query.need()).await;
     let token = token.map_err(|error| Problem::from_error(&profile.name, &error))?;
     let now = state.clock.now();
-    Ok(answer::json(&api::IdentityToken {
+    let answer = answer::json(&api::IdentityToken {
         identity_token: token.jwt().expose().clone(),
         expires_at: whole_seconds(token.expiry().wall()),
         expires_in: token.expiry().remaining(now).as_secs(),
         profile: profile.name.to_string(),
-    }))
+    });
+    Ok(recorded(state, answer, || Handed::token(&profile.name, token.hash())))
+}
+
+/// An answer that says what is to be recorded of it, if anything is.
+fn recorded(state: &State, mut answer: Answer, handed: impl FnOnce() -> Handed) -> Answer {
+    if state.audit.is_on() {
+        answer.extensions_mut().insert(handed());
+    }
+    answer
 }
 
 pub(super) async fn refresh(state: &State, query: Option<&str>) -> Outcome {
@@ -96,7 +108,12 @@ pub(super) async fn jobs(state: &State, caller: &Caller, request: Request<Incomi
     profile.demand.touch(state.clock.now());
     files.deliver();
     let bad = |why| Problem::new(ProblemKind::BadRequest, why);
-    match meant(caller.peer.pid, wanted.pid)? {
+    let meant = meant(caller.peer.pid, wanted.pid)?;
+    let other = match &meant {
+        Meant::Process(process) => Some(process.pid).filter(|pid| caller.peer.pid != Some(*pid)),
+        Meant::Unseen => None,
+    };
+    match meant {
         Meant::Process(process) => state.jobs.watch(process, &profile.name, &profile.demand).await,
         Meant::Unseen if wanted.hold => caller
             .connection()
@@ -117,7 +134,8 @@ pub(super) async fn jobs(state: &State, caller: &Caller, request: Request<Incomi
     };
     if !wanted.wait && profile.access.peek(Duration::ZERO).is_none() {
         profile.access.fetch_in_background();
-        return Ok(answer::json(&job(true)));
+        let handed = || Handed { profile: Arc::clone(&profile.name), token: None, process: other };
+        return Ok(recorded(state, answer::json(&job(true)), handed));
     }
     let enough = Need { min_ttl: SDK_MARGIN, timeout: DEFAULT_TIMEOUT };
     let token = match profile.access.get(enough).await {
@@ -133,7 +151,8 @@ pub(super) async fn jobs(state: &State, caller: &Caller, request: Request<Incomi
         .wait_until_written(token.hash())
         .await
         .map_err(|why| Problem::of(ProblemKind::SdkFilesUnwritable, &profile.name, why))?;
-    Ok(answer::json(&job(false)))
+    let handed = || Handed { profile: Arc::clone(&profile.name), token: Some(token.hash()), process: other };
+    Ok(recorded(state, answer::json(&job(false)), handed))
 }
 
 /// The process that a job is.

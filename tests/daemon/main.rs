@@ -3,6 +3,7 @@
 //!
 //! Every wait is a poll with a deadline. `WANDB_CRED_TEST_LONG=1` makes the random tests longer.
 
+mod audit;
 mod bad_input;
 mod certificates;
 mod clock;
