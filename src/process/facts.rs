@@ -14,6 +14,7 @@ use crate::paths::{self, SchedulerJob};
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Facts {
+    pub uid: Option<u32>,
     /// The kernel's name of it, of 15 bytes at most.
     pub command: Option<String>,
     pub executable: Option<String>,
@@ -32,6 +33,7 @@ impl Facts {
             .and_then(|environment| paths::scheduler_job(|name| variable(&environment, name)))
             .or_else(|| cgroup.as_deref().and_then(slurm_job));
         let facts = Self {
+            uid: read("status").as_deref().and_then(uid),
             command: read("comm").map(|name| foreign_text::clean(&name, MAX_NAME)),
             executable: link.map(|path| foreign_text::clean(&path.to_string_lossy(), MAX_PATH)),
             container: cgroup.as_deref().and_then(container).map(str::to_owned),
@@ -45,6 +47,11 @@ impl Facts {
         // Else some of it may be of another process that got the number.
         if process.is_running() { facts } else { Self::default() }
     }
+}
+
+/// The user it acts as (proc_pid_status(5)).
+fn uid(status: &str) -> Option<u32> {
+    status.lines().find_map(|line| line.strip_prefix("Uid:"))?.split_ascii_whitespace().nth(1)?.parse().ok()
 }
 
 /// What the process was started with, secrets and all: only what is looked for is kept.
@@ -116,6 +123,7 @@ mod tests {
         };
         child.kill().expect("it runs");
         child.wait().expect("it ends");
+        assert_eq!(facts.uid, Some(rustix::process::geteuid().as_raw()));
         let job = facts.job.expect("a job");
         assert_eq!((job.scheduler.as_str(), job.id.as_str()), ("slurm", "42"));
         assert!(job.step.as_deref().is_some_and(|step| !step.contains('\x1b')), "{:?}", job.step);

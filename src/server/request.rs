@@ -18,6 +18,7 @@ pub(super) struct Query {
     pub(super) profile: Option<String>,
     pub(super) min_ttl: Duration,
     wait: Option<Duration>,
+    pub(super) jobs: bool,
 }
 
 impl Query {
@@ -39,6 +40,9 @@ impl Query {
                     }));
                 }
                 "profile" => parsed.profile = Some(value.into_owned()),
+                "jobs" => {
+                    parsed.jobs = value.parse().map_err(|_| bad("jobs must be true or false".to_owned()))?;
+                }
                 "min_ttl" => parsed.min_ttl = seconds(&value)?,
                 _ => parsed.wait = Some(seconds(&value)?.min(MAX_TIMEOUT)),
             }

@@ -98,7 +98,7 @@ async fn dispatch(state: &State, caller: &Caller, request: Request<Incoming>) ->
         "/v1/token" => tokens::token(state, request.uri().query()).await,
         "/v1/identity-token" => tokens::identity_token(state, request.uri().query()).await,
         "/v1/profiles" => no_query(request.uri().query()).map(|()| status::profiles(state)),
-        "/v1/status" => no_query(request.uri().query()).map(|()| status::status(state)),
+        "/v1/status" => status::status(state, request.uri().query()).await,
         "/v1/refresh" => tokens::refresh(state, request.uri().query()).await,
         "/v1/rejected" => tokens::rejected(state, request).await,
         "/v1/jobs" => tokens::jobs(state, caller, request).await,

@@ -13,6 +13,7 @@ use super::doctor::DoctorCache;
 use super::hangup::Hangups;
 use super::jobs::Jobs;
 use super::metrics::Metrics;
+use crate::api::JobOrigin;
 use crate::clock::{Clock, Now};
 use crate::http::Http;
 use crate::login::Logins;
@@ -48,7 +49,7 @@ impl State {
         let started = clock.now();
         let logins = Logins::new(clock.clone());
         let hangups = Hangups::new();
-        let jobs = Jobs::new(socket.parent().unwrap_or(Path::new("/")), hangups.clone());
+        let jobs = Jobs::new(socket.parent().unwrap_or(Path::new("/")), hangups.clone(), clock.clone());
         let audit = Arc::new(Audit::new(clock.clone()));
         let audit_tasks =
             Mutex::new(audit.configure(directory.config.audit_log.as_ref(), directory.with_files()));
@@ -106,7 +107,7 @@ impl State {
         let Some(member) = directory.members.values().find(owns) else { return false };
         let profile = &member.profile;
         info!(profile = %profile.name, pid = process.pid, "a process has outlived the job that it came from");
-        self.jobs.watch(process, &profile.name, &profile.demand).await.is_ok()
+        self.jobs.watch(process, JobOrigin::Adopted, &profile.name, &profile.demand).await.is_ok()
     }
 
     /// Removes all SDK files until the next job registers. Does nothing while there is one.

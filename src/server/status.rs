@@ -18,15 +18,18 @@ pub(super) fn profiles(state: &State) -> Answer {
     answer::json(&api::Profiles { profiles: describe_all(state) })
 }
 
-pub(super) fn status(state: &State) -> Answer {
-    answer::json(&api::Status {
+pub(super) async fn status(state: &State, query: Option<&str>) -> Outcome {
+    let query = Query::parse(query, &["jobs"])?;
+    let job_list = if query.jobs { Some(state.jobs.list().await) } else { None };
+    Ok(answer::json(&api::Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
         started_at: whole_seconds(state.started.wall),
         socket: state.socket.clone(),
         config: state.directory().config_path.clone(),
         profiles: describe_all(state),
-    })
+        job_list,
+    }))
 }
 
 /// Ready when no profile (or not the one asked for) is without a token that something needs.

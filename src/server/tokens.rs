@@ -12,7 +12,7 @@ use super::audit::Handed;
 use super::request::{self, DEFAULT_TIMEOUT, Query, no_query};
 use super::state::State;
 use super::status::describe;
-use crate::api::{self, Problem, ProblemKind};
+use crate::api::{self, JobOrigin, Problem, ProblemKind};
 use crate::error::{Kind, Reason};
 use crate::keeper::Need;
 use crate::process::Process;
@@ -114,7 +114,9 @@ pub(super) async fn jobs(state: &State, caller: &Caller, request: Request<Incomi
         Meant::Unseen => None,
     };
     match meant {
-        Meant::Process(process) => state.jobs.watch(process, &profile.name, &profile.demand).await,
+        Meant::Process(process) => {
+            state.jobs.watch(process, JobOrigin::Registered, &profile.name, &profile.demand).await
+        }
         Meant::Unseen if wanted.hold => caller
             .connection()
             .map_err(|error| error.to_string())
