@@ -29,6 +29,8 @@ mod audit;
 pub mod bind;
 mod directory;
 mod doctor;
+mod export;
+mod exporters;
 mod hangup;
 mod jobs;
 mod metrics;
@@ -41,6 +43,7 @@ mod stream;
 mod tokens;
 
 pub use directory::{Config, Directory, Member};
+pub use exporters::Exporters;
 pub use state::State;
 
 /// Spawns the server. It serves until `stop` turns true, then lets requests under way finish for [`DRAIN_TIMEOUT`].

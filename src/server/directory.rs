@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use super::answer::TokenAnswer;
 use super::audit::Destination;
+use super::export::{Loopback, Textfile};
 use crate::api::{Problem, ProblemKind};
 use crate::profile::Profile;
 use crate::sdk_files::Files;
@@ -27,6 +28,10 @@ pub struct Config {
     pub allow_gids: Vec<u32>,
     /// Where to record who got a token.
     pub audit_log: Option<Destination>,
+    /// Where Prometheus may ask for the metrics, which cannot ask a Unix socket.
+    pub metrics_listen: Option<Loopback>,
+    /// A file of metrics for node_exporter.
+    pub metrics_textfile: Option<Textfile>,
 }
 
 /// The profiles by name, and what concerns them all.

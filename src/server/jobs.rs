@@ -188,6 +188,11 @@ impl Jobs {
         *self.0.count.borrow()
     }
 
+    /// Follows how many there are.
+    pub(super) fn changes(&self) -> watch::Receiver<usize> {
+        self.0.count.subscribe()
+    }
+
     /// Waits until there are none, or until there are some.
     pub(super) async fn until(&self, any: bool) {
         // The sender is ours: it does not go away.

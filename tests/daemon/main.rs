@@ -7,6 +7,7 @@ mod audit;
 mod bad_input;
 mod certificates;
 mod clock;
+mod exporters;
 mod foreign;
 mod hostile;
 mod kill;
