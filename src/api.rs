@@ -184,6 +184,9 @@ pub struct RejectedAnswer {
 pub struct JobRequest {
     #[serde(default)]
     pub profile: Option<String>,
+    /// Several at once instead: one pair of files with a token for the server of each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub profiles: Vec<String>,
     /// Whose end to watch; the calling process when absent.
     #[serde(default)]
     pub pid: Option<u32>,
@@ -195,6 +198,9 @@ pub struct JobRequest {
     pub wait: bool,
 }
 
+/// Between the names of profiles that one job uses together.
+pub const PROFILE_SEPARATOR: char = '+';
+
 fn yes() -> bool {
     true
 }
@@ -203,6 +209,7 @@ fn yes() -> bool {
 /// want to wait.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Job {
+    /// For several at once, their names with [`PROFILE_SEPARATOR`] between them.
     pub profile: String,
     pub base_url: String,
     pub identity_token_file: PathBuf,

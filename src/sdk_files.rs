@@ -23,7 +23,10 @@ use crate::profile::{BaseUrl, Profile, RestoredTokens};
 use crate::token::{AccessToken, Expires, IdentityToken, TokenHash};
 
 mod changes;
+mod combined;
 mod format;
+
+pub use combined::Combined;
 
 /// Where one profile's files are, and what was last written to them.
 pub struct Files {

@@ -27,6 +27,7 @@ use stream::Shared;
 mod answer;
 mod audit;
 pub mod bind;
+mod combinations;
 mod directory;
 mod doctor;
 mod export;

@@ -12,9 +12,9 @@ use std::process::{self, ExitCode};
 use super::command_error::CommandError;
 use super::need::NeedArg;
 use super::on_demand::{self, Daemon};
-use super::profile::ProfileArg;
+use super::profile::ProfilesArg;
 use super::{job, login, private_daemon};
-use crate::api::Job;
+use crate::api::{Job, PROFILE_SEPARATOR};
 use crate::client::Client;
 use crate::env::Env;
 use crate::error::Exit;
@@ -27,7 +27,7 @@ mod first_process;
 #[command(override_usage = "wandb-cred exec [OPTIONS] -- CMD [ARGS]...", long_about = DETAILS, after_help = EXAMPLES)]
 pub(super) struct Args {
     #[command(flatten)]
-    profile: ProfileArg,
+    profiles: ProfilesArg,
     #[command(flatten)]
     need: NeedArg,
     /// Start the command at once, with or without a token
@@ -87,7 +87,7 @@ struct Registered {
 
 /// The process stays the same when it becomes the command, so the job ends with the command.
 fn register(args: &Args, at_once: bool, env: &Env) -> Result<Registered, CommandError> {
-    let register = |client: &Client| job::register_own(client, &args.profile, !at_once, env);
+    let register = |client: &Client| job::register_own(client, &args.profiles, !at_once, env);
     let (daemon, answer) = if args.private && !Client::usual(env)?.accepts() {
         let client = private_daemon::start(env)?;
         let answer = register(&client);
@@ -104,7 +104,9 @@ fn register(args: &Args, at_once: bool, env: &Env) -> Result<Registered, Command
         );
         output::eprint_line(&output::printable(&text));
     } else {
-        args.need.check(&daemon.client, &job.profile)?;
+        for profile in job.profile.split(PROFILE_SEPARATOR) {
+            args.need.check(&daemon.client, profile)?;
+        }
     }
     Ok(Registered { daemon, job, connection })
 }
@@ -128,12 +130,17 @@ same job step, identity and configuration on this machine share it, and it ends 
 the last of them. WANDB_CRED_SHARE=NAME shares one among all that set it; --private
 shares none.
 
+With several --profile, of different servers, the SDK finds a token for each of them, and
+WANDB_BASE_URL is that of the first. Their identity token file holds no JWT, so that no
+server is shown what is meant for another; each token must have more than 300 s of life.
+
 With WANDB_MODE=offline, dryrun or disabled, and with --best-effort, the command does
 not wait for a token.";
 
 const EXAMPLES: &str = "Examples:
   wandb-cred exec -- python train.py
   wandb-cred exec --profile eval -- torchrun --nproc-per-node 8 train.py
+  wandb-cred exec -p cloud -p lab -- python sync.py       two servers at once
   wandb-cred exec --need 72h -- ./three-day-job.sh        fails now, not on the second night
 
 The exit code is that of the command. If the command cannot be started, it is one of those

@@ -9,7 +9,8 @@ use serde::Deserialize;
 use super::answer::TokenAnswer;
 use super::audit::Destination;
 use super::export::{Loopback, Textfile};
-use crate::api::{Problem, ProblemKind};
+use crate::api::{self, Problem, ProblemKind};
+use crate::keeper::Demand;
 use crate::profile::Profile;
 use crate::sdk_files::Files;
 use crate::{foreign_text, spelling};
@@ -72,6 +73,16 @@ impl Directory {
         })
     }
 
+    /// The members of a name that stands for several profiles (`a+b`), or for one. `None` if one of them is not there.
+    pub(super) fn several(&self, name: &str) -> Option<Vec<&Arc<Member>>> {
+        name.split(SEPARATOR).map(|name| self.members.get(name)).collect()
+    }
+
+    /// What keeps these profiles hot.
+    pub(super) fn demands(&self, name: &str) -> Option<Vec<Arc<Demand>>> {
+        Some(self.several(name)?.into_iter().map(|member| Arc::clone(&member.profile.demand)).collect())
+    }
+
     /// The profiles' names for a message, as many as somebody may read.
     fn names(&self) -> String {
         let mut names: Vec<_> = self.members.keys().take(MOST_LISTED).map(String::as_str).collect();
@@ -83,6 +94,9 @@ impl Directory {
 }
 
 const MOST_LISTED: usize = 50;
+
+/// Between the names of profiles that are used together; no name of a profile has it.
+pub(super) const SEPARATOR: char = api::PROFILE_SEPARATOR;
 
 /// One profile with its edges.
 pub struct Member {

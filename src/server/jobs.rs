@@ -3,7 +3,7 @@
 //! They are recorded beside the socket, so that a daemon that is started again after a crash keeps their files fresh:
 //! nobody would tell it about them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -47,7 +47,7 @@ struct Running {
     connections: u64,
 }
 
-/// A process and the name of the profile that it uses: a reload may replace the profile itself.
+/// A process and the name of the profile (or of several, see [`Directory::several`]) that it uses: a reload may replace the profile itself.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 struct Job {
     #[serde(flatten)]
@@ -67,7 +67,8 @@ enum Who {
 
 /// What is kept of a job.
 struct Known {
-    guard: JobGuard,
+    /// Of each profile that it uses.
+    guards: Vec<JobGuard>,
     since: Timestamp,
     by: JobOrigin,
 }
@@ -99,29 +100,29 @@ impl Jobs {
         Self(Arc::new(Shared { running, record: folder.join(RECORD), hangups, count, clock, written }))
     }
 
-    /// Keeps the profile of `demand` hot until `process` has ended. A second call for the same process changes nothing.
+    /// Keeps the profiles of `demands` hot until `process` has ended. A second call for the same process changes nothing.
     /// Returns once it is recorded.
     pub(super) async fn watch(
         &self,
         process: Process,
         by: JobOrigin,
         profile: &str,
-        demand: &Arc<Demand>,
+        demands: &[Arc<Demand>],
     ) -> Result<(), String> {
         let job = Job { who: Who::Process(process), profile: profile.to_owned() };
-        if self.add(job.clone(), by, None, demand)? {
+        if self.add(job.clone(), by, None, demands)? {
             self.follow(job, process.end());
             self.record().await;
         }
         Ok(())
     }
 
-    /// Keeps the profile of `demand` hot until the other end of `connection` is closed.
+    /// Keeps the profiles of `demands` hot until the other end of `connection` is closed.
     pub(super) fn hold(
         &self,
         connection: OwnedFd,
         profile: &str,
-        demand: &Arc<Demand>,
+        demands: &[Arc<Demand>],
     ) -> Result<(), String> {
         let hangups = self.0.hangups.clone();
         let gone = async move { hangups.wait(&connection).await };
@@ -131,7 +132,7 @@ impl Jobs {
             running.connections
         };
         let job = Job { who: Who::Connection { connection }, profile: profile.to_owned() };
-        self.add(job.clone(), JobOrigin::Held, None, demand)?;
+        self.add(job.clone(), JobOrigin::Held, None, demands)?;
         self.follow(job, gone);
         Ok(())
     }
@@ -152,8 +153,8 @@ impl Jobs {
         for Recorded { job, since, by } in record.jobs {
             if let Who::Process(process) = job.who
                 && process.is_running()
-                && let Some(member) = directory.members.get(&job.profile)
-                && self.add(job.clone(), by, since, &member.profile.demand).unwrap_or_default()
+                && let Some(demands) = directory.demands(&job.profile)
+                && self.add(job.clone(), by, since, &demands).unwrap_or_default()
             {
                 info!(profile = job.profile, pid = process.pid, "took up a job of an earlier daemon");
                 self.follow(job, process.end());
@@ -183,6 +184,11 @@ impl Jobs {
         blocking::run(look).await.unwrap_or_default()
     }
 
+    /// The names of the profiles, or of several at once, that jobs use.
+    pub(super) fn profiles(&self) -> BTreeSet<String> {
+        self.running().guards.keys().map(|job| job.profile.clone()).collect()
+    }
+
     /// How many processes use the SDK files.
     pub(super) fn count(&self) -> usize {
         *self.0.count.borrow()
@@ -207,8 +213,8 @@ impl Jobs {
     /// After a reload: a job goes on with the profile that has its profile's name now.
     pub(super) fn move_to(&self, directory: &Directory) {
         for (job, known) in &mut self.running().guards {
-            if let Some(member) = directory.members.get(&job.profile) {
-                known.guard = member.profile.demand.hold();
+            if let Some(demands) = directory.demands(&job.profile) {
+                known.guards = demands.iter().map(Demand::hold).collect();
             }
         }
     }
@@ -219,7 +225,7 @@ impl Jobs {
         job: Job,
         by: JobOrigin,
         since: Option<Timestamp>,
-        demand: &Arc<Demand>,
+        demands: &[Arc<Demand>],
     ) -> Result<bool, String> {
         let mut running = self.running();
         if running.guards.contains_key(&job) {
@@ -229,7 +235,7 @@ impl Jobs {
             return Err(format!("the daemon already watches {MAX_JOBS} jobs"));
         }
         let since = since.unwrap_or_else(|| self.0.clock.now().wall);
-        running.guards.insert(job, Known { guard: demand.hold(), since, by });
+        running.guards.insert(job, Known { guards: demands.iter().map(Demand::hold).collect(), since, by });
         running.version += 1;
         self.0.count.send_replace(running.guards.len());
         Ok(true)

@@ -49,7 +49,7 @@ pub(super) async fn handle(
         answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
     }
     state.metrics.count(route, answer.status().as_u16());
-    if let Some(handed) = answer.extensions_mut().remove::<Handed>().filter(|_| !head) {
+    for handed in answer.extensions_mut().remove::<Vec<Handed>>().filter(|_| !head).into_iter().flatten() {
         // Boxed, so that an idle connection's task is not larger for it.
         Box::pin(state.audit.note(caller, route, handed)).await;
     }

@@ -20,6 +20,7 @@ mod proxy;
 mod reload;
 mod rotation;
 mod setup;
+mod several;
 mod storm;
 mod talk;
 mod threads;
