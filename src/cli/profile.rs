@@ -32,8 +32,7 @@ impl ProfileArg {
 // No doc comment, as above.
 #[derive(clap::Args)]
 pub(super) struct ProfilesArg {
-    /// The profile to use; several, of different servers, if given more than once [default: $WANDB_CRED_PROFILE, else
-    /// the daemon's default profile]
+    /// The profile to use; may be repeated [default: $WANDB_CRED_PROFILE, else the daemon's]
     #[arg(long = "profile", short = 'p', value_name = "NAME")]
     profiles: Vec<String>,
 }
