@@ -4,9 +4,10 @@
 //! send a request or to take an answer are bounded. Only this user (and whom the configuration names) is served; see
 //! [`Peer`]. The routes are in [`route`].
 
+use std::convert::Infallible;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hyper::server::conn::http1;
@@ -14,7 +15,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{OnceCell, Semaphore, watch};
+use tokio::sync::{OnceCell, Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_io_timeout::TimeoutWriter;
 use tracing::{debug, warn};
@@ -54,11 +55,13 @@ pub fn spawn(listener: UnixListener, state: Arc<State>, mut stop: watch::Receive
         let connections = max_connections(process::file_limit());
         let slots = Arc::new(Semaphore::new(connections + RESERVE));
         let next = || async { Ok(listener.accept().await?.0) };
+        let (fresh, mut none_fresh) = mpsc::channel(1);
         let serve = |stream, slot| {
             let (state, watcher) = (Arc::clone(&state), graceful.watcher());
             let crowded = slots.available_permits() < RESERVE;
+            let fresh = fresh.clone();
             tokio::spawn(async move {
-                connection(stream, &state, watcher, crowded).await;
+                connection(stream, &state, watcher, crowded, fresh).await;
                 drop(slot);
             });
         };
@@ -67,16 +70,23 @@ pub fn spawn(listener: UnixListener, state: Arc<State>, mut stop: watch::Receive
             _ = stop.wait_for(|stop| *stop) => {}
         }
         drop(listener);
+        drop(fresh);
+        // hyper would close them at once, with their request on the way.
+        let _ = tokio::time::timeout(FIRST_REQUEST_TIMEOUT, none_fresh.recv()).await;
         let _ = tokio::time::timeout(DRAIN_TIMEOUT, graceful.shutdown()).await;
     })
 }
 
-async fn connection(stream: UnixStream, state: &State, graceful: Watcher, crowded: bool) {
+async fn connection(stream: UnixStream, state: &State, graceful: Watcher, crowded: bool, fresh: Fresh) {
     let peer = Peer::of(&stream, state);
     let stream = Arc::new(stream);
     let caller = Caller { peer, crowded, stream: Arc::clone(&stream), facts: OnceCell::new() };
     let _open = state.metrics.connection();
-    let service = service_fn(async |request| route::handle(state, &caller, request).await);
+    let fresh = Mutex::new(Some(fresh));
+    let service = service_fn(async |request| {
+        fresh.lock().unwrap_or_else(PoisonError::into_inner).take();
+        route::handle(state, &caller, request).await
+    });
     let mut stream = TimeoutWriter::new(Shared(stream));
     stream.set_timeout(Some(WRITE_TIMEOUT));
     let connection = http1::Builder::new()
@@ -91,6 +101,9 @@ async fn connection(stream: UnixStream, state: &State, graceful: Watcher, crowde
         debug!(%error, "a client's connection ended badly");
     }
 }
+
+/// Held by each connection until its first request has come.
+type Fresh = mpsc::Sender<Infallible>;
 
 /// The other end of a connection.
 struct Caller {
@@ -187,6 +200,10 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A client that takes nothing of its answer for this long is cut off.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a stopping daemon waits for the first request of a connection: a client sends it at once, and is told apart from
+/// one that only holds a connection open.
+const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// How long a stopping daemon waits for requests under way.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);

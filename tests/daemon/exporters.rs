@@ -12,6 +12,7 @@ use rustix::process::Signal;
 
 use crate::setup::{COMMAND, DAEMON, Daemon, Home, Sandbox, now, ran, until};
 use crate::talk::{self, Answer};
+use crate::wakeups::wakeups;
 
 /// Where it says that it listens.
 fn address(daemon: &Daemon, count: usize) -> String {
@@ -172,4 +173,31 @@ fn a_file_for_node_exporter_follows_and_goes_with_the_daemon() {
     daemon.signal(Signal::TERM);
     assert!(daemon.ended(10).success());
     assert!(!path.exists(), "the metrics of a daemon that has ended");
+}
+
+#[test]
+fn what_follows_changes_does_not_wake_an_idle_daemon() {
+    let sandbox = Sandbox::start(&[]);
+    let home = Home::new("");
+    home.write_config(&format!(
+        "audit-log = \"{0}\"\nmetrics-listen = \"127.0.0.1:0\"\nmetrics-textfile = \"{0}.prom\"\n{1}",
+        home.path("audit").display(),
+        sandbox.profile("work")
+    ));
+    let daemon = home.daemon();
+    daemon.token("");
+    // The last look at the metrics comes within fifteen seconds of the last change.
+    let mut quiet = (now(), 0);
+    until("the last look", 60, || {
+        let count = wakeups(&daemon);
+        if count != quiet.1 {
+            quiet = (now(), count);
+        }
+        (now() - quiet.0 > Duration::from_secs(17)).then_some(())
+    });
+    let (before, start) = (wakeups(&daemon), now());
+    while now() - start < Duration::from_secs(10) {
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    assert_eq!(wakeups(&daemon), before, "a timer ticks");
 }

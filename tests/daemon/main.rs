@@ -18,6 +18,7 @@ mod outage;
 mod own;
 mod proxy;
 mod reload;
+mod restart;
 mod rotation;
 mod setup;
 mod several;

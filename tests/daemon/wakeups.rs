@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::setup::{Daemon, Home, Sandbox, now, until};
 
 /// Times that any thread gave up the processor of its own will: each is a wake-up before.
-fn wakeups(daemon: &Daemon) -> u64 {
+pub(crate) fn wakeups(daemon: &Daemon) -> u64 {
     let tasks = fs::read_dir(format!("/proc/{}/task", daemon.pid())).expect("it runs");
     let status = |task: fs::DirEntry| fs::read_to_string(task.path().join("status")).unwrap_or_default();
     tasks
