@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::paths::SchedulerJob;
+
 mod next;
 mod problem;
 
@@ -43,6 +45,39 @@ pub struct Status {
     /// The configuration file in use; absent when the environment alone configures the daemon.
     pub config: Option<PathBuf>,
     pub profiles: Vec<Profile>,
+    /// With `?jobs=true`: the processes that use the SDK files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job_list: Option<Vec<RunningJob>>,
+}
+
+/// One process that uses the SDK files, and what the kernel says of it now.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RunningJob {
+    pub profile: String,
+    pub since: Timestamp,
+    pub by: JobOrigin,
+    /// Absent for a process that the daemon does not see.
+    pub pid: Option<u32>,
+    pub uid: Option<u32>,
+    pub command: Option<String>,
+    pub executable: Option<String>,
+    pub cgroup: Option<String>,
+    pub container: Option<String>,
+    /// Batch or CI system, job and step.
+    pub scheduler_job: Option<SchedulerJob>,
+}
+
+/// Why a process counts as a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum JobOrigin {
+    /// It was registered, by itself or for it.
+    #[default]
+    Registered,
+    /// It came from a job that has ended, and carries the paths of its files.
+    Adopted,
+    /// It holds a connection, and cannot be seen.
+    Held,
 }
 
 /// `GET /v1/profiles`.
@@ -150,6 +185,9 @@ pub struct RejectedAnswer {
 pub struct JobRequest {
     #[serde(default)]
     pub profile: Option<String>,
+    /// Several at once instead: one pair of files with a token for the server of each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub profiles: Vec<String>,
     /// Whose end to watch; the calling process when absent.
     #[serde(default)]
     pub pid: Option<u32>,
@@ -161,6 +199,9 @@ pub struct JobRequest {
     pub wait: bool,
 }
 
+/// Between the names of profiles that one job uses together.
+pub const PROFILE_SEPARATOR: char = '+';
+
 fn yes() -> bool {
     true
 }
@@ -169,6 +210,7 @@ fn yes() -> bool {
 /// want to wait.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Job {
+    /// For several at once, their names with [`PROFILE_SEPARATOR`] between them.
     pub profile: String,
     pub base_url: String,
     pub identity_token_file: PathBuf,

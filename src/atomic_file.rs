@@ -1,6 +1,7 @@
 //! Files that only this user can read, and that are replaced whole or not at all, even if the power fails.
 
 use std::io::{self, Seek as _, Write as _};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
@@ -10,6 +11,17 @@ use tempfile::NamedTempFile;
 /// A reader sees the old file or the new one, never a part. When this returns, the new one is on the disk.
 pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     write(path, bytes, |file| file.persist(path).map(drop).map_err(|error| error.error))
+}
+
+/// Like [`replace`], for a file that everybody may read and that need not survive a power failure.
+pub fn replace_readable(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    let attempt = || {
+        let mut file = beside(path)?;
+        file.write_all(bytes)?;
+        file.as_file().set_permissions(std::fs::Permissions::from_mode(0o644))?;
+        file.persist(path).map(drop).map_err(|error| error.error)
+    };
+    attempt().map_err(|source| Error { path: path.to_owned(), source })
 }
 
 /// Writes `bytes` to `path`, and fails if there is a file already.
@@ -118,8 +130,6 @@ const PREFIX: &str = ".writing-";
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
 
     #[test]
@@ -178,6 +188,17 @@ mod tests {
         remove_leftovers_of(&dir.path().join("f"));
         assert!(!dir.path().join(".writing-f-1x").exists());
         assert_eq!(files_in(dir.path()), 2);
+    }
+
+    #[test]
+    fn a_readable_file_is_replaced_too() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let path = dir.path().join("f");
+        for text in ["a", "b"] {
+            replace_readable(&path, text.as_bytes()).expect("written");
+        }
+        let mode = path.metadata().expect("there").permissions().mode();
+        assert_eq!((std::fs::read(&path).expect("there"), mode & 0o777), (b"b".to_vec(), 0o644));
     }
 
     fn files_in(dir: &Path) -> usize {

@@ -177,6 +177,7 @@ mod tests {
         }
         for summary in [
             summary::<profile::ProfileArg>(),
+            summary::<profile::ProfilesArg>(),
             summary::<need::NeedArg>(),
             summary::<crate::setup_args::InitArgs>(),
             summary::<crate::setup_args::FirstLoginArgs>(),

@@ -97,6 +97,11 @@ impl Client {
         self.get("/v1/status", STATUS_TIMEOUT)
     }
 
+    /// The same with the processes that use the SDK files.
+    pub fn status_with_jobs(&self) -> Result<api::Status, Error> {
+        self.get("/v1/status?jobs=true", STATUS_TIMEOUT)
+    }
+
     /// The answer as it came, for [`Self::parse`].
     pub fn get_body(&self, target: &str, timeout: Duration) -> Result<Vec<u8>, Error> {
         self.call("GET", target, b"", timeout)

@@ -301,6 +301,10 @@ async fn serve(
     let file = FileId::of(&state.socket);
     let mut rebound = Box::pin(rebind::rebound(state.socket.clone(), file, state.clock.clone()));
     info!(socket = %state.socket.display(), profiles = state.directory().members.len(), "serving");
+    let mut exporters = server::Exporters::default();
+    if matches!(lifetime, Lifetime::Service) {
+        exporters.configure(&state);
+    }
     service::ready();
     let mut signals = signals.listen().context("cannot listen for signals")?;
     let watchdog = service::watchdog(&state.clock);
@@ -318,6 +322,9 @@ async fn serve(
                 Signal::Hangup => {
                     service::reloading();
                     profiles.reload(&env, &state).await;
+                    if matches!(lifetime, Lifetime::Service) {
+                        exporters.configure(&state);
+                    }
                     service::ready();
                 }
                 Signal::Terminate if lifetime.outlives_signals(&state) => {
@@ -347,11 +354,14 @@ async fn serve(
     drop(over);
     info!("stopping");
     service::stopping();
+    exporters.remove_textfile();
+    drop(exporters);
     // New connections go nowhere from here on, so take the name away first.
     drop((bound, guests));
     stop.send_replace(true);
     let _ = server.await;
     profiles.drain().await;
+    state.close_audit_log().await;
     if !matches!(lifetime, Lifetime::Service) {
         // This folder was made for us alone: nothing of it outlives us, tokens least of all.
         drop(profiles);

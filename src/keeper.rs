@@ -172,6 +172,15 @@ impl<T: Expires> Keeper<T> {
         self.shared.wake.notify_one();
     }
 
+    /// What is now known of the token that an earlier daemon had.
+    pub fn amend(&self, token: T) {
+        self.shared.published.send_modify(|snapshot| {
+            if let Some(known) = snapshot.token.as_mut().filter(|known| known.hash() == token.hash()) {
+                *known = token;
+            }
+        });
+    }
+
     /// Forgets the token itself: after a sign-out.
     pub fn forget(&self) {
         self.shared.published.send_modify(Snapshot::forget);

@@ -5,8 +5,11 @@ use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 
 pub mod carriers;
+mod facts;
 #[cfg(target_os = "linux")]
 pub mod namespace;
+
+pub use facts::Facts;
 
 /// A process, so named that a later one with the same number is not mistaken for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

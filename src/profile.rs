@@ -248,7 +248,12 @@ impl Loops {
             Self::Exchange(sources) => {
                 let (identity, exchange) = *sources;
                 match &profile.identity {
-                    Some(keeper) => drop(tokio::join!(keeper.clone().run(identity), access.run(exchange))),
+                    Some(keeper) => {
+                        if let Some(token) = keeper.read(|snapshot| snapshot.token.clone()) {
+                            keeper.amend(identity.provider.restored(token).await);
+                        }
+                        tokio::join!(keeper.clone().run(identity), access.run(exchange));
+                    }
                     None => access.run(exchange).await,
                 }
             }

@@ -22,6 +22,7 @@ mod files;
 pub mod local;
 pub mod oauth;
 pub mod program;
+mod rotation;
 mod settings;
 pub(crate) mod source;
 mod variable;

@@ -23,7 +23,10 @@ use crate::profile::{BaseUrl, Profile, RestoredTokens};
 use crate::token::{AccessToken, Expires, IdentityToken, TokenHash};
 
 mod changes;
+mod combined;
 mod format;
+
+pub use combined::Combined;
 
 /// Where one profile's files are, and what was last written to them.
 pub struct Files {
@@ -79,6 +82,22 @@ impl Files {
     /// Somebody uses them.
     pub fn deliver(&self) {
         self.withdrawn.send_if_modified(std::mem::take);
+    }
+
+    /// The access token that is there now.
+    pub fn delivered(&self) -> Option<TokenHash> {
+        self.written.borrow().access
+    }
+
+    /// Waits until another access token than `last` is there.
+    pub async fn next_delivery(&self, last: Option<TokenHash>) -> TokenHash {
+        let mut written = self.written.subscribe();
+        let next = written.wait_for(|now| now.access.is_some() && now.access != last);
+        // The sender is ours: it does not go away.
+        match next.await.ok().and_then(|now| now.access) {
+            Some(token) => token,
+            None => std::future::pending().await,
+        }
     }
 
     /// Why the last write failed, if it did.

@@ -4,9 +4,10 @@
 //! send a request or to take an answer are bounded. Only this user (and whom the configuration names) is served; see
 //! [`Peer`]. The routes are in [`route`].
 
+use std::convert::Infallible;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hyper::server::conn::http1;
@@ -14,20 +15,24 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OnceCell, Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_io_timeout::TimeoutWriter;
 use tracing::{debug, warn};
 
 use crate::accept::accept;
 use crate::backoff::Thinned;
-use crate::process;
+use crate::process::{self, Facts};
 use stream::Shared;
 
 mod answer;
+mod audit;
 pub mod bind;
+mod combinations;
 mod directory;
 mod doctor;
+mod export;
+mod exporters;
 mod hangup;
 mod jobs;
 mod metrics;
@@ -41,6 +46,7 @@ mod stream;
 mod tokens;
 
 pub use directory::{Config, Directory, Member};
+pub use exporters::Exporters;
 pub use state::State;
 
 /// Spawns the server. It serves until `stop` turns true, then lets requests under way finish for [`DRAIN_TIMEOUT`].
@@ -51,11 +57,13 @@ pub fn spawn(listener: UnixListener, state: Arc<State>, mut stop: watch::Receive
         let slots = Arc::new(Semaphore::new(connections + RESERVE));
         let stopping = stop.clone();
         let next = || async { Ok(listener.accept().await?.0) };
+        let (fresh, mut none_fresh) = mpsc::channel(1);
         let serve = |stream, slot| {
             let (state, watcher, stop) = (Arc::clone(&state), graceful.watcher(), stopping.clone());
             let crowded = slots.available_permits() < RESERVE;
+            let fresh = fresh.clone();
             tokio::spawn(async move {
-                connection(stream, &state, watcher, crowded, stop).await;
+                connection(stream, &state, watcher, crowded, stop, fresh).await;
                 drop(slot);
             });
         };
@@ -64,6 +72,9 @@ pub fn spawn(listener: UnixListener, state: Arc<State>, mut stop: watch::Receive
             _ = stop.wait_for(|stop| *stop) => {}
         }
         drop(listener);
+        drop(fresh);
+        // hyper would close them at once, with their request on the way.
+        let _ = tokio::time::timeout(FIRST_REQUEST_TIMEOUT, none_fresh.recv()).await;
         let _ = tokio::time::timeout(DRAIN_TIMEOUT, graceful.shutdown()).await;
     })
 }
@@ -74,6 +85,7 @@ async fn connection(
     graceful: Watcher,
     crowded: bool,
     stop: watch::Receiver<bool>,
+    fresh: Fresh,
 ) {
     let peer = Peer::of(&stream, state);
     // Whoever is not served is told so, but takes no place of those who are.
@@ -81,9 +93,13 @@ async fn connection(
     let Ok(_place) = stranger.then(|| STRANGERS.try_acquire()).transpose() else { return };
     let crowded = crowded || stranger;
     let stream = Arc::new(stream);
-    let caller = Caller { peer, crowded, stop, stream: Arc::clone(&stream) };
+    let caller = Caller { peer, crowded, stop, stream: Arc::clone(&stream), facts: OnceCell::new() };
     let _open = state.metrics.connection();
-    let service = service_fn(async |request| route::handle(state, &caller, request).await);
+    let fresh = Mutex::new(Some(fresh));
+    let service = service_fn(async |request| {
+        fresh.lock().unwrap_or_else(PoisonError::into_inner).take();
+        route::handle(state, &caller, request).await
+    });
     let mut stream = TimeoutWriter::new(Shared(stream));
     stream.set_timeout(Some(WRITE_TIMEOUT));
     let connection = http1::Builder::new()
@@ -99,6 +115,9 @@ async fn connection(
     }
 }
 
+/// Held by each connection until its first request has come.
+type Fresh = mpsc::Sender<Infallible>;
+
 /// The other end of a connection.
 struct Caller {
     peer: Peer,
@@ -107,6 +126,8 @@ struct Caller {
     /// Turns true when the server stops.
     stop: watch::Receiver<bool>,
     stream: Arc<UnixStream>,
+    /// Looked up once it gets a token, if that is to be recorded.
+    facts: OnceCell<Arc<Facts>>,
 }
 
 impl Caller {
@@ -202,6 +223,10 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A client that takes nothing of its answer for this long is cut off.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a stopping daemon waits for the first request of a connection: a client sends it at once, and is told apart from
+/// one that only holds a connection open.
+const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// How long a stopping daemon waits for requests under way.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);

@@ -1,7 +1,7 @@
 //! `wandb-cred env`: the SDK's environment for the calling shell.
 
 use super::command_error::Outcome;
-use super::profile::ProfileArg;
+use super::profile::ProfilesArg;
 use super::shell::Shell;
 use super::{job, login, on_demand};
 use crate::client::Client;
@@ -14,7 +14,7 @@ use crate::output;
 #[command(long_about = DETAILS, after_help = EXAMPLES)]
 pub(super) struct Args {
     #[command(flatten)]
-    profile: ProfileArg,
+    profiles: ProfilesArg,
     /// The shell that evaluates the output
     #[arg(long, short, value_enum, default_value_t = Shell::Sh)]
     shell: Shell,
@@ -26,7 +26,7 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args, env: &Env) -> Outcome {
     // A shell runs `$(wandb-cred env)` as its own child, so the parent is the one that will use the files.
     let pid = args.pid.unwrap_or_else(std::os::unix::process::parent_id);
-    let register = |client: &Client| job::register(client, &args.profile, pid, true, env);
+    let register = |client: &Client| job::register(client, &args.profiles, pid, true, env);
     let (daemon, job) = on_demand::ask(env, register)?;
     let job = login::or_offer(&daemon.client, job, env, register)?;
     let mut text = String::new();

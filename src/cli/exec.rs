@@ -12,9 +12,9 @@ use std::process::{self, ExitCode};
 use super::command_error::CommandError;
 use super::need::NeedArg;
 use super::on_demand::{self, Daemon};
-use super::profile::ProfileArg;
+use super::profile::ProfilesArg;
 use super::{job, job_wide, login, private_daemon};
-use crate::api::Job;
+use crate::api::{Job, PROFILE_SEPARATOR};
 use crate::client::Client;
 use crate::env::Env;
 use crate::error::Exit;
@@ -27,7 +27,7 @@ mod first_process;
 #[command(override_usage = "wandb-cred exec [OPTIONS] -- CMD [ARGS]...", long_about = DETAILS, after_help = EXAMPLES)]
 pub(super) struct Args {
     #[command(flatten)]
-    profile: ProfileArg,
+    profiles: ProfilesArg,
     #[command(flatten)]
     need: NeedArg,
     /// Start the command at once, with or without a token
@@ -53,7 +53,11 @@ pub(super) fn run(args: &Args, env: &Env) -> Result<ExitCode, CommandError> {
     command.args(arguments);
     let offline = offline_mode(env);
     if args.job && offline.is_none() && !job_wide::is_within(env) {
-        let serving = job_wide::begin(&args.profile, &args.need, env)?;
+        let profile = args.profiles.single().ok_or_else(|| {
+            CommandError::new(Exit::Usage, "--job feeds the nodes with the tokens of one profile")
+                .hint("name one --profile, or leave out --job")
+        })?;
+        let serving = job_wide::begin(&profile, &args.need, env)?;
         command.env("WANDB_CRED_SOCKET", &serving.socket);
         command.envs(job::variables(&serving.into())?).env_remove(job::REMOVED_VARIABLE);
         return Err(become_command(command, program));
@@ -103,7 +107,7 @@ struct Registered {
 
 /// The process stays the same when it becomes the command, so the job ends with the command.
 fn register(args: &Args, at_once: bool, env: &Env) -> Result<Registered, CommandError> {
-    let register = |client: &Client| job::register_own(client, &args.profile, !at_once, env);
+    let register = |client: &Client| job::register_own(client, &args.profiles, !at_once, env);
     let (daemon, answer) = if args.private && !Client::usual(env)?.accepts() {
         let client = private_daemon::start(env)?;
         let answer = register(&client);
@@ -120,7 +124,9 @@ fn register(args: &Args, at_once: bool, env: &Env) -> Result<Registered, Command
         );
         output::eprint_line(&output::printable(&text));
     } else {
-        args.need.check(&daemon.client, &job.profile)?;
+        for profile in job.profile.split(PROFILE_SEPARATOR) {
+            args.need.check(&daemon.client, profile)?;
+        }
     }
     Ok(Registered { daemon, job, connection })
 }
@@ -148,6 +154,10 @@ With --job, in a Slurm job, one exchange serves all nodes: it starts a daemon on
 that is given access tokens by the one here, and waits until each has one. The paths
 are the same everywhere, so a plain srun within the command works.
 
+With several --profile, of different servers, the SDK finds a token for each of them, and
+WANDB_BASE_URL is that of the first. Their identity token file holds no JWT, so that no
+server is shown what is meant for another; each token must have more than 300 s of life.
+
 With WANDB_MODE=offline, dryrun or disabled, and with --best-effort, the command does
 not wait for a token.";
 
@@ -155,6 +165,7 @@ const EXAMPLES: &str = "Examples:
   wandb-cred exec -- python train.py
   wandb-cred exec --profile eval -- torchrun --nproc-per-node 8 train.py
   wandb-cred exec --job -- srun python train.py           one exchange for all nodes of a Slurm job
+  wandb-cred exec -p cloud -p lab -- python sync.py       two servers at once
   wandb-cred exec --need 72h -- ./three-day-job.sh        fails now, not on the second night
 
 The exit code is that of the command. If the command cannot be started, it is one of those

@@ -179,7 +179,7 @@ impl<'a> Follower<'a> {
     /// The daemon keeps the profile fresh, and itself alive, while this process runs. Where it cannot, it is enough that
     /// somebody waits for the next token.
     fn register(&mut self) {
-        if let Ok((_, held)) = job::register_own(&self.client, self.profile, false, self.env) {
+        if let Ok((_, held)) = job::register_own(&self.client, &self.profile.into(), false, self.env) {
             self._held = held;
         }
     }

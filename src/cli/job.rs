@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::command_error::CommandError;
-use super::profile::ProfileArg;
+use super::profile::ProfilesArg;
 use crate::api::{Job, JobRequest};
 use crate::client::{self, Client};
 use crate::env::Env;
@@ -14,12 +14,12 @@ use crate::error::{Exit, Reason};
 /// Registers the process `pid`: its files exist now, and stay fresh until it ends.
 pub(super) fn register(
     client: &Client,
-    profile: &ProfileArg,
+    profiles: &ProfilesArg,
     pid: u32,
     wait: bool,
     env: &Env,
 ) -> Result<Job, client::Error> {
-    let request = JobRequest { profile: profile.name(env), pid: Some(pid), hold: false, wait };
+    let request = JobRequest { pid: Some(pid), wait, ..request(profiles, env) };
     client.post("/v1/jobs", &request, JOB_TIMEOUT)
 }
 
@@ -27,18 +27,24 @@ pub(super) fn register(
 /// this process, and takes the connection's end for its end.
 pub(super) fn register_own(
     client: &Client,
-    profile: &ProfileArg,
+    profiles: &ProfilesArg,
     wait: bool,
     env: &Env,
 ) -> Result<(Job, Option<UnixStream>), client::Error> {
-    match register(client, profile, std::process::id(), wait, env) {
+    match register(client, profiles, std::process::id(), wait, env) {
         Err(client::Error::Problem(problem)) if problem.reason == Some(Reason::ProcessUnseen) => {
-            let request = JobRequest { profile: profile.name(env), pid: None, hold: true, wait };
+            let request = JobRequest { hold: true, wait, ..request(profiles, env) };
             let (job, connection) = client.post_and_hold("/v1/jobs", &request, JOB_TIMEOUT)?;
             Ok((job, Some(connection)))
         }
         other => Ok((other?, None)),
     }
+}
+
+fn request(profiles: &ProfilesArg, env: &Env) -> JobRequest {
+    let mut profiles = profiles.names(env);
+    let profile = if profiles.len() == 1 { profiles.pop() } else { None };
+    JobRequest { profile, profiles, pid: None, hold: false, wait: true }
 }
 
 /// The variables to set.
@@ -54,7 +60,7 @@ pub(super) fn variables(job: &Job) -> Result<[(&'static str, String); 4], Comman
         ("WANDB_IDENTITY_TOKEN_FILE", text(&job.identity_token_file)?),
         ("WANDB_CREDENTIALS_FILE", text(&job.credentials_file)?),
         ("WANDB_BASE_URL", job.base_url.clone()),
-        // So that a wandb-cred inside the job asks for the same profile.
+        // So that a wandb-cred inside the job asks for the same profile, or the same ones.
         ("WANDB_CRED_PROFILE", job.profile.clone()),
     ])
 }

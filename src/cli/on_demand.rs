@@ -39,7 +39,7 @@ pub(super) fn ask<T>(
         return Ok((Daemon { client, on_demand: true }, answer));
     }
     let why = match Client::usual(env) {
-        Ok(usual) => match question(&usual) {
+        Ok(usual) => match ask_restarting(&usual, &mut question) {
             Err(error) if is_not_ours(&error) => env.path("WANDB_CRED_SOCKET").map(|_| error.to_string()),
             answer => return Ok((Daemon { client: usual, on_demand: false }, answer)),
         },
@@ -74,6 +74,19 @@ fn name_the_variable(error: client::Error, env: &Env) -> client::Error {
             client::Error::Problem(problem)
         }
         other => other,
+    }
+}
+
+/// Asks a daemon that may be restarted at this moment: the next one is worth a short wait, which spares us one of our own.
+fn ask_restarting<T>(
+    usual: &Client,
+    question: &mut impl FnMut(&Client) -> Result<T, client::Error>,
+) -> Result<T, client::Error> {
+    loop {
+        match question(usual) {
+            Err(error) if has_left(&error) && usual.left_lately(RESTART_TIME) => sleep(MAX_POLL_INTERVAL),
+            answer => return answer,
+        }
     }
 }
 
@@ -268,6 +281,9 @@ const START_TIMEOUT: Duration = Duration::from_secs(30);
 
 const POLL_INTERVAL: Duration = Duration::from_millis(2);
 const MAX_POLL_INTERVAL: Duration = Duration::from_millis(20);
+
+/// A service manager starts a service again within a fraction of a second; an upgrade between takes a little longer.
+const RESTART_TIME: Duration = Duration::from_secs(3);
 
 /// A daemon leaves once in its life, and each is met by chance.
 const MOST_DEPARTURES: u32 = 5;

@@ -1,5 +1,6 @@
 //! Which profile a subcommand is about.
 
+use crate::api::PROFILE_SEPARATOR;
 use crate::client::encode;
 use crate::env::Env;
 use crate::paths::SdkEnvironment;
@@ -15,7 +16,8 @@ pub(super) struct ProfileArg {
 impl ProfileArg {
     /// The name, if one was given; else the daemon chooses.
     pub(super) fn name(&self, env: &Env) -> Option<String> {
-        self.profile.clone().or_else(|| env.var(VARIABLE).filter(|name| !is_left_over(name, env)))
+        // Within a job that uses several, the first of them.
+        self.profile.clone().or_else(|| names_in(env).into_iter().next())
     }
 
     /// The same arguments, for another process.
@@ -30,6 +32,41 @@ impl ProfileArg {
             None => path.to_owned(),
         }
     }
+}
+
+// No doc comment, as above.
+#[derive(clap::Args)]
+pub(super) struct ProfilesArg {
+    /// The profile to use; may be repeated [default: $WANDB_CRED_PROFILE, else the daemon's]
+    #[arg(long = "profile", short = 'p', value_name = "NAME")]
+    profiles: Vec<String>,
+}
+
+impl ProfilesArg {
+    /// The names, if any were given; else the daemon chooses.
+    pub(super) fn names(&self, env: &Env) -> Vec<String> {
+        if self.profiles.is_empty() { names_in(env) } else { self.profiles.clone() }
+    }
+
+    /// The one that was given, or none, for what works with one only.
+    pub(super) fn single(&self) -> Option<ProfileArg> {
+        match &self.profiles[..] {
+            [] => Some(ProfileArg { profile: None }),
+            [one] => Some(ProfileArg { profile: Some(one.clone()) }),
+            _ => None,
+        }
+    }
+}
+
+impl From<&ProfileArg> for ProfilesArg {
+    fn from(one: &ProfileArg) -> Self {
+        Self { profiles: one.profile.iter().cloned().collect() }
+    }
+}
+
+fn names_in(env: &Env) -> Vec<String> {
+    let name = env.var(VARIABLE).filter(|name| !is_left_over(name, env));
+    name.map(|name| name.split(PROFILE_SEPARATOR).map(str::to_owned).collect()).unwrap_or_default()
 }
 
 /// Whether `exec` set it for a job that has ended: the configuration may be another one by now.

@@ -1,5 +1,6 @@
 //! `wandb-cred status`: what the daemon holds, and for how long.
 
+mod jobs;
 mod render;
 
 use std::time::Duration;
@@ -20,6 +21,9 @@ pub(super) struct Args {
     /// Show only this profile
     #[arg(long, short, value_name = "NAME")]
     profile: Option<String>,
+    /// Show also the processes that use the SDK files
+    #[arg(long)]
+    jobs: bool,
     /// Keep printing: every second on a terminal, at each change elsewhere
     #[arg(long, short)]
     watch: bool,
@@ -45,9 +49,10 @@ pub(super) fn run(args: &Args, env: &Env) -> Outcome {
 }
 
 fn fetch(args: &Args, client: &Client) -> Result<Status, client::Error> {
-    let mut status = client.status()?;
+    let mut status = if args.jobs { client.status_with_jobs()? } else { client.status()? };
     if let Some(name) = &args.profile {
         status.profiles.retain(|profile| profile.name == *name);
+        status.job_list.iter_mut().for_each(|jobs| jobs.retain(|job| job.profile == *name));
     }
     Ok(status)
 }
@@ -57,9 +62,10 @@ fn show(args: &Args, status: &Status, env: &Env) -> String {
     if args.json {
         serde_json::to_string(status).expect("the API's types always serialize") + "\n"
     } else if output::is_terminal() {
-        render::table(status, now, Style::detect(env))
+        let style = Style::detect(env);
+        render::table(status, now, style) + &jobs::table(status, now, style)
     } else {
-        render::blocks(status, now)
+        render::blocks(status, now) + &jobs::blocks(status)
     }
 }
 
@@ -114,7 +120,13 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 const DETAILS: &str = "\
 Show for each profile whether its access token is good and for how long, when it is
 renewed, whose identity it is, until when that identity can last, and what to do if
-something is wrong. No token is shown.";
+something is wrong. No token is shown.
+
+With --jobs, show also who holds credentials now: each process that was started by
+wandb-cred exec, or for which wandb-cred env was run, with its user, its batch or CI job
+and its container or control group. \"adopted\" are processes that have outlived the job
+that they came from; \"held\" are those that the daemon cannot see, because they run in a
+container, and that keep a connection open.";
 
 const AFTER_HELP: &str = "States:
   fresh        there is a good access token

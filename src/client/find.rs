@@ -40,6 +40,16 @@ impl Client {
         places.map(|place| Self::guarded_at(place.socket)).find(Self::accepts)
     }
 
+    /// Whether the daemon that was here has left within the last `time`: it may be restarted. One that is killed leaves no
+    /// mark.
+    pub fn left_lately(&self, time: Duration) -> bool {
+        let lock = self.socket.with_file_name(paths::LOCK);
+        let left = lock.metadata().and_then(|meta| meta.modified()).ok();
+        let left = left.and_then(|at| jiff::Timestamp::try_from(at).ok());
+        let now = self.clock.now().wall;
+        left.is_some_and(|left| Duration::try_from(now.duration_since(left)).is_ok_and(|ago| ago < time))
+    }
+
     /// Whether somebody listens whom we may ask: a daemon, perhaps a stuck one, or a service manager that starts one now.
     pub fn accepts(&self) -> bool {
         matches!(self.connect(CONNECT_TIMEOUT), Ok(_) | Err(Error::TimedOut { .. }))

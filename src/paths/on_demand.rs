@@ -6,6 +6,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::{LOCK, SOCKET_NAME, SOCKET_VARIABLE, check_socket_length, identity, private_dir};
 use crate::env::Env;
 use crate::error::{Error, Result, Stage};
@@ -143,16 +145,28 @@ fn suffix(name: &str) -> Option<&str> {
 
 /// The job that this process belongs to, as a part of a file name.
 fn job(env: &Env) -> Option<String> {
-    SCHEDULERS.iter().find_map(|scheduler| {
-        let id = env.var(scheduler.job)?;
-        let part = scheduler.part.map(|(variable, without)| env.var(variable).unwrap_or(without.to_owned()));
-        let id = part.map_or(id.clone(), |part| format!("{id}.{part}"));
-        let id: String = id
-            .chars()
-            .map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '_' })
-            .take(40)
-            .collect();
-        Some(format!("{}-{id}", scheduler.name))
+    let SchedulerJob { scheduler, id, step } = scheduler_job(|name| env.var(name))?;
+    let id = step.map_or(id.clone(), |step| format!("{id}.{step}"));
+    let id: String =
+        id.chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '_' }).take(40).collect();
+    Some(format!("{scheduler}-{id}"))
+}
+
+/// A job of a batch system or a CI system.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SchedulerJob {
+    pub scheduler: String,
+    pub id: String,
+    /// The part of it that ends by itself.
+    pub step: Option<String>,
+}
+
+/// The job that these variables tell of.
+pub fn scheduler_job(variable: impl Fn(&str) -> Option<String>) -> Option<SchedulerJob> {
+    SCHEDULERS.iter().find_map(|known| {
+        let id = variable(known.job)?;
+        let step = known.part.map(|(name, without)| variable(name).unwrap_or(without.to_owned()));
+        Some(SchedulerJob { scheduler: known.name.to_owned(), id, step })
     })
 }
 

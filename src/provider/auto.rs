@@ -138,6 +138,13 @@ impl Provider for Auto {
     async fn fetch(&self) -> Result<IdentityToken, Error> {
         self.chosen.get_or_try_init(|| self.choose()).await?.fetch().await
     }
+
+    async fn restored(&self, token: IdentityToken) -> IdentityToken {
+        match self.chosen.get_or_try_init(|| self.choose()).await {
+            Ok(chosen) => chosen.restored(token).await,
+            Err(_) => token,
+        }
+    }
 }
 
 impl Auto {

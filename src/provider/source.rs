@@ -24,6 +24,11 @@ pub trait Provider: Send + Sync {
     /// One attempt at a fresh identity token. May be cancelled at any await.
     async fn fetch(&self) -> Result<IdentityToken, Error>;
 
+    /// A token that an earlier daemon had from this source, with what the source would say of it. Asks nobody.
+    async fn restored(&self, token: IdentityToken) -> IdentityToken {
+        token
+    }
+
     /// The session in which a person signs in, if that is how it gets its tokens.
     fn session(&self) -> Option<Arc<Session>> {
         None

@@ -18,9 +18,14 @@ pub(crate) fn token_in(cx: &Context, variable: &str) -> Result<IdentityToken, Er
             Kind::Transient => error.kind(Kind::Misconfigured),
             _ => error,
         })?;
+    Ok(only_one(token, variable))
+}
+
+/// The token, with the outlook of one that nothing follows.
+pub(crate) fn only_one(token: IdentityToken, variable: &str) -> IdentityToken {
     let outlook = Outlook {
         until: token.expiry().wall(),
         reason: format!("the identity token in {variable} cannot be renewed while the daemon runs").into(),
     };
-    Ok(token.with_renewal(Renewal { outlook: Some(outlook), ..Renewal::default() }))
+    token.with_renewal(Renewal { outlook: Some(outlook), ..Renewal::default() })
 }

@@ -20,11 +20,19 @@ pub(super) const RELAY: &str = "relay";
 
 /// `credentials.json` with `token` for `base_url`.
 pub(super) fn credentials(token: &AccessToken, base_url: &BaseUrl) -> Zeroizing<Vec<u8>> {
-    let entry = || Entry {
+    credentials_of_all(&[(base_url, token)])
+}
+
+/// The same for several servers.
+pub(super) fn credentials_of_all(tokens: &[(&BaseUrl, &AccessToken)]) -> Zeroizing<Vec<u8>> {
+    let entry = |token: &AccessToken| Entry {
         expires_at: expires_at(token.expiry().wall()),
         access_token: token.secret().expose().clone(),
     };
-    let credentials = base_url.spellings().into_iter().map(|key| (key.to_owned(), entry())).collect();
+    let keys = tokens.iter().flat_map(|(base_url, token)| {
+        base_url.spellings().into_iter().map(|key| (key.to_owned(), entry(token)))
+    });
+    let credentials = keys.collect();
     serde_json::to_vec(&Credentials { credentials }).expect("strings always serialise").into()
 }
 

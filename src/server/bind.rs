@@ -8,6 +8,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::fs::{Timespec, Timestamps};
 use rustix::process::Pid;
 use tracing::debug;
 
@@ -20,13 +21,13 @@ pub struct Bound {
     /// The file to remove. The service manager's socket stays.
     remove_on_drop: Option<(PathBuf, Option<FileId>)>,
     /// Keeps a second daemon from binding between our check and our bind.
-    _lock: Option<File>,
+    lock: Option<File>,
 }
 
 /// Takes the socket that systemd or launchd passed, or else binds `socket`.
 pub fn bind(socket: &Path) -> Result<Bound, Error> {
     if let Some(listener) = passed()? {
-        return Ok(Bound { listener: Some(listener), remove_on_drop: None, _lock: None });
+        return Ok(Bound { listener: Some(listener), remove_on_drop: None, lock: None });
     }
     for _ in 0..DEAD_HOLDER_RETRIES {
         match bind_path(socket) {
@@ -59,7 +60,7 @@ fn bind_in(dir: &Path, socket: &Path, mode: Option<u32>) -> Result<Bound, Error>
     remove_stale(socket)?;
     let listener = listen(socket, mode).map_err(|source| at(socket, source))?;
     let file = (socket.to_owned(), FileId::of(socket));
-    Ok(Bound { listener: Some(listener), remove_on_drop: Some(file), _lock: lock })
+    Ok(Bound { listener: Some(listener), remove_on_drop: Some(file), lock })
 }
 
 /// Binds a socket beside its place and moves it there once it listens: nobody meets one that refuses connections for a
@@ -114,6 +115,11 @@ impl Drop for Bound {
         if let Some((socket, file)) = &self.remove_on_drop
             && FileId::of(socket) == *file
         {
+            if let Some(lock) = &self.lock {
+                // Tells callers that we have just left: another daemon may follow in a moment.
+                let now = Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW };
+                let _ = rustix::fs::futimens(lock, &Timestamps { last_access: now, last_modification: now });
+            }
             let _ = std::fs::remove_file(socket);
         }
     }

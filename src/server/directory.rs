@@ -7,7 +7,10 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use super::answer::TokenAnswer;
-use crate::api::{Problem, ProblemKind};
+use super::audit::Destination;
+use super::export::{Loopback, Textfile};
+use crate::api::{self, Problem, ProblemKind};
+use crate::keeper::Demand;
 use crate::profile::Profile;
 use crate::sdk_files::Files;
 use crate::{foreign_text, spelling};
@@ -26,6 +29,12 @@ pub struct Config {
     /// A second socket, for them: nobody else gets into the folder of the first one, which also has the SDK files. Read
     /// when the daemon starts.
     pub guest_socket: Option<PathBuf>,
+    /// Where to record who got a token.
+    pub audit_log: Option<Destination>,
+    /// Where Prometheus may ask for the metrics, which cannot ask a Unix socket.
+    pub metrics_listen: Option<Loopback>,
+    /// A file of metrics for node_exporter.
+    pub metrics_textfile: Option<Textfile>,
 }
 
 /// The profiles by name, and what concerns them all.
@@ -41,6 +50,12 @@ pub struct Directory {
 }
 
 impl Directory {
+    /// The profiles that have SDK files, and the files.
+    pub(super) fn with_files(&self) -> impl Iterator<Item = (Arc<Profile>, Arc<Files>)> {
+        let members = self.members.values();
+        members.filter_map(|member| Some((Arc::clone(&member.profile), member.files.clone()?)))
+    }
+
     /// The profile of that name, or the default one.
     pub fn find(&self, name: Option<&str>) -> Result<&Arc<Member>, Problem> {
         if let Some(why) = self.awaited.as_ref().filter(|_| self.members.is_empty()) {
@@ -66,6 +81,16 @@ impl Directory {
         })
     }
 
+    /// The members of a name that stands for several profiles (`a+b`), or for one. `None` if one of them is not there.
+    pub(super) fn several(&self, name: &str) -> Option<Vec<&Arc<Member>>> {
+        name.split(SEPARATOR).map(|name| self.members.get(name)).collect()
+    }
+
+    /// What keeps these profiles hot.
+    pub(super) fn demands(&self, name: &str) -> Option<Vec<Arc<Demand>>> {
+        Some(self.several(name)?.into_iter().map(|member| Arc::clone(&member.profile.demand)).collect())
+    }
+
     /// The profiles' names for a message, as many as somebody may read.
     fn names(&self) -> String {
         let mut names: Vec<_> = self.members.keys().take(MOST_LISTED).map(String::as_str).collect();
@@ -77,6 +102,9 @@ impl Directory {
 }
 
 const MOST_LISTED: usize = 50;
+
+/// Between the names of profiles that are used together; no name of a profile has it.
+pub(super) const SEPARATOR: char = api::PROFILE_SEPARATOR;
 
 /// One profile with its edges.
 pub struct Member {

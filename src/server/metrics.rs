@@ -8,8 +8,10 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
+use tokio::sync::Notify;
 
 use super::answer::{self, Answer};
+use super::audit;
 use super::directory::Directory;
 use crate::api;
 use crate::clock::Now;
@@ -22,6 +24,8 @@ pub(super) struct Metrics {
     connections: AtomicI64,
     /// Requests under way.
     waiting: AtomicI64,
+    /// Whoever shows the metrics elsewhere is told of changes.
+    pub(super) changed: Notify,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -44,6 +48,7 @@ struct ProfileLabels {
 impl Metrics {
     pub(super) fn count(&self, route: &'static str, status: u16) {
         self.requests.get_or_create(&RequestLabels { route, status }).inc();
+        self.changed.notify_one();
     }
 
     /// Counts a connection until the guard is dropped.
@@ -62,7 +67,12 @@ impl Metrics {
         self.waiting.load(Ordering::Relaxed)
     }
 
-    pub(super) fn render(&self, directory: &Directory, now: Now) -> Answer {
+    pub(super) fn render(&self, directory: &Directory, audit: &audit::Counts, now: Now) -> Answer {
+        answer::text(OPEN_METRICS, self.text(directory, audit, now))
+    }
+
+    /// In the OpenMetrics format.
+    pub(super) fn text(&self, directory: &Directory, audit: &audit::Counts, now: Now) -> String {
         let mut registry = Registry::with_prefix("wandb_cred");
         registry.register("requests", "Requests answered on the socket", self.requests.clone());
         let connections = Gauge::<i64>::default();
@@ -75,7 +85,8 @@ impl Metrics {
         let attempts = Family::<KeptLabels, Counter>::default();
         let exchanges = Family::<ProfileLabels, Counter>::default();
         let jobs = Family::<ProfileLabels, Gauge>::default();
-        let kept = Kept { usable, remaining, failures, attempts };
+        let expiry = Family::<KeptLabels, Gauge>::default();
+        let kept = Kept { usable, remaining, expiry, failures, attempts };
         for (name, member) in &directory.members {
             let profile = &member.profile;
             if let Some(identity) = &profile.identity {
@@ -88,20 +99,32 @@ impl Metrics {
         }
         registry.register("usable", "1 if there is a token that has not expired", kept.usable);
         registry.register("remaining_seconds", "Life left of the token", kept.remaining);
+        registry.register("expiry_timestamp_seconds", "When the token expires", kept.expiry);
         registry.register("failures", "Failed attempts since the last success", kept.failures);
         registry.register("attempts", "Renewals attempted", kept.attempts);
         registry.register("exchanges", "Exchanges made at W&B", exchanges);
+        for (name, help, count) in [
+            ("audit_records", "Records written to the audit log", &audit.written),
+            ("audit_lost", "Records that the audit log could not take", &audit.lost),
+        ] {
+            let counter = Counter::<u64>::default();
+            counter.inc_by(count.load(Ordering::Relaxed));
+            registry.register(name, help, counter);
+        }
         registry.register("jobs", "Running processes that use the SDK files", jobs);
 
         let mut body = String::new();
         text::encode(&mut body, &registry).expect("writing to memory");
-        answer::text("application/openmetrics-text; version=1.0.0; charset=utf-8", body)
+        body
     }
 }
+
+pub(super) const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 struct Kept {
     usable: Family<KeptLabels, Gauge>,
     remaining: Family<KeptLabels, Gauge>,
+    expiry: Family<KeptLabels, Gauge>,
     failures: Family<KeptLabels, Gauge>,
     attempts: Family<KeptLabels, Counter>,
 }
@@ -115,6 +138,9 @@ impl Kept {
             let left = snapshot.token.as_ref().map_or(0, |token| token.expiry().remaining(now).as_secs());
             self.usable.get_or_create(&labels).set(usable.into());
             self.remaining.get_or_create(&labels).set(i64::try_from(left).unwrap_or(i64::MAX));
+            if let Some(token) = &snapshot.token {
+                self.expiry.get_or_create(&labels).set(token.expiry().wall().as_second());
+            }
             self.failures.get_or_create(&labels).set(snapshot.failures.into());
             self.attempts.get_or_create(&labels).inc_by(snapshot.attempts);
         });

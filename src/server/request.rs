@@ -21,6 +21,7 @@ pub(super) struct Query {
     /// The token that the caller has.
     pub(super) newer_than: Option<TokenHash>,
     wait: Option<Duration>,
+    pub(super) jobs: bool,
 }
 
 impl Query {
@@ -42,6 +43,9 @@ impl Query {
                     }));
                 }
                 "profile" => parsed.profile = Some(value.into_owned()),
+                "jobs" => {
+                    parsed.jobs = value.parse().map_err(|_| bad("jobs must be true or false".to_owned()))?;
+                }
                 "min_ttl" => parsed.min_ttl = seconds(&value)?,
                 "newer_than" => {
                     let hash = TokenHash::parse(&value);

@@ -7,6 +7,7 @@ use hyper::header::{ALLOW, HeaderName, HeaderValue, ORIGIN};
 use hyper::{Method, Request, StatusCode};
 
 use super::answer::{self, Answer};
+use super::audit::Handed;
 use super::request::{Query, no_query};
 use super::state::State;
 use super::{Caller, Peer, Standing, sign_in, status, tokens};
@@ -18,6 +19,7 @@ pub(super) async fn handle(
     caller: &Caller,
     request: Request<Incoming>,
 ) -> Result<Answer, Gone> {
+    let head = request.method() == Method::HEAD;
     let waits = WAITS.contains(&request.uri().path());
     let _under_way = state.metrics.request();
     // Boxed, so that an idle connection's task is not as large as the largest route.
@@ -47,6 +49,10 @@ pub(super) async fn handle(
         answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
     }
     state.metrics.count(route, answer.status().as_u16());
+    for handed in answer.extensions_mut().remove::<Vec<Handed>>().filter(|_| !head).into_iter().flatten() {
+        // Boxed, so that an idle connection's task is not larger for it.
+        Box::pin(state.audit.note(caller, route, handed)).await;
+    }
     Ok(answer)
 }
 
@@ -92,7 +98,7 @@ async fn dispatch(state: &State, caller: &Caller, request: Request<Incoming>) ->
         "/v1/token" => tokens::token(state, caller, request.uri().query()).await,
         "/v1/identity-token" => tokens::identity_token(state, request.uri().query()).await,
         "/v1/profiles" => no_query(request.uri().query()).map(|()| status::profiles(state)),
-        "/v1/status" => no_query(request.uri().query()).map(|()| status::status(state)),
+        "/v1/status" => status::status(state, request.uri().query()).await,
         "/v1/refresh" => tokens::refresh(state, request.uri().query()).await,
         "/v1/rejected" => tokens::rejected(state, request).await,
         "/v1/jobs" => tokens::jobs(state, caller, request).await,
@@ -105,7 +111,7 @@ async fn dispatch(state: &State, caller: &Caller, request: Request<Incoming>) ->
         "/healthz" => Ok(answer::text("text/plain", "ok\n".to_owned())),
         "/readyz" => status::readyz(state, request.uri().query()),
         "/metrics" => no_query(request.uri().query())
-            .map(|()| state.metrics.render(&state.directory(), state.clock.now())),
+            .map(|()| state.metrics.render(&state.directory(), state.audit.counts(), state.clock.now())),
         _ => unreachable!("{route} is in ROUTES and has no handler"),
     };
     (route, outcome)

@@ -2,15 +2,19 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use tokio::task::JoinSet;
 use tracing::info;
 
+use super::audit::Audit;
+use super::combinations::Combinations;
 use super::directory::{Directory, Member};
 use super::doctor::DoctorCache;
 use super::hangup::Hangups;
 use super::jobs::Jobs;
 use super::metrics::Metrics;
+use crate::api::JobOrigin;
 use crate::clock::{Clock, Now};
 use crate::http::Http;
 use crate::login::Logins;
@@ -27,12 +31,17 @@ pub struct State {
     /// While set, no token is handed out.
     pub(super) locked: AtomicBool,
     pub(super) jobs: Jobs,
+    /// The files of those that use several profiles.
+    pub(super) combinations: Combinations,
     /// Requests that made use of the daemon, rather than look at it.
     uses: AtomicU64,
     /// It is leaving, and takes no more jobs.
     closed: AtomicBool,
     pub(super) hangups: Hangups,
     pub(super) metrics: Metrics,
+    pub(super) audit: Arc<Audit>,
+    /// They record what goes into the SDK files.
+    audit_tasks: Mutex<JoinSet<()>>,
     /// For the doctor's own requests.
     pub(super) http: Http,
     pub(super) doctor_cache: DoctorCache,
@@ -43,7 +52,11 @@ impl State {
         let started = clock.now();
         let logins = Logins::new(clock.clone());
         let hangups = Hangups::new();
-        let jobs = Jobs::new(socket.parent().unwrap_or(Path::new("/")), hangups.clone());
+        let jobs = Jobs::new(socket.parent().unwrap_or(Path::new("/")), hangups.clone(), clock.clone());
+        let combinations = Combinations::new(&socket, clock.clone());
+        let audit = Arc::new(Audit::new(clock.clone()));
+        let audit_tasks =
+            Mutex::new(audit.configure(directory.config.audit_log.as_ref(), directory.with_files()));
         Self {
             directory: RwLock::new(Arc::new(directory)),
             clock,
@@ -53,10 +66,13 @@ impl State {
             logins,
             locked: AtomicBool::new(false),
             jobs,
+            combinations,
             uses: AtomicU64::new(0),
             closed: AtomicBool::new(false),
             hangups,
             metrics: Metrics::default(),
+            audit,
+            audit_tasks,
             http,
             doctor_cache: DoctorCache::default(),
         }
@@ -69,7 +85,9 @@ impl State {
 
     /// Jobs of an earlier daemon that still run are watched again.
     pub async fn take_up_jobs(&self) {
-        self.jobs.take_up(&self.directory()).await;
+        let directory = self.directory();
+        self.jobs.take_up(&directory).await;
+        self.combinations.start(self.jobs.profiles(), &directory);
     }
 
     /// How many processes use the SDK files.
@@ -93,10 +111,14 @@ impl State {
         let directory = self.directory();
         let owns =
             |member: &&Arc<Member>| member.files.as_ref().is_some_and(|files| files.identity_token == path);
-        let Some(member) = directory.members.values().find(owns) else { return false };
-        let profile = &member.profile;
-        info!(profile = %profile.name, pid = process.pid, "a process has outlived the job that it came from");
-        self.jobs.watch(process, &profile.name, &profile.demand).await.is_ok()
+        let name = match directory.members.values().find(owns) {
+            Some(member) => Some(member.profile.name.to_string()),
+            None => self.combinations.owner_of(path),
+        };
+        let Some(name) = name else { return false };
+        let Some(demands) = directory.demands(&name) else { return false };
+        info!(profile = name, pid = process.pid, "a process has outlived the job that it came from");
+        self.jobs.watch(process, JobOrigin::Adopted, &name, &demands).await.is_ok()
     }
 
     /// Removes all SDK files until the next job registers. Does nothing while there is one.
@@ -105,6 +127,7 @@ impl State {
             return;
         }
         let directory = self.directory();
+        self.combinations.end().await;
         let files = || directory.members.values().filter_map(|member| member.files.as_ref());
         files().for_each(|files| files.withdraw());
         for files in files() {
@@ -147,8 +170,16 @@ impl State {
         self.jobs.close_record().await;
     }
 
+    /// Writes what is left of the audit log.
+    pub async fn close_audit_log(&self) {
+        self.audit.close().await;
+    }
+
     pub fn swap(&self, directory: Directory) {
         self.jobs.move_to(&directory);
+        self.combinations.start(self.jobs.profiles(), &directory);
+        *self.audit_tasks.lock().unwrap_or_else(PoisonError::into_inner) =
+            self.audit.configure(directory.config.audit_log.as_ref(), directory.with_files());
         *self.directory.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(directory);
     }
 }

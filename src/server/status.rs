@@ -18,15 +18,18 @@ pub(super) fn profiles(state: &State) -> Answer {
     answer::json(&api::Profiles { profiles: describe_all(state) })
 }
 
-pub(super) fn status(state: &State) -> Answer {
-    answer::json(&api::Status {
+pub(super) async fn status(state: &State, query: Option<&str>) -> Outcome {
+    let query = Query::parse(query, &["jobs"])?;
+    let job_list = if query.jobs { Some(state.jobs.list().await) } else { None };
+    Ok(answer::json(&api::Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
         started_at: whole_seconds(state.started.wall),
         socket: state.socket.clone(),
         config: state.directory().config_path.clone(),
         profiles: describe_all(state),
-    })
+        job_list,
+    }))
 }
 
 /// Ready when no profile (or not the one asked for) is without a token that something needs.
@@ -71,8 +74,10 @@ pub(super) fn describe(member: &Member, default: bool, now: Now) -> api::Profile
         identity.read(|snapshot| snapshot.token.as_ref().map(|token| token.claims().clone()))
     });
     let claims = claims.unwrap_or_default();
-    // The identity's own word is the newer one; a restored access token knows nothing of it.
-    let outlook = profile.identity.as_ref().and_then(outlook).or_else(|| outlook(&profile.access));
+    // The identity's own word is the newer one.
+    let identity = profile.identity.as_ref();
+    let known = identity.is_some_and(|identity| identity.read(|snapshot| snapshot.token.is_some()));
+    let outlook = if known { identity.and_then(outlook) } else { outlook(&profile.access) };
     let hot = profile.demand.is_hot(now);
     api::Profile {
         name: profile.name.to_string(),

@@ -1,5 +1,6 @@
 //! The routes that hand out tokens, or lead to one.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::Request;
@@ -7,11 +8,13 @@ use hyper::body::Incoming;
 
 use super::Caller;
 use super::answer::{self, Answer, whole_seconds};
+use super::audit::Handed;
+use super::directory::{Member, SEPARATOR};
 use super::request::{self, DEFAULT_TIMEOUT, Query, no_query};
 use super::sign_in;
 use super::state::State;
 use super::status::describe;
-use crate::api::{self, Problem, ProblemKind};
+use crate::api::{self, JobOrigin, Problem, ProblemKind};
 use crate::error::{Kind, Reason};
 use crate::keeper::Need;
 use crate::process::Process;
@@ -41,7 +44,8 @@ pub(super) async fn token(state: &State, caller: &Caller, query: Option<&str>) -
     let token = profile.access.get(need).await;
     let token = token.map_err(|error| Problem::from_error(&profile.name, &error))?;
     let left = token.expiry().remaining(state.clock.now());
-    Ok(member.token_answer.render(profile, &token, left))
+    let answer = member.token_answer.render(profile, &token, left);
+    Ok(recorded(state, answer, || vec![Handed::token(&profile.name, token.hash())]))
 }
 
 pub(super) async fn identity_token(state: &State, query: Option<&str>) -> Outcome {
@@ -63,12 +67,21 @@ pub(super) async fn identity_token(state: &State, query: Option<&str>) -> Outcom
     let token = identity.get(query.need()).await;
     let token = token.map_err(|error| Problem::from_error(&profile.name, &error))?;
     let now = state.clock.now();
-    Ok(answer::json(&api::IdentityToken {
+    let answer = answer::json(&api::IdentityToken {
         identity_token: token.jwt().expose().clone(),
         expires_at: whole_seconds(token.expiry().wall()),
         expires_in: token.expiry().remaining(now).as_secs(),
         profile: profile.name.to_string(),
-    }))
+    });
+    Ok(recorded(state, answer, || vec![Handed::token(&profile.name, token.hash())]))
+}
+
+/// An answer that says what is to be recorded of it, if anything is.
+pub(super) fn recorded(state: &State, mut answer: Answer, handed: impl FnOnce() -> Vec<Handed>) -> Answer {
+    if state.audit.is_on() {
+        answer.extensions_mut().insert(handed());
+    }
+    answer
 }
 
 pub(super) async fn refresh(state: &State, query: Option<&str>) -> Outcome {
@@ -114,36 +127,20 @@ pub(super) async fn rejected(state: &State, request: Request<Incoming>) -> Outco
 
 pub(super) async fn jobs(state: &State, caller: &Caller, request: Request<Incoming>) -> Outcome {
     no_query(request.uri().query())?;
-    let wanted: api::JobRequest = request::body(request).await?;
+    let mut wanted: api::JobRequest = request::body(request).await?;
+    match &mut wanted.profiles[..] {
+        [] => {}
+        [only] => wanted.profile = Some(std::mem::take(only)),
+        _ => return several(state, caller, &wanted).await,
+    }
     let directory = state.directory();
     let member = directory.find(wanted.profile.as_deref())?;
     let profile = &member.profile;
     let Some(files) = &member.files else {
-        let detail =
-            format!("profile `{0}` has `sdk-files = false`; set it to true in [profile.{0}]", profile.name);
-        return Err(Problem::new(ProblemKind::Misconfigured, detail));
+        return Err(no_files(&profile.name));
     };
-    if state.is_closed() {
-        return Err(Problem::new(
-            ProblemKind::ShuttingDown,
-            "this daemon is leaving; the next one takes the job",
-        ));
-    }
-    profile.demand.touch(state.clock.now());
+    let other = register(state, caller, &wanted, &[member]).await?;
     files.deliver();
-    let bad = |why| Problem::new(ProblemKind::BadRequest, why);
-    match meant(caller.peer.pid, wanted.pid)? {
-        Meant::Process(process) => state.jobs.watch(process, &profile.name, &profile.demand).await,
-        Meant::Unseen if wanted.hold => caller
-            .connection()
-            .map_err(|error| error.to_string())
-            .and_then(|connection| state.jobs.hold(connection, &profile.name, &profile.demand)),
-        Meant::Unseen => {
-            let reason = Some(Reason::ProcessUnseen);
-            return Err(Problem { reason, ..bad(UNSEEN.to_owned()) });
-        }
-    }
-    .map_err(bad)?;
     let job = |pending| api::Job {
         profile: profile.name.to_string(),
         base_url: profile.base_url.to_string(),
@@ -153,7 +150,8 @@ pub(super) async fn jobs(state: &State, caller: &Caller, request: Request<Incomi
     };
     if !wanted.wait && profile.access.peek(Duration::ZERO).is_none() {
         profile.access.fetch_in_background();
-        return Ok(answer::json(&job(true)));
+        let handed = || vec![Handed { profile: Arc::clone(&profile.name), token: None, process: other }];
+        return Ok(recorded(state, answer::json(&job(true)), handed));
     }
     let enough = Need { min_ttl: SDK_MARGIN, timeout: DEFAULT_TIMEOUT };
     let token = match profile.access.get(enough).await {
@@ -169,7 +167,119 @@ pub(super) async fn jobs(state: &State, caller: &Caller, request: Request<Incomi
         .wait_until_written(token.hash())
         .await
         .map_err(|why| Problem::of(ProblemKind::SdkFilesUnwritable, &profile.name, why))?;
-    Ok(answer::json(&job(false)))
+    let handed =
+        || vec![Handed { profile: Arc::clone(&profile.name), token: Some(token.hash()), process: other }];
+    Ok(recorded(state, answer::json(&job(false)), handed))
+}
+
+/// A job that uses several profiles: of different servers, none of which must be shown a JWT that is for another.
+async fn several(state: &State, caller: &Caller, wanted: &api::JobRequest) -> Outcome {
+    let directory = state.directory();
+    let members =
+        wanted.profiles.iter().map(|name| directory.find(Some(name))).collect::<Result<Vec<_>, _>>()?;
+    let bad = |detail: String| Problem::new(ProblemKind::BadRequest, detail);
+    if wanted.profile.is_some() || members.len() > MOST_PROFILES {
+        return Err(bad(format!("a job has one `profile`, or up to {MOST_PROFILES} `profiles`")));
+    }
+    for (index, member) in members.iter().enumerate() {
+        let (name, base_url) = (&member.profile.name, &member.profile.base_url);
+        let same = |other: &&&Arc<Member>| other.profile.base_url.spellings() == base_url.spellings();
+        if let Some(other) = members[..index].iter().find(same) {
+            return Err(bad(format!(
+                "profiles {} and {name} are both of {base_url}, and the W&B SDK has one credential for each server; use one",
+                other.profile.name
+            )));
+        }
+        if member.files.is_none() {
+            return Err(no_files(name));
+        }
+    }
+    let other = register(state, caller, wanted, &members).await?;
+    let name = wanted.profiles.join(&SEPARATOR.to_string());
+    let files = state.combinations.get(&name, &directory).map_err(bad)?;
+    let first = &members[0].profile;
+    let job = |pending| api::Job {
+        profile: name.clone(),
+        base_url: first.base_url.to_string(),
+        identity_token_file: files.identity_token.clone(),
+        credentials_file: files.credentials.clone(),
+        pending,
+    };
+    let handed = |tokens: &[TokenHash]| {
+        let token = |index| tokens.get(index).copied();
+        let one = |(index, member): (usize, &&Arc<Member>)| Handed {
+            profile: Arc::clone(&member.profile.name),
+            token: token(index),
+            process: other,
+        };
+        members.iter().enumerate().map(one).collect()
+    };
+    // All at the same time.
+    let lacking = members.iter().filter(|member| member.profile.access.peek(SDK_MARGIN).is_none());
+    let lacking = lacking.map(|member| member.profile.access.fetch_in_background()).count();
+    if lacking > 0 && !wanted.wait {
+        return Ok(recorded(state, answer::json(&job(true)), || handed(&[])));
+    }
+    let mut tokens = Vec::new();
+    for member in &members {
+        let profile = &member.profile;
+        let token = profile.access.get(Need { min_ttl: SDK_MARGIN, timeout: DEFAULT_TIMEOUT }).await;
+        let token = token.map_err(|error| {
+            let error = match error.kind {
+                Kind::TooShort => error.hint(
+                    "with several profiles, each token needs more than 300 s: with less, the W&B SDK exchanges by itself, and \
+                     here it is given nothing to exchange",
+                ),
+                _ => error,
+            };
+            Problem::from_error(&profile.name, &error)
+        })?;
+        tokens.push(token.hash());
+    }
+    let written = files.wait_until_written(&tokens).await;
+    written.map_err(|why| Problem::of(ProblemKind::SdkFilesUnwritable, &first.name, why))?;
+    Ok(recorded(state, answer::json(&job(false)), || handed(&tokens)))
+}
+
+fn no_files(name: &str) -> Problem {
+    let detail = format!("profile `{name}` has `sdk-files = false`; set it to true in [profile.{name}]");
+    Problem::new(ProblemKind::Misconfigured, detail)
+}
+
+/// Watches the process, which keeps the profiles of `members` hot. Its number, if it is not the caller.
+async fn register(
+    state: &State,
+    caller: &Caller,
+    wanted: &api::JobRequest,
+    members: &[&Arc<Member>],
+) -> Result<Option<u32>, Problem> {
+    if state.is_closed() {
+        return Err(Problem::new(
+            ProblemKind::ShuttingDown,
+            "this daemon is leaving; the next one takes the job",
+        ));
+    }
+    let now = state.clock.now();
+    members.iter().for_each(|member| member.profile.demand.touch(now));
+    let demands: Vec<_> = members.iter().map(|member| Arc::clone(&member.profile.demand)).collect();
+    let names: Vec<_> = members.iter().map(|member| &*member.profile.name).collect();
+    let name = names.join(&SEPARATOR.to_string());
+    let bad = |why| Problem::new(ProblemKind::BadRequest, why);
+    match meant(caller.peer.pid, wanted.pid)? {
+        Meant::Process(process) => {
+            state.jobs.watch(process, JobOrigin::Registered, &name, &demands).await.map_err(bad)?;
+            Ok(Some(process.pid).filter(|pid| caller.peer.pid != Some(*pid)))
+        }
+        Meant::Unseen if wanted.hold => {
+            let connection = caller.connection().map_err(|error| bad(error.to_string()))?;
+            state.jobs.hold(connection, &name, &demands).map_err(bad)?;
+            Ok(None)
+        }
+        Meant::Unseen => {
+            let reason = Some(Reason::ProcessUnseen);
+            Err(Problem { reason, ..bad(UNSEEN.to_owned()) })
+        }
+    }
 }
 
 /// The process that a job is.
@@ -202,6 +312,9 @@ const UNSEEN: &str = "the process to watch runs in a PID namespace that the daem
 
 /// The parameters of routes that answer with a token.
 const TOKEN_QUERY: [&str; 3] = ["profile", "min_ttl", "wait"];
+
+/// More servers than anybody works with at a time.
+const MOST_PROFILES: usize = 8;
 
 /// The SDK exchanges by itself at 300 s or less (wandb 0.19.11 to 0.31.0).
 const SDK_MARGIN: Duration = Duration::from_secs(301);

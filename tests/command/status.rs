@@ -69,6 +69,22 @@ impl StateOf for wandb_cred::api::Profile {
 }
 
 #[test]
+fn jobs_are_told_of_where_they_are_asked_for() {
+    let job = r#"{"profile":"work","since":"2020-01-01T00:00:00Z","by":"adopted","pid":12,"uid":1000,"command":"python3","scheduler_job":{"scheduler":"slurm","id":"42","step":"0"}}"#;
+    let other = job.replace("work", "eval").replace("12", "13");
+    let body = answer(&[profile("work", true, "null"), profile("eval", false, "null")]);
+    let body = body.replacen('{', &format!("{{\"job_list\":[{job},{other}],"), 1);
+    let daemon = FakeDaemon::start(vec![on("GET /v1/status", 200, body)]);
+    let ran = daemon.run(&["status", "--jobs", "--profile", "work"]);
+    assert_eq!((ran.code, ran.err.as_str()), (0, ""));
+    let wanted = "\n\njob: 12\nprofile: work\nsince: 2020-01-01T00:00:00Z\nby: adopted\nuid: 1000\ncommand: python3\nscheduler: slurm 42.0\n";
+    assert!(ran.out.ends_with(wanted), "{}", ran.out);
+    let json = daemon.run(&["status", "--jobs", "--json"]).out;
+    assert!(json.contains(r#""pid":13"#), "{json}");
+    assert_eq!(daemon.requests(), ["GET /v1/status?jobs=true", "GET /v1/status?jobs=true"]);
+}
+
+#[test]
 fn a_terminal_gets_a_table() {
     // script(1) gives the command a terminal.
     let daemon = daemon("failed");

@@ -18,7 +18,7 @@ fn open_to_all(path: &Path) {
 }
 
 /// A daemon on a listener that every user can reach.
-fn daemon_in_the_open(home: &Home) -> Daemon {
+pub(crate) fn daemon_in_the_open(home: &Home) -> Daemon {
     let folder = home.path("run");
     fs::create_dir(&folder).expect("made");
     fs::set_permissions(home.path(""), fs::Permissions::from_mode(0o755)).expect("chmod");
@@ -35,7 +35,7 @@ fn as_stranger(home: &Home) -> Ran {
     stranger_runs(home, &["token"])
 }
 
-fn stranger_runs(home: &Home, arguments: &[&str]) -> Ran {
+pub(crate) fn stranger_runs(home: &Home, arguments: &[&str]) -> Ran {
     let mut command = home.program(home.path("wandb-cred").to_str().expect("text"), arguments);
     ran(command.uid(STRANGER).gid(STRANGER).current_dir("/"))
 }

@@ -118,6 +118,8 @@ fn no_secret_leaks(format: &str) {
         sandbox.url,
         script.display()
     );
+    let audit = format!("audit-log = \"{}\"\n", home.path("audit").display());
+    let config = format!("{audit}{config}");
     home.write_config(&format!("default-profile = \"work\"\n{config}"));
     let arguments = ["run", "--log-format", format, "--log-level", "trace"];
     let daemon = home.daemon_of(&mut home.program(DAEMON, &arguments));

@@ -3,9 +3,11 @@
 //!
 //! Every wait is a poll with a deadline. `WANDB_CRED_TEST_LONG=1` makes the random tests longer.
 
+mod audit;
 mod bad_input;
 mod certificates;
 mod clock;
+mod exporters;
 mod feed;
 mod foreign;
 mod hostile;
@@ -17,8 +19,10 @@ mod outage;
 mod own;
 mod proxy;
 mod reload;
+mod restart;
 mod rotation;
 mod setup;
+mod several;
 mod storm;
 mod talk;
 mod threads;

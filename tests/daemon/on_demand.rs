@@ -149,6 +149,37 @@ fn a_child_that_outlives_its_job_keeps_its_files() {
 }
 
 #[test]
+fn who_uses_the_files_is_told() {
+    let sandbox = Sandbox::start(&[]);
+    let home = Home::new(&sandbox.profile("work"));
+    let credd = with_grace(&home, "50ms");
+    let go = home.path("go");
+    let script = format!("(while [ ! -e {} ]; do sleep 0.02; done) > /dev/null 2>&1 &", go.display());
+    let job = waiting(&home, &go).env("WANDB_CREDD", &credd).spawn().expect("starts");
+    until("it has its files", 20, || (ready(&home) == 1).then_some(()));
+    let mut second = home.program(COMMAND, &["exec", "--", "sh", "-c", &script]);
+    assert_eq!(ran(second.env("WANDB_CREDD", &credd)).code, Some(0));
+    let list = || {
+        let status = home.run(&["status", "--jobs", "--json"]);
+        let status: serde_json::Value = serde_json::from_str(&status.out).expect("json");
+        status["job_list"].as_array().expect("a list").clone()
+    };
+    let jobs = until("the second has ended", 20, || Some(list()).filter(|jobs| jobs.len() == 1));
+    assert_eq!((&jobs[0]["pid"], &jobs[0]["command"]), (&job.id().into(), &"sh".into()), "{jobs:?}");
+    assert_eq!((&jobs[0]["by"], &jobs[0]["profile"]), (&"registered".into(), &"work".into()));
+    assert_eq!(jobs[0]["uid"], rustix::process::geteuid().as_raw());
+    assert!(jobs[0]["cgroup"].is_string() && jobs[0]["since"].is_string(), "{jobs:?}");
+
+    // The first one is killed: its children go on, and so does the one of the second.
+    kill_process(Pid::from_raw(job.id() as i32).expect("a pid"), Signal::KILL).expect("it runs");
+    assert_eq!(end(job).code, None);
+    let jobs = until("what is left is adopted", 20, || Some(list()).filter(|jobs| !jobs.is_empty()));
+    assert!(jobs.iter().all(|job| job["by"] == "adopted"), "{jobs:?}");
+    fs::write(&go, "").expect("written");
+    until("it leaves", 20, || folders(&home).is_empty().then_some(()));
+}
+
+#[test]
 fn a_signal_ends_it_only_after_its_jobs() {
     let sandbox = Sandbox::start(&[]);
     let home = Home::new(&sandbox.profile("work"));

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use crate::setup::{Home, Sandbox, now, until};
+use crate::setup::{Home, Ran, Sandbox, now, until};
 
 /// Puts a new projection in place as the kubelet does: a folder, and a symlink renamed over the old one.
 fn project(volume: &Path, generation: &str, jwt: &str) {
@@ -86,4 +86,54 @@ fn the_source_is_only_read() {
         (before.ino(), before.mtime_nsec(), before.mode()),
         (after.ino(), after.mtime_nsec(), after.mode())
     );
+}
+
+fn need(home: &Home, arguments: &[&str]) -> Ran {
+    home.run(&[&["token", "--need", "72h"], arguments].concat())
+}
+
+#[test]
+fn a_file_that_nobody_was_seen_to_replace_cannot_promise_three_days() {
+    let sandbox = Sandbox::start(&["--jwt-life", "20"]);
+    let home = Home::new("");
+    let jwt = home.write("jwt", &sandbox.control().mint(""));
+    home.write_config(&sandbox.file_profile("work", &jwt));
+    let daemon = home.daemon();
+    for refused in [need(&home, &[]), home.run(&["exec", "--need", "72h", "--", "echo", "ran"])] {
+        assert_eq!((refused.code, refused.out.as_str()), (Some(78), ""), "{}", refused.err);
+        let words = format!("nobody has been seen to replace the JWT in {}", jwt.display());
+        assert!(refused.err.contains(&words) && refused.err.contains("what renews it?"), "{}", refused.err);
+    }
+    assert_eq!(home.run(&["token", "--need", "1s"]).code, Some(0));
+    let status = home.run(&["status"]).out;
+    assert!(status.contains("\noutlook: until ") && status.contains("what renews it?"), "{status}");
+
+    // Told by the daemon that takes over, too.
+    drop(daemon);
+    let daemon = home.daemon();
+    assert_eq!(need(&home, &[]).code, Some(78));
+    home.write("jwt", &sandbox.control().mint(""));
+    assert_eq!(daemon.ask("POST", "/v1/refresh", "").expect("an answer").status, 200);
+    let served = need(&home, &[]);
+    assert_eq!(served.code, Some(0), "{}", served.err);
+    assert!(daemon.profile("work")["outlook"].is_null());
+}
+
+#[test]
+fn a_volume_of_the_kubelet_and_a_command_promise_what_they_can_keep() {
+    let sandbox = Sandbox::start(&["--jwt-life", "20"]);
+    let home = Home::new("");
+    let volume = home.path("volume");
+    fs::create_dir(&volume).expect("made");
+    project(&volume, "2026_01", &sandbox.control().mint(""));
+    home.write_config(&format!(
+        "{}{}",
+        sandbox.file_profile("volume", &volume.join("token")),
+        sandbox.profile("command")
+    ));
+    let _daemon = home.daemon();
+    for profile in ["volume", "command"] {
+        let served = need(&home, &["--profile", profile]);
+        assert_eq!(served.code, Some(0), "{profile}: {}", served.err);
+    }
 }

@@ -8,7 +8,7 @@ use crate::feed::Fed;
 use crate::setup::{COMMAND, Daemon, Home, Sandbox, now, until};
 
 /// Times that any thread gave up the processor of its own will: each is a wake-up before.
-fn wakeups(pid: u32) -> u64 {
+pub(crate) fn wakeups(pid: u32) -> u64 {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("it runs");
     let status = |task: fs::DirEntry| fs::read_to_string(task.path().join("status")).unwrap_or_default();
     tasks

@@ -31,23 +31,11 @@ pub(super) fn table(status: &Status, now: Timestamp, style: Style) -> String {
     let columns = ["PROFILE", "STATE", "TOKEN LEFT", "RENEWAL", "IDENTITY LEFT", "JOBS", "SUBJECT"];
     let mut rows = vec![columns.map(str::to_owned)];
     rows.extend(status.profiles.iter().map(|profile| row(profile, now)));
-    let widths: Vec<usize> = (0..columns.len())
-        .map(|c| rows.iter().map(|row| row[c].chars().count()).max().unwrap_or(0))
-        .collect();
-    for (index, row) in rows.iter().enumerate() {
-        let mut line = String::new();
-        for (column, cell) in row.iter().enumerate() {
-            let padded =
-                if column + 1 < row.len() { format!("{cell:<0$}", widths[column] + 2) } else { cell.clone() };
-            line += &match (index, column) {
-                (0, _) => style.bold(&padded),
-                (_, 1) => colour(overall(&status.profiles[index - 1]), &padded, style),
-                _ => padded,
-            };
-        }
-        text += line.trim_end();
-        text.push('\n');
-    }
+    text += &align(&rows, |index, column, padded| match (index, column) {
+        (0, _) => style.bold(padded),
+        (_, 1) => colour(overall(&status.profiles[index - 1]), padded, style),
+        _ => padded.to_owned(),
+    });
     for profile in &status.profiles {
         let name = clean(&profile.name);
         for (key, value) in remarks(profile, now) {
@@ -62,6 +50,28 @@ pub(super) fn table(status: &Status, now: Timestamp, style: Style) -> String {
         if !text.ends_with('\n') {
             text.push('\n');
         }
+    }
+    text
+}
+
+/// Rows as lines, with each cell padded to its column's width and then decorated.
+pub(super) fn align<const N: usize>(
+    rows: &[[String; N]],
+    decorate: impl Fn(usize, usize, &str) -> String,
+) -> String {
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: [usize; N] = std::array::from_fn(width);
+    let mut text = String::new();
+    for (index, row) in rows.iter().enumerate() {
+        let mut line = String::new();
+        for (column, cell) in row.iter().enumerate() {
+            // A column in which nothing stands takes no room.
+            let padding = if widths[column] == 0 { 0 } else { widths[column] + 2 };
+            let padded = if column + 1 < N { format!("{cell:<padding$}") } else { cell.clone() };
+            line += &decorate(index, column, &padded);
+        }
+        text += line.trim_end();
+        text.push('\n');
     }
     text
 }
@@ -196,7 +206,7 @@ fn colour(state: State, text: &str, style: Style) -> String {
 }
 
 /// Subjects and error texts are foreign, and must neither control the terminal nor break a line.
-fn clean(text: &str) -> String {
+pub(super) fn clean(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
@@ -241,6 +251,7 @@ pub(super) mod tests {
             socket: "/run/user/1/wandb-cred/wandb-cred.sock".into(),
             config: None,
             profiles,
+            job_list: None,
         }
     }
 

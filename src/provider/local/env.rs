@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use crate::error::Error;
 use crate::provider::source::{Context, Provider};
-use crate::provider::variable::token_in;
+use crate::provider::variable::{only_one, token_in};
 use crate::token::IdentityToken;
 
 #[derive(Clone, Debug, Deserialize)]
@@ -44,5 +44,9 @@ impl Provider for EnvVar {
 
     async fn fetch(&self) -> Result<IdentityToken, Error> {
         token_in(&self.cx, &self.variable)
+    }
+
+    async fn restored(&self, token: IdentityToken) -> IdentityToken {
+        only_one(token, &self.variable)
     }
 }

@@ -14,6 +14,7 @@ use crate::env::Env;
 use crate::error::{Error, Kind};
 use crate::provider::detect::Detect;
 use crate::provider::files::read_off_thread;
+use crate::provider::rotation::Rotation;
 use crate::provider::settings::{expand_home, require_absolute};
 use crate::provider::source::{Context, Provider};
 use crate::read_file::off_thread;
@@ -30,7 +31,7 @@ impl Config {
     pub fn build(self, cx: Context) -> Result<File, Error> {
         let path = expand_home(&self.path, &cx.env);
         require_absolute("file", "path", &path)?;
-        Ok(File { path, cx })
+        Ok(File { path, rotation: Rotation::default(), cx })
     }
 }
 
@@ -50,6 +51,7 @@ impl Detect for Config {
 
 pub struct File {
     path: PathBuf,
+    rotation: Rotation,
     cx: Context,
 }
 
@@ -65,8 +67,12 @@ impl Provider for File {
             Err(error) if error.kind == Kind::Rejected && self.changed_lately().await => {
                 Err(error.kind(Kind::Transient).hint("it changed a moment ago and may be half-written"))
             }
-            parsed => parsed,
+            parsed => Ok(self.rotation.note(parsed?, &self.path).await),
         }
+    }
+
+    async fn restored(&self, token: IdentityToken) -> IdentityToken {
+        self.rotation.note(token, &self.path).await
     }
 }
 

@@ -26,6 +26,7 @@ use crate::env::Env;
 use crate::error::{Error, FileFault, Kind, Malformed, Reason};
 use crate::provider::detect::Detect;
 use crate::provider::files::{self, unusable};
+use crate::provider::rotation::Rotation;
 use crate::provider::settings::{expand_home, require_absolute};
 use crate::provider::source::{Context, Provider};
 use crate::read_file::off_thread;
@@ -52,7 +53,7 @@ impl Config {
         })?;
         let path = expand_home(&path, &cx.env);
         require_absolute("wandb-sso", "path", &path)?;
-        Ok(WandbSso { path, org: self.org, cx })
+        Ok(WandbSso { path, org: self.org, rotation: Rotation::default(), cx })
     }
 }
 
@@ -74,6 +75,7 @@ impl Detect for Config {
 pub struct WandbSso {
     path: PathBuf,
     org: Option<String>,
+    rotation: Rotation,
     cx: Context,
 }
 
@@ -84,6 +86,16 @@ impl Provider for WandbSso {
     }
 
     async fn fetch(&self) -> Result<IdentityToken, Error> {
+        Ok(self.rotation.note(self.read().await?, &self.path).await)
+    }
+
+    async fn restored(&self, token: IdentityToken) -> IdentityToken {
+        self.rotation.note(token, &self.path).await
+    }
+}
+
+impl WandbSso {
+    async fn read(&self) -> Result<IdentityToken, Error> {
         let path = self.path.clone();
         let content = off_thread(&self.path, move || {
             files::read(&path).map_err(|error| match error.reason {
@@ -118,9 +130,7 @@ impl Provider for WandbSso {
         let (key, account) = self.choose(&file)?;
         self.parse(&account.id_token, &format!("the account {key:?}"), &self.login(Some(account)))
     }
-}
 
-impl WandbSso {
     fn parse(&self, raw: &str, what: &str, login: &str) -> Result<IdentityToken, Error> {
         let at = self.path.display();
         IdentityToken::parse_insecure(raw, self.cx.clock.now()).map_err(|how| match how {

@@ -8,6 +8,10 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.request
+
+from prometheus_client import parser
+from prometheus_client.openmetrics import parser as openmetrics
 
 BIN = pathlib.Path(sys.argv[1]).resolve()
 ROOT = pathlib.Path(__file__).resolve().parents[3]
@@ -43,13 +47,39 @@ def relay(server, path):
             threading.Thread(target=pump, args=pair, daemon=True).start()
 
 
+def check_metrics(port, textfile):
+    """Prometheus' own parsers take what the daemon shows."""
+
+    def fetch(accept):
+        request = urllib.request.Request(f"http://127.0.0.1:{port}/metrics", headers={"Accept": accept})
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return answer.headers["Content-Type"], answer.read().decode()
+
+    until("the file of metrics", textfile.exists)
+    kind, text = fetch("application/openmetrics-text")
+    assert kind.startswith("application/openmetrics-text"), kind
+    found = {"OpenMetrics": openmetrics.text_string_to_metric_families(text)}
+    kind, text = fetch("*/*")
+    assert kind.startswith("text/plain"), kind
+    found["text"] = parser.text_string_to_metric_families(text)
+    found["file"] = parser.text_string_to_metric_families(textfile.read_text())
+    for form, families in found.items():
+        kinds = {family.name: family.type for family in families}
+        assert kinds.get("wandb_cred_exchanges") == "counter", (form, kinds)
+        assert kinds.get("wandb_cred_usable") == "gauge", (form, kinds)
+        assert "unknown" not in kinds.values(), (form, kinds)
+
+
 def main(tmp):
     sandbox = subprocess.Popen(
         [BIN / "wandb-cred-sandbox", "serve"], stdout=subprocess.PIPE, text=True
     )
     url = sandbox.stdout.readline().split()[1]
     config = tmp / "config.toml"
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
     config.write_text(
+        f'metrics-listen = "127.0.0.1:{port}"\nmetrics-textfile = "{tmp}/wandb-cred.prom"\n'
         f'[profile.good]\nbase-url = "{url}"\naudience = "sandbox"\nserve-identity-token = true\n'
         f"[profile.good.provider.command]\n"
         f'argv = ["{BIN}/wandb-cred-sandbox", "mint", "--url", "{url}"]\n'
@@ -60,6 +90,7 @@ def main(tmp):
     daemon = subprocess.Popen([BIN / "wandb-credd", "run", "--log-level", "error"], env=env)
     try:
         until("the daemon", path.exists)
+        check_metrics(port, tmp / "wandb-cred.prom")
         server = socket.create_server(("127.0.0.1", 0))
         threading.Thread(target=relay, args=(server, path), daemon=True).start()
         checks = "not_a_server_error,status_code_conformance,content_type_conformance"

@@ -92,12 +92,12 @@ def run_client(argv, env, folder, timeout=120, check=True):
 
 @pytest.fixture
 def start_daemon(folder, processes):
-    """Starts a daemon with one profile: the given base URL, audience and `command` provider."""
+    """Starts a daemon with the given base URL, audience and `command` provider, and with `more` profiles."""
 
-    def start(base_url, argv, audience="sandbox"):
+    def start(base_url, argv, audience="sandbox", more=""):
         config = folder / "config.toml"
         config.write_text(
-            f"[profile.sandbox]\nbase-url = {json.dumps(base_url)}\naudience = {json.dumps(audience)}\n\n"
+            f"{more}[profile.sandbox]\nbase-url = {json.dumps(base_url)}\naudience = {json.dumps(audience)}\n\n"
             f"[profile.sandbox.provider.command]\nargv = {json.dumps([str(arg) for arg in argv])}\n"
         )
         config.chmod(0o600)

@@ -3,9 +3,11 @@
 The sandbox counts who exchanges: the clients never do.
 """
 
+import json
+
 import pytest
 from conftest import HERE, WANDB_VERSIONS, WEAVE_VERSION
-from programs import interpreter
+from programs import binary, interpreter, run_client
 
 CLIENTS = HERE / "clients"
 
@@ -23,6 +25,27 @@ def test_a_wandb_run_logs_every_row_and_never_exchanges(version, start_pair):
     assert [row["row"] for row in run["rows"]] == list(range(50))
     assert run["complete"] and run["exit_code"] == 0
     assert "config.yaml" in run["files"]
+
+
+@pytest.mark.parametrize("version", WANDB_VERSIONS)
+def test_one_job_logs_to_two_servers_and_neither_sees_a_jwt_of_a_client(version, start_sandbox, start_daemon):
+    first, second = start_sandbox(), start_sandbox()
+    mint = [str(binary("wandb-cred-sandbox")), "mint", "--url"]
+    more = f'[profile.other]\nbase-url = "{second.url}"\naudience = "sandbox"\n'
+    more += f"[profile.other.provider.command]\nargv = {json.dumps([*mint, second.url])}\n"
+    daemon = start_daemon(first.url, [*mint, first.url], more="default-profile = 'sandbox'\n" + more)
+    script = 'cat "$WANDB_IDENTITY_TOKEN_FILE"; "$0" "$1" one 5 && WANDB_BASE_URL=$2 "$0" "$1" two 5'
+    argv = [interpreter(f"wandb-{version}"), CLIENTS / "log_rows.py", second.url]
+    exec_both = [binary("wandb-cred"), "exec", "-p", "sandbox", "-p", "other", "--"]
+    done = run_client([*exec_both, "sh", "-c", script, *argv], daemon.env, daemon.folder)
+
+    assert done.stdout.startswith("relay")
+    for sandbox, name in ((first, "one"), (second, "two")):
+        stats = sandbox.stats()
+        assert (stats["sdk_exchanges"], stats["exchanges"]["by_outcome"]) == (0, {"ok": 1})
+        assert stats["auth_failures"] == {}
+        assert list(stats["runs"]) == [f"team/real/{name}"]
+        assert len(sandbox.run(f"team/real/{name}")["rows"]) == 5
 
 
 def test_weave_traces_every_call_and_never_exchanges(start_pair):
