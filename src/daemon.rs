@@ -292,6 +292,8 @@ async fn serve(
     let listener = bound.take_listener()?;
     let state = Arc::new(State::new(directory, clock, socket, http));
     state.take_up_jobs().await;
+    let (stop_proxy, stopping) = watch::channel(false);
+    let proxy = tokio::spawn(Arc::clone(&state.proxy).run(stopping));
     let (mut stop, stopping) = watch::channel(false);
     let mut server = server::spawn(listener, Arc::clone(&state), stopping);
     let file = FileId::of(&state.socket);
@@ -343,7 +345,9 @@ async fn serve(
     // New connections go nowhere from here on, so take the name away first.
     drop(bound);
     stop.send_replace(true);
+    stop_proxy.send_replace(true);
     let _ = server.await;
+    let _ = proxy.await;
     profiles.drain().await;
     if !matches!(lifetime, Lifetime::Service) {
         // This folder was made for us alone: nothing of it outlives us, tokens least of all.

@@ -19,10 +19,12 @@ use crate::env::Env;
 use crate::error::{Error, Reason};
 
 mod addresses;
+mod connection;
 mod failure;
 
 use addresses::{Addresses, literal};
 pub use addresses::{is_loopback, is_platform_address};
+pub use connection::Connection;
 use failure::{failed, no_certificates, plain, timed_out, unusable};
 
 /// The clients, one for each way that a request can go.
@@ -39,6 +41,8 @@ pub struct Http {
 struct Clients {
     plain: [OnceLock<reqwest::Client>; 2],
     tls: [OnceCell<reqwest::Client>; 2],
+    /// For connections that a caller speaks HTTP on by itself.
+    connector: OnceCell<connection::Connector>,
 }
 
 /// Whom a request is for; decides on proxy and plain http. Whatever is for loopback stays on this machine: it uses no proxy,

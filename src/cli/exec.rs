@@ -13,7 +13,7 @@ use super::command_error::CommandError;
 use super::need::NeedArg;
 use super::on_demand::{self, Daemon};
 use super::profile::ProfileArg;
-use super::{job, login, private_daemon};
+use super::{job, login, old_sdk, private_daemon};
 use crate::api::Job;
 use crate::client::Client;
 use crate::env::Env;
@@ -33,6 +33,9 @@ pub(super) struct Args {
     /// Start the command at once, with or without a token
     #[arg(long)]
     best_effort: bool,
+    /// Give the command a key for the loopback proxy instead of the SDK files: for any W&B client, of any version
+    #[arg(long)]
+    proxy: bool,
     /// If no daemon runs, start one that nobody else uses
     #[arg(long)]
     private: bool,
@@ -61,7 +64,15 @@ pub(super) fn run(args: &Args, env: &Env) -> Result<ExitCode, CommandError> {
         Err(error) => return Err(error),
     };
     if let Some(Registered { daemon, job, connection }) = &registered {
-        command.envs(job::variables(job)?).env_remove(job::REMOVED_VARIABLE);
+        for (name, value) in job::variables(job, env)? {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        if let Some(hint) = old_sdk::hint(env).filter(|_| job.proxy.is_none()) {
+            output::eprint_line(&output::printable(&hint));
+        }
         if daemon.on_demand {
             // So that a wandb-cred inside the command finds the same daemon.
             command.env("WANDB_CRED_SOCKET", daemon.client.socket());
@@ -87,7 +98,8 @@ struct Registered {
 
 /// The process stays the same when it becomes the command, so the job ends with the command.
 fn register(args: &Args, at_once: bool, env: &Env) -> Result<Registered, CommandError> {
-    let register = |client: &Client| job::register_own(client, &args.profile, !at_once, env);
+    let wanted = job::Wanted { profile: &args.profile, proxy: args.proxy, wait: !at_once };
+    let register = |client: &Client| job::register_own(client, &wanted, env);
     let (daemon, answer) = if args.private && !Client::usual(env)?.accepts() {
         let client = private_daemon::start(env)?;
         let answer = register(&client);
@@ -128,12 +140,17 @@ same job step, identity and configuration on this machine share it, and it ends 
 the last of them. WANDB_CRED_SHARE=NAME shares one among all that set it; --private
 shares none.
 
+With --proxy (or `proxy = true` in the profile), the command gets WANDB_BASE_URL and
+WANDB_API_KEY of a proxy in the daemon instead, with a key that is good for this job on
+this machine. Every W&B client can use it, and a revoked token costs no data.
+
 With WANDB_MODE=offline, dryrun or disabled, and with --best-effort, the command does
 not wait for a token.";
 
 const EXAMPLES: &str = "Examples:
   wandb-cred exec -- python train.py
   wandb-cred exec --profile eval -- torchrun --nproc-per-node 8 train.py
+  wandb-cred exec --proxy -- python old.py                any SDK, and code that reads WANDB_API_KEY
   wandb-cred exec --need 72h -- ./three-day-job.sh        fails now, not on the second night
 
 The exit code is that of the command. If the command cannot be started, it is one of those

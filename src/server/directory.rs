@@ -58,6 +58,11 @@ impl Directory {
         })
     }
 
+    /// The profile itself, by its name.
+    pub fn profile(&self, name: &str) -> Option<Arc<Profile>> {
+        self.members.get(name).map(|member| Arc::clone(&member.profile))
+    }
+
     /// The profiles' names for a message, as many as somebody may read.
     fn names(&self) -> String {
         let mut names: Vec<_> = self.members.keys().take(MOST_LISTED).map(String::as_str).collect();

@@ -17,7 +17,7 @@ use super::hangup::Hangups;
 use crate::atomic_file;
 use crate::blocking;
 use crate::keeper::{Demand, JobGuard};
-use crate::process::Process;
+use crate::process::{Process, system};
 
 /// The watched processes.
 #[derive(Clone)]
@@ -223,13 +223,6 @@ impl Jobs {
     fn running(&self) -> MutexGuard<'_, Running> {
         self.0.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Names this boot and this PID namespace.
-fn system() -> String {
-    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    let namespace = std::fs::read_link("/proc/self/ns/pid").unwrap_or_default();
-    format!("{} {}", boot.trim(), namespace.display())
 }
 
 /// A version that no change reaches.

@@ -105,7 +105,7 @@ async fn dispatch(state: &State, caller: &Caller, request: Request<Incoming>) ->
         "/healthz" => Ok(answer::text("text/plain", "ok\n".to_owned())),
         "/readyz" => status::readyz(state, request.uri().query()),
         "/metrics" => no_query(request.uri().query())
-            .map(|()| state.metrics.render(&state.directory(), state.clock.now())),
+            .map(|()| state.metrics.render(&state.directory(), &state.proxy, state.clock.now())),
         _ => unreachable!("{route} is in ROUTES and has no handler"),
     };
     (route, outcome)

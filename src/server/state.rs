@@ -15,6 +15,7 @@ use crate::clock::{Clock, Now};
 use crate::http::Http;
 use crate::login::Logins;
 use crate::process::Process;
+use crate::proxy::Proxy;
 
 pub struct State {
     directory: RwLock<Arc<Directory>>,
@@ -27,6 +28,7 @@ pub struct State {
     /// While set, no token is handed out.
     pub(super) locked: AtomicBool,
     pub(super) jobs: Jobs,
+    pub proxy: Arc<Proxy>,
     /// Requests that made use of the daemon, rather than look at it.
     uses: AtomicU64,
     /// It is leaving, and takes no more jobs.
@@ -43,7 +45,9 @@ impl State {
         let started = clock.now();
         let logins = Logins::new(clock.clone());
         let hangups = Hangups::new();
-        let jobs = Jobs::new(socket.parent().unwrap_or(Path::new("/")), hangups.clone());
+        let folder = socket.parent().unwrap_or(Path::new("/"));
+        let jobs = Jobs::new(folder, hangups.clone());
+        let proxy = Proxy::new(folder, http.clone());
         Self {
             directory: RwLock::new(Arc::new(directory)),
             clock,
@@ -53,6 +57,7 @@ impl State {
             logins,
             locked: AtomicBool::new(false),
             jobs,
+            proxy,
             uses: AtomicU64::new(0),
             closed: AtomicBool::new(false),
             hangups,
@@ -69,7 +74,9 @@ impl State {
 
     /// Jobs of an earlier daemon that still run are watched again.
     pub async fn take_up_jobs(&self) {
-        self.jobs.take_up(&self.directory()).await;
+        let directory = self.directory();
+        self.jobs.take_up(&directory).await;
+        self.proxy.take_up(|name| directory.profile(name)).await;
     }
 
     /// How many processes use the SDK files.
@@ -140,15 +147,18 @@ impl State {
     /// The folder of the socket was removed, and is there again.
     pub async fn record_jobs_again(&self) {
         self.jobs.record_again().await;
+        self.proxy.record_again().await;
     }
 
     /// The folder of the socket is about to be removed for good.
     pub async fn close_job_record(&self) {
         self.jobs.close_record().await;
+        self.proxy.close_record().await;
     }
 
     pub fn swap(&self, directory: Directory) {
         self.jobs.move_to(&directory);
+        self.proxy.move_to(|name| directory.profile(name));
         *self.directory.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(directory);
     }
 }

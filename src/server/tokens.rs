@@ -82,10 +82,17 @@ pub(super) async fn jobs(state: &State, caller: &Caller, request: Request<Incomi
     let directory = state.directory();
     let member = directory.find(wanted.profile.as_deref())?;
     let profile = &member.profile;
-    let Some(files) = &member.files else {
-        let detail =
-            format!("profile `{0}` has `sdk-files = false`; set it to true in [profile.{0}]", profile.name);
-        return Err(Problem::new(ProblemKind::Misconfigured, detail));
+    let by_proxy = wanted.proxy.unwrap_or(profile.proxy);
+    let files = match &member.files {
+        _ if by_proxy => None,
+        Some(files) => Some(files),
+        None => {
+            let detail = format!(
+                "profile `{0}` has `sdk-files = false`; set it to true in [profile.{0}]",
+                profile.name
+            );
+            return Err(Problem::new(ProblemKind::Misconfigured, detail));
+        }
     };
     if state.is_closed() {
         return Err(Problem::new(
@@ -94,14 +101,28 @@ pub(super) async fn jobs(state: &State, caller: &Caller, request: Request<Incomi
         ));
     }
     profile.demand.touch(state.clock.now());
-    files.deliver();
+    if let Some(files) = files {
+        files.deliver();
+    }
     let bad = |why| Problem::new(ProblemKind::BadRequest, why);
+    let mut proxy = None;
     match meant(caller.peer.pid, wanted.pid)? {
-        Meant::Process(process) => state.jobs.watch(process, &profile.name, &profile.demand).await,
-        Meant::Unseen if wanted.hold => caller
-            .connection()
-            .map_err(|error| error.to_string())
-            .and_then(|connection| state.jobs.hold(connection, &profile.name, &profile.demand)),
+        Meant::Process(process) => {
+            if by_proxy {
+                let ticket = state.proxy.admit(Some(process), process.end(), profile).await;
+                proxy = Some(ticket.map_err(bad)?);
+            }
+            state.jobs.watch(process, &profile.name, &profile.demand).await
+        }
+        Meant::Unseen if wanted.hold => {
+            let connection = || caller.connection().map_err(|error| bad(error.to_string()));
+            if by_proxy {
+                let (hangups, connection) = (state.hangups.clone(), connection()?);
+                let end = async move { hangups.wait(&connection).await };
+                proxy = Some(state.proxy.admit(None, end, profile).await.map_err(bad)?);
+            }
+            state.jobs.hold(connection()?, &profile.name, &profile.demand)
+        }
         Meant::Unseen => {
             let reason = Some(Reason::ProcessUnseen);
             return Err(Problem { reason, ..bad(UNSEEN.to_owned()) });
@@ -111,15 +132,24 @@ pub(super) async fn jobs(state: &State, caller: &Caller, request: Request<Incomi
     let job = |pending| api::Job {
         profile: profile.name.to_string(),
         base_url: profile.base_url.to_string(),
-        identity_token_file: files.identity_token.clone(),
-        credentials_file: files.credentials.clone(),
+        identity_token_file: files.map(|files| files.identity_token.clone()),
+        credentials_file: files.map(|files| files.credentials.clone()),
+        proxy: proxy.as_ref().map(|ticket| api::ProxyAccess {
+            port: ticket.port,
+            key: ticket.key.expose().clone(),
+            url: ticket.url(),
+            trace_url: format!("{}/traces", ticket.url()),
+            app_url: profile.base_url.app(),
+        }),
         pending,
     };
     if !wanted.wait && profile.access.peek(Duration::ZERO).is_none() {
         profile.access.fetch_in_background();
         return Ok(answer::json(&job(true)));
     }
-    let enough = Need { min_ttl: SDK_MARGIN, timeout: DEFAULT_TIMEOUT };
+    // The proxy takes a token for each request, and any life is enough.
+    let margin = if by_proxy { Duration::ZERO } else { SDK_MARGIN };
+    let enough = Need { min_ttl: margin, timeout: DEFAULT_TIMEOUT };
     let token = match profile.access.get(enough).await {
         Ok(token) => Ok(token),
         // Some servers give less: the SDK then exchanges by itself, which still works.
@@ -129,10 +159,10 @@ pub(super) async fn jobs(state: &State, caller: &Caller, request: Request<Incomi
         Err(error) => profile.access.peek(Duration::ZERO).ok_or(error),
     };
     let token = token.map_err(|error| Problem::from_error(&profile.name, &error))?;
-    files
-        .wait_until_written(token.hash())
-        .await
-        .map_err(|why| Problem::of(ProblemKind::SdkFilesUnwritable, &profile.name, why))?;
+    if let Some(files) = files {
+        let written = files.wait_until_written(token.hash()).await;
+        written.map_err(|why| Problem::of(ProblemKind::SdkFilesUnwritable, &profile.name, why))?;
+    }
     Ok(answer::json(&job(false)))
 }
 

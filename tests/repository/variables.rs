@@ -15,7 +15,10 @@ fn every_variable_that_decides_an_identity_is_in_the_list() {
             continue;
         }
         for (line, word) in &source.words {
-            if is_variable(word) && !IDENTITY_VARIABLES.contains(&word.as_str()) && !OTHERS.contains(&word.as_str()) {
+            if is_variable(word)
+                && !IDENTITY_VARIABLES.contains(&word.as_str())
+                && !OTHERS.contains(&word.as_str())
+            {
                 missing.push(format!("{path}:{line}: {word}"));
             }
         }
