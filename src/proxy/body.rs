@@ -144,14 +144,12 @@ impl hyper::body::Body for Body {
                 let rest = stream.rewrite.as_mut().map(Rewrite::end).unwrap_or_default();
                 return Poll::Ready((!rest.is_empty()).then(|| Ok(Frame::data(rest))));
             };
-            match frame.into_data() {
-                // A rewrite may hold back all of it.
-                Ok(piece) => match stream.pass(piece) {
-                    piece if piece.is_empty() => {}
-                    piece => return Poll::Ready(Some(Ok(Frame::data(piece)))),
-                },
-                // Trailers belong to the framing, which ends here.
-                Err(_) => {}
+            // Trailers belong to the framing, which ends here. A rewrite may hold back all of a piece.
+            if let Ok(piece) = frame.into_data() {
+                let piece = stream.pass(piece);
+                if !piece.is_empty() {
+                    return Poll::Ready(Some(Ok(Frame::data(piece))));
+                }
             }
         }
     }

@@ -63,23 +63,20 @@ impl Refusal {
     /// What the SDK shows to people.
     pub fn sentence(self) -> &'static str {
         match self {
-            Self::Method => "this method is not passed on by the proxy of wandb-cred",
-            Self::Target => {
-                "the proxy of wandb-cred takes paths only: it is a W&B server, not a general proxy"
-            }
-            Self::Host => "this request is for another host than the proxy of wandb-cred",
-            Self::Browser => "requests of browsers are not passed on by the proxy of wandb-cred",
-            Self::Upgrade => "the proxy of wandb-cred speaks HTTP/1.1 and nothing else",
-            Self::Path => "the proxy of wandb-cred does not pass on paths with dot segments",
-            Self::Exchange => "the daemon of wandb-cred exchanges tokens itself; a program has no need to",
+            Self::Method => "this method is not passed on by the proxy",
+            Self::Target => "the proxy takes paths only: it stands for a W&B server, and for no other",
+            Self::Host => "this request is for another host than the proxy",
+            Self::Browser => "requests of browsers are not passed on by the proxy",
+            Self::Upgrade => "the proxy speaks HTTP/1.1 and nothing else",
+            Self::Path => "the proxy does not pass on paths with `..`",
+            Self::Exchange => "the daemon exchanges tokens itself; a program has no need to",
             Self::Framing => "a request has a Content-Length or a Transfer-Encoding, not both",
-            Self::User => "the proxy of wandb-cred serves the user who runs it, and nobody else",
-            Self::NoKey => "this request has no key for the proxy of wandb-cred; its WANDB_API_KEY was lost",
+            Self::User => "the proxy serves the user who runs it, and nobody else",
+            Self::NoKey => "this request has no key for the proxy: its WANDB_API_KEY was lost",
             Self::ForeignKey => {
-                "this is no key of the proxy of wandb-cred: this program sets its own WANDB_API_KEY, or has one in ~/.netrc; \
-                 remove it"
+                "this is no key of the proxy: this program sets its own WANDB_API_KEY, or has one in ~/.netrc; remove it"
             }
-            Self::Ended => "the job that this key of the proxy of wandb-cred was made for has ended",
+            Self::Ended => "the job that this key was made for has ended",
         }
     }
 }
@@ -92,7 +89,7 @@ pub fn route(method: &Method, uri: &Uri, headers: &HeaderMap, port: u16) -> Resu
     if uri.scheme().is_some() || uri.authority().is_some() || !uri.path().starts_with('/') {
         return Err(Refusal::Target);
     }
-    if !one(headers, &HOST).is_some_and(|host| host == format!("127.0.0.1:{port}").as_bytes()) {
+    if one(headers, &HOST).is_none_or(|host| host != format!("127.0.0.1:{port}").as_bytes()) {
         return Err(Refusal::Host);
     }
     if headers.contains_key(ORIGIN) {

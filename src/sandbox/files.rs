@@ -21,9 +21,7 @@ impl Files {
     /// `GET /files/{entity}/{project}/{run}/{file}`.
     pub(super) fn download(&self, path: &str) -> Reply {
         match path.strip_prefix("/files/").and_then(|path| self.0.get(path)) {
-            Some(content) => {
-                reply::bytes(StatusCode::OK, "application/octet-stream", content.clone().into())
-            }
+            Some(content) => reply::bytes(StatusCode::OK, "application/octet-stream", content.clone().into()),
             None => reply::text(StatusCode::NOT_FOUND, "404 page not found"),
         }
     }

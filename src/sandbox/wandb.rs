@@ -46,9 +46,10 @@ pub(super) fn graphql(state: &State, body: &[u8]) -> Reply {
         "Viewer" | "GetViewer" | "DefaultEntity" | "GetDefaultEntity" => json!({ "viewer": viewer(state) }),
         "CreateRunFiles" => {
             let project = text("project", "uncategorized");
-            let files: Vec<_> = uploads(state, variables, &text("entity", ENTITY), &project, &text("run", "run"))
-                .map(|(name, url)| json!({ "name": name, "uploadUrl": url }))
-                .collect();
+            let files: Vec<_> =
+                uploads(state, variables, &text("entity", ENTITY), &project, &text("run", "run"))
+                    .map(|(name, url)| json!({ "name": name, "uploadUrl": url }))
+                    .collect();
             json!({ "createRunFiles": {
                 "runID": text("run", "run"),
                 "uploadHeaders": [],
@@ -58,9 +59,10 @@ pub(super) fn graphql(state: &State, body: &[u8]) -> Reply {
         // SDKs before 0.17 (`internal_api.py`).
         "RunUploadUrls" => {
             let project = text("name", "uncategorized");
-            let edges: Vec<_> = uploads(state, variables, &text("entity", ENTITY), &project, &text("run", "run"))
-                .map(|(name, url)| json!({ "node": { "name": name, "url": url, "updatedAt": null } }))
-                .collect();
+            let edges: Vec<_> =
+                uploads(state, variables, &text("entity", ENTITY), &project, &text("run", "run"))
+                    .map(|(name, url)| json!({ "node": { "name": name, "url": url, "updatedAt": null } }))
+                    .collect();
             json!({ "model": { "bucket": {
                 "id": text("run", "run"),
                 "files": { "uploadHeaders": [], "edges": edges },
@@ -145,6 +147,10 @@ fn operation(request: &Value) -> &str {
         return name;
     }
     let query = request["query"].as_str().unwrap_or_default();
+    // Some begin with a comment.
+    let query = query.trim_start();
+    let query =
+        if query.starts_with('#') { query.split_once('\n').map_or("", |(_, rest)| rest) } else { query };
     let mut words = query.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|word| !word.is_empty());
     match words.next() {
         Some("query" | "mutation") => words.next().unwrap_or_default(),
@@ -231,5 +237,6 @@ mod tests {
         );
         assert_eq!(operation(&json!({ "query": "\n mutation UpsertModel($a: B) {}" })), "UpsertModel");
         assert_eq!(operation(&json!({ "query": "{ viewer { id } }" })), "");
+        assert_eq!(operation(&json!({ "query": "#graphql\n query Run($a: B) {}" })), "Run");
     }
 }

@@ -1,0 +1,20 @@
+"""Every SDK version that the proxy is meant for: run it by scripts/test-proxy."""
+
+import pytest
+from conftest import PROXY_VERSIONS
+from proxied import carries_files, survives_a_killed_daemon, survives_revocations
+
+
+@pytest.mark.parametrize("version", PROXY_VERSIONS)
+def test_a_run_through_the_proxy_survives_two_revocations(version, start_pair, folder):
+    survives_revocations(version, start_pair, folder)
+
+
+@pytest.mark.parametrize("version", PROXY_VERSIONS)
+def test_files_go_up_and_come_down_through_the_proxy(version, start_pair):
+    carries_files(version, start_pair)
+
+
+@pytest.mark.parametrize("version", PROXY_VERSIONS)
+def test_a_run_survives_a_daemon_that_is_killed(version, start_pair, folder, processes):
+    survives_a_killed_daemon(version, start_pair, folder, processes)
