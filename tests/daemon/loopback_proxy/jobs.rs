@@ -137,6 +137,39 @@ fn a_profile_can_ask_for_the_proxy_and_needs_no_files_then() {
 }
 
 #[test]
+fn the_doctor_sends_a_request_through_the_proxy() {
+    let sandbox = Sandbox::start(&[]);
+    let home = Home::new(&sandbox.profile("work"));
+    let daemon = home.daemon();
+    let doctor = |env: &[(&str, &str)]| {
+        let doctor = format!("{DAEMON} doctor --json");
+        let mut command = home.program(COMMAND, &["exec", "--proxy", "--", "sh", "-c", &doctor]);
+        let report: serde_json::Value =
+            serde_json::from_str(&ran(command.envs(env.iter().copied())).out).expect("json");
+        let findings = report["findings"].as_array().expect("findings").clone();
+        findings.into_iter().filter(|finding| finding["step"] == "loopback-proxy").collect::<Vec<_>>()
+    };
+    let found = doctor(&[]);
+    assert_eq!((found.len(), &found[0]["verdict"]), (1, &"ok".into()), "{found:?}");
+    assert!(found[0]["found"].as_str().expect("text").contains("a request through"), "{found:?}");
+    let found = doctor(&[("HTTP_PROXY", "http://proxy.corp.example:3128")]);
+    assert!(found.iter().all(|finding| finding["verdict"] == "ok"), "exec has seen to it: {found:?}");
+    // A shell that has outlived its job's key, or its daemon.
+    let url = daemon.get("/v1/status").json()["proxy"]["url"].as_str().expect("a URL").to_owned();
+    let traces = format!("{url}/traces");
+    for (url, traces, exit, word) in [
+        (url.as_str(), traces.as_str(), 78, "is over"),
+        ("http://127.0.0.1:1", "http://127.0.0.1:1/traces", 78, "has none there"),
+    ] {
+        let mut command = home.program(DAEMON, &["doctor"]);
+        command.env("WANDB_BASE_URL", url).env("WANDB_API_KEY", "k".repeat(40));
+        let done = ran(command.env("WF_TRACE_SERVER_URL", traces).env("HTTP_PROXY", "http://proxy.example"));
+        assert_eq!(done.code, Some(exit), "{}", done.out);
+        assert!(done.out.contains(word) && done.out.contains("NO_PROXY does not name"), "{}", done.out);
+    }
+}
+
+#[test]
 fn a_daemon_on_demand_has_a_proxy_for_its_jobs() {
     let sandbox = Sandbox::start(&[]);
     let home = Home::new(&sandbox.profile("work"));
