@@ -15,6 +15,7 @@ use server::answer;
 mod client;
 mod jobs;
 mod server;
+mod tls;
 mod upstream;
 
 /// A process that a job can be.

@@ -90,3 +90,42 @@ def survives_a_killed_daemon(version, start_pair, folder, processes):
             run.wait()
     rows = [row["row"] for row in sandbox.run("team/real/run")["rows"]]
     assert rows == list(range(40))
+
+
+def survives_an_outage(version, start_pair, folder):
+    """The exchange is away for 15 s while tokens live 4 s: clients are told to wait, and do."""
+    sandbox, daemon = start_pair("--token-life", TOKEN_LIFE)
+    script = [interpreter(f"wandb-{version}"), CLIENTS / "log_rows.py", "run", "80", "0.3"]
+    work = folder / "work"
+    work.mkdir()
+    with open(folder / "run.log", "wb") as log:
+        run = subprocess.Popen(
+            [binary("wandb-cred"), "exec", "--proxy", "--", *script],
+            env=daemon.env,
+            cwd=work,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
+        try:
+            wait_for("run", lambda: "team/real/run" in sandbox.stats()["runs"] or run.poll() is not None, 60)
+            sandbox.post("/sandbox/faults", {"exchange": {"status": 503}})
+            time.sleep(15)
+            sandbox.post("/sandbox/faults", {})
+            assert run.wait(200) == 0, (folder / "run.log").read_text()
+        finally:
+            run.kill()
+            run.wait()
+    rows = [row["row"] for row in sandbox.run("team/real/run")["rows"]]
+    assert rows == list(range(80))
+
+
+def syncs_and_knows_who_we_are(version, start_pair):
+    """A run logged offline is sent later, and the public API works."""
+    sandbox, daemon = start_pair()
+    python = interpreter(f"wandb-{version}")
+    script = f"WANDB_MODE=offline {python} {CLIENTS}/log_rows.py run 20"
+    command = f"{python.parent}/wandb sync --no-include-online wandb/offline-run-*"
+    daemon.exec("sh", "-ec", f"{script}; {command}; {python} {CLIENTS}/viewer.py", options=["--proxy"])
+    assert [row["row"] for row in sandbox.run("team/real/run")["rows"]] == list(range(20))
+    assert sandbox.stats()["auth_failures"] == {}
