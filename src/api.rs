@@ -48,6 +48,9 @@ pub struct Status {
     /// With `?jobs=true`: the processes that use the SDK files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job_list: Option<Vec<RunningJob>>,
+    /// The loopback proxy, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<Proxy>,
 }
 
 /// One process that uses the SDK files, and what the kernel says of it now.
@@ -179,7 +182,7 @@ pub struct RejectedAnswer {
     pub renewed: bool,
 }
 
-/// `POST /v1/jobs`: a process that will use the SDK files. They are kept fresh until it ends.
+/// `POST /v1/jobs`: a process that will use the SDK files, or the proxy. They are kept for it until it ends.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct JobRequest {
@@ -194,6 +197,9 @@ pub struct JobRequest {
     /// Watch this connection where the process cannot be seen: the job ends when nobody has it open any more.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub hold: bool,
+    /// Whether the job gets the loopback proxy instead of the SDK files; as the profile says when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<bool>,
     /// Answer only when both files exist. If not, the answer comes at once, and the files when they can.
     #[serde(default = "yes", skip_serializing_if = "Clone::clone")]
     pub wait: bool,
@@ -207,14 +213,18 @@ fn yes() -> bool {
 }
 
 /// Answer of `POST /v1/jobs`: the environment the SDK needs. Both files exist when it is sent, unless the caller did not
-/// want to wait.
+/// want to wait. With the proxy there are no files.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Job {
     /// For several at once, their names with [`PROFILE_SEPARATOR`] between them.
     pub profile: String,
     pub base_url: String,
-    pub identity_token_file: PathBuf,
-    pub credentials_file: PathBuf,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity_token_file: Option<PathBuf>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credentials_file: Option<PathBuf>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<ProxyAccess>,
     /// With `wait: false`: the files do not exist yet.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub pending: bool,
@@ -230,6 +240,50 @@ pub struct Serving {
     pub base_url: String,
     pub identity_token_file: PathBuf,
     pub credentials_file: PathBuf,
+}
+
+/// A job's way to W&B through the loopback proxy.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct ProxyAccess {
+    pub port: u16,
+    /// Good for this job, on this machine. For `WANDB_API_KEY`.
+    pub key: String,
+    /// For `WANDB_BASE_URL`.
+    pub url: String,
+    /// For `WF_TRACE_SERVER_URL`.
+    pub trace_url: String,
+    /// For `WANDB_APP_URL`: where people look at runs.
+    pub app_url: String,
+}
+
+impl std::fmt::Debug for ProxyAccess {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ProxyAccess").field("url", &self.url).finish_non_exhaustive()
+    }
+}
+
+/// The loopback proxy in `/v1/status`, once a job has asked for it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Proxy {
+    pub url: String,
+    /// Whether it listens. Another program may have its port.
+    pub listening: bool,
+    /// The jobs that have a key.
+    pub jobs: Vec<ProxyJob>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ProxyJob {
+    pub profile: String,
+    /// Absent where only a connection stands for the job.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+    pub requests: u64,
+    /// Requests that were sent again with a new token.
+    pub replays: u64,
+    /// Bytes of bodies, to W&B and back.
+    pub bytes_sent: u64,
+    pub bytes_received: u64,
 }
 
 /// `GET /v1/doctor`: what was looked at on the way from the identity source to W&B, and what to do.

@@ -22,6 +22,7 @@ mod lock;
 mod login;
 mod logout;
 mod need;
+mod old_sdk;
 mod on_demand;
 mod private_daemon;
 mod profile;

@@ -295,6 +295,8 @@ async fn serve(
     let listener = bound.take_listener()?;
     let state = Arc::new(State::new(directory, clock, socket, http));
     state.take_up_jobs().await;
+    let (stop_proxy, stopping) = watch::channel(false);
+    let proxy = tokio::spawn(Arc::clone(&state.proxy).run(stopping));
     let (mut stop, stopping) = watch::channel(false);
     let mut server = server::spawn(listener, Arc::clone(&state), stopping);
     let guests = guests::Guests::open(&runtime, &state)?;
@@ -359,7 +361,9 @@ async fn serve(
     // New connections go nowhere from here on, so take the name away first.
     drop((bound, guests));
     stop.send_replace(true);
+    stop_proxy.send_replace(true);
     let _ = server.await;
+    let _ = proxy.await;
     profiles.drain().await;
     state.close_audit_log().await;
     if !matches!(lifetime, Lifetime::Service) {

@@ -15,6 +15,7 @@
 //! | `network` | W&B's address, TLS, proxies, clocks |
 //! | `exchange` | the exchange, and an API call with its token |
 //! | `machine` | folders, daemon, service |
+//! | `loopback` | the loopback proxy |
 //! | `sdk` | the environment that a W&B program would see |
 
 use std::time::Duration;
@@ -29,6 +30,7 @@ use crate::token::AccessToken;
 mod exchange;
 mod identity;
 mod issuer;
+pub mod loopback;
 pub mod machine;
 mod network;
 pub mod report;

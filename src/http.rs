@@ -20,10 +20,12 @@ use crate::read_file;
 
 mod addresses;
 mod certificates;
+mod connection;
 mod failure;
 
 use addresses::{Addresses, literal};
 pub use addresses::{is_loopback, is_platform_address};
+pub use connection::Connection;
 use failure::{failed, plain, timed_out, unusable};
 
 /// The clients, one for each way that a request can go.
@@ -40,6 +42,8 @@ pub struct Http {
 struct Clients {
     plain: [OnceLock<reqwest::Client>; 2],
     tls: [OnceCell<reqwest::Client>; 2],
+    /// For connections that a caller speaks HTTP on by itself.
+    connector: OnceCell<connection::Connector>,
 }
 
 /// Whom a request is for; decides on proxy and plain http. Whatever is for loopback stays on this machine: it uses no proxy,

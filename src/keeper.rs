@@ -165,6 +165,39 @@ impl<T: Expires> Keeper<T> {
         let _ = tokio::time::timeout(timeout, other).await;
     }
 
+    /// A token other than the one with this hash, which a server has refused: from memory, or from the one renewal that
+    /// everybody shares who reports the same.
+    pub async fn instead_of(&self, refused: TokenHash, timeout: Duration) -> Result<T, Error> {
+        let mut follow = self.subscribe();
+        let waiting = async {
+            loop {
+                let now = self.shared.clock.now();
+                let (other, renewing, hopeless) = {
+                    let snapshot = follow.borrow_and_update();
+                    let other = snapshot.good(now, Duration::ZERO).filter(|token| token.hash() != refused);
+                    let hopeless = snapshot.error.clone().filter(|error| !error.is_transient());
+                    (other.cloned(), snapshot.renewing, hopeless)
+                };
+                match (other, hopeless) {
+                    (Some(token), _) => return Ok(token),
+                    (None, Some(error)) if !renewing => return Err(error),
+                    (None, _) => {}
+                }
+                // A renewal under way is joined, not followed by another.
+                if !renewing && !self.rejected(refused) {
+                    self.want(false);
+                }
+                if follow.changed().await.is_err() {
+                    return Err(self.error(Kind::Transient, Reason::Stopping, "the daemon is stopping"));
+                }
+            }
+        };
+        match tokio::time::timeout(timeout, waiting).await {
+            Ok(answer) => answer,
+            Err(_) => Err(self.no_answer(timeout)),
+        }
+    }
+
     /// Forgets errors and backoff, and renews at once: after a sign-in, or a change of the source.
     pub fn reset(&self) {
         let now = self.shared.clock.now();
@@ -238,12 +271,17 @@ impl<T: Expires> Keeper<T> {
         // tokio's clock, not ours: the timeout is for a caller who waits while this machine runs.
         match tokio::time::timeout(need.timeout, waiting).await {
             Ok(answer) => answer,
-            Err(_) => Err(self.read(|snapshot| snapshot.error.clone()).unwrap_or_else(|| {
-                let seconds = need.timeout.as_secs();
-                let message = format!("no answer within {seconds} s");
-                self.error(Kind::Transient, Reason::NoAnswer { seconds }, message)
-            })),
+            Err(_) => Err(self.no_answer(need.timeout)),
         }
+    }
+
+    /// What a caller is told that has waited for as long as it would.
+    fn no_answer(&self, timeout: Duration) -> Error {
+        self.read(|snapshot| snapshot.error.clone()).unwrap_or_else(|| {
+            let seconds = timeout.as_secs();
+            let message = format!("no answer within {seconds} s");
+            self.error(Kind::Transient, Reason::NoAnswer { seconds }, message)
+        })
     }
 
     /// The loop. Ends only when its task is aborted.

@@ -5,8 +5,8 @@
 //!
 //! ```text
 //! provider ──▶ identity keeper ──▶ exchange ──▶ access keeper ──┬─▶ server ──▶ any process
-//! one attempt    one JWT kept        one POST      one access    └─▶ sdk_files ─▶ unmodified wandb, weave
-//! per call       fresh               per call      token kept
+//! one attempt    one JWT kept        one POST      one access    ├─▶ sdk_files ─▶ unmodified wandb, weave
+//! per call       fresh               per call      token kept    └─▶ proxy ──▶ any W&B client, any version
 //!                                                  fresh
 //! ```
 //!
@@ -19,7 +19,7 @@
 //! | 0 words | [`accept`] [`api`] [`atomic_file`] [`backoff`] [`clock`] [`duration`] [`env`] [`error`] [`http`] [`output`] [`paths`] [`process`] [`prompt`] [`redact`] [`setup_args`] [`signals`] [`start_lock`] [`token`] |
 //! | 1 stages | [`provider`], [`exchange`], [`oidc`], [`secrets`] |
 //! | 2 keeper | [`keeper`], [`profile`] |
-//! | 3 edges | [`server`], [`sdk_files`], [`login`], [`doctor`] |
+//! | 3 edges | [`server`], [`sdk_files`], [`proxy`], [`login`], [`doctor`] |
 //! | 4 wiring | [`config`], [`daemon`] |
 //! | beside | [`client`], [`cli`], [`sandbox`] |
 
@@ -53,6 +53,7 @@ pub mod process;
 pub mod profile;
 pub mod prompt;
 pub mod provider;
+pub mod proxy;
 pub mod read_file;
 pub mod redact;
 pub mod sandbox;

@@ -133,6 +133,13 @@ pub fn harden() {
     }
 }
 
+/// Names this boot and this PID namespace: what is recorded of processes means nothing elsewhere.
+pub fn system() -> String {
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let namespace = std::fs::read_link("/proc/self/ns/pid").unwrap_or_default();
+    format!("{} {}", boot.trim(), namespace.display())
+}
+
 /// How many files this process may have open; `None` without a limit.
 pub fn file_limit() -> Option<u64> {
     rustix::process::getrlimit(rustix::process::Resource::Nofile).current

@@ -46,6 +46,10 @@ pub struct Config {
     pub keep_warm: bool,
     /// Whether `GET /v1/identity-token` hands out the JWT itself.
     pub serve_identity_token: bool,
+    /// Whether jobs get the loopback proxy, if they do not say.
+    pub proxy: bool,
+    /// Where the proxy takes weave's requests; known for the multi-tenant cloud, else `traces` below the base URL.
+    pub trace_url: Option<BaseUrl>,
 }
 
 /// Where a profile's tokens come from.
@@ -78,6 +82,8 @@ impl Config {
             sdk_files: true,
             keep_warm: false,
             serve_identity_token: false,
+            proxy: false,
+            trace_url: None,
         }
     }
 
@@ -127,6 +133,8 @@ impl Config {
             provider: self.kind(),
             audience: self.audience.clone(),
             serve_identity_token: self.serve_identity_token,
+            proxy: self.proxy,
+            trace_url: self.trace_url.clone(),
             session: None,
             demand: Arc::clone(&demand),
             identity: None,
@@ -199,6 +207,9 @@ pub struct Profile {
     pub provider: &'static str,
     pub audience: Option<String>,
     pub serve_identity_token: bool,
+    /// Whether jobs get the loopback proxy, if they do not say.
+    pub proxy: bool,
+    pub trace_url: Option<BaseUrl>,
     /// Where a person signs in, if that is how this profile gets its tokens.
     pub session: Option<Arc<Session>>,
     pub demand: Arc<Demand>,
@@ -283,6 +294,23 @@ impl BaseUrl {
         &self.text
     }
 
+    /// Where weave's trace server is, if it is not below this address.
+    pub fn traces(&self) -> Option<&'static str> {
+        MULTI_TENANT.contains(&self.as_str()).then_some(TRACES)
+    }
+
+    /// Where people look at what was sent here: the SDK's rule (0.31.0, `api_to_app_url`).
+    pub fn app(&self) -> String {
+        match self.as_str() {
+            "https://api.forge.coreweave.com" => "https://forge.coreweave.com/wandb".to_owned(),
+            text => match text.split_once("://api.") {
+                Some((scheme, host)) if host.starts_with("wandb.") => format!("{scheme}://{host}"),
+                Some((scheme, host)) => format!("{scheme}://app.{host}"),
+                None => text.to_owned(),
+            },
+        }
+    }
+
     /// Every spelling of the same deployment that some SDK uses as a key in `credentials.json`: the
     /// multi-tenant cloud has two (the default changed in wandb 0.31.0).
     pub fn spellings(&self) -> Vec<&str> {
@@ -327,6 +355,9 @@ impl fmt::Display for BaseUrl {
 
 /// The SDK's default up to 0.30.0, and from 0.31.0 on.
 const MULTI_TENANT: [&str; 2] = ["https://api.wandb.ai", "https://api.forge.coreweave.com"];
+
+/// The trace server of the multi-tenant cloud (weave 0.54).
+const TRACES: &str = "https://trace.wandb.ai";
 
 /// The SDK (0.31.0) takes this address of a page for the API's.
 const FORGE_PAGE: &str = "https://forge.coreweave.com/api/wandb";

@@ -13,6 +13,7 @@
 //! | `issuers` | the keys of trusted issuers, found by discovery |
 //! | `tokens` | the access tokens it has issued |
 //! | `wandb` | GraphQL, `file_stream`, uploads: the smallest server a real run needs |
+//! | `files` | what was uploaded, for clients that ask for it |
 //! | `weave` | the trace server's endpoints |
 //! | `faults` | faults that tests ask for |
 //! | `stats` | what the sandbox has seen, for tests to compare |
@@ -40,6 +41,7 @@ mod control;
 mod demo;
 mod exchange;
 mod faults;
+mod files;
 mod idp;
 mod issuers;
 mod reply;

@@ -296,6 +296,10 @@ impl TokenHash {
         Self(Sha256::digest(token.as_bytes()).into())
     }
 
+    pub fn bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
     /// Reads the hexadecimal form; `None` unless it is 64 hexadecimal digits.
     pub fn parse(hex: &str) -> Option<Self> {
         if hex.len() != 64 || !hex.is_ascii() {

@@ -3,6 +3,7 @@
 
 pub mod grow;
 pub mod measure;
+pub mod proxy;
 pub mod targets;
 
 use self::grow::Grow;
@@ -27,6 +28,8 @@ pub const TARGETS: &[Target] = &[
     Target { name: "id_token", run: targets::id_token, grow: grow::json, size: 40 * 1024 },
     Target { name: "jwt", run: targets::jwt, grow: grow::json, size: 40 * 1024 },
     Target { name: "provider_output", run: targets::provider_output, grow: grow::json, size: 64 * 1024 },
+    Target { name: "proxy_head", run: proxy::head, grow: grow::text, size: 64 * 1024 },
+    Target { name: "proxy_rewrite", run: proxy::rewrite, grow: grow::text, size: 64 * 1024 },
     Target { name: "redact", run: targets::redact, grow: grow::text, size: 64 * 1024 },
     Target { name: "token_answer", run: targets::token_answer, grow: grow::json, size: 64 * 1024 },
 ];

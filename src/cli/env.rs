@@ -18,6 +18,9 @@ pub(super) struct Args {
     /// The shell that evaluates the output
     #[arg(long, short, value_enum, default_value_t = Shell::Sh)]
     shell: Shell,
+    /// Use the loopback proxy instead of the SDK files: for any W&B client, of any version
+    #[arg(long)]
+    proxy: bool,
     /// The process that needs the credentials [default: the calling one]
     #[arg(long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
     pid: Option<u32>,
@@ -26,14 +29,17 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args, env: &Env) -> Outcome {
     // A shell runs `$(wandb-cred env)` as its own child, so the parent is the one that will use the files.
     let pid = args.pid.unwrap_or_else(std::os::unix::process::parent_id);
-    let register = |client: &Client| job::register(client, &args.profiles, pid, true, env);
+    let wanted = job::Wanted { profiles: &args.profiles, proxy: args.proxy, wait: true };
+    let register = |client: &Client| job::register(client, &wanted, pid, env);
     let (daemon, job) = on_demand::ask(env, register)?;
     let job = login::or_offer(&daemon.client, job, env, register)?;
     let mut text = String::new();
-    for (name, value) in job::variables(&job)? {
-        text += &args.shell.set(name, &value);
+    for (name, value) in job::variables(&job, env)? {
+        text += &match value {
+            Some(value) => args.shell.set(name, &value),
+            None => args.shell.unset(name),
+        };
     }
-    text += &args.shell.unset(job::REMOVED_VARIABLE);
     if daemon.on_demand {
         text += &args.shell.set("WANDB_CRED_SOCKET", &daemon.client.socket().to_string_lossy());
     }
@@ -47,6 +53,9 @@ daemon's credentials.
 
 The daemon keeps the files they name fresh until the shell ends. WANDB_API_KEY is unset,
 because the W&B SDK does not accept it together with an identity token file.
+
+With --proxy, they use a proxy in the daemon, with a key that is good until the shell
+ends, and WANDB_API_KEY is that key.
 
 In a pipeline or a wrapper script, the calling process may end early; use --pid $$
 there. If no daemon runs, one is started, and ends after the shell.";

@@ -13,7 +13,7 @@ use super::command_error::CommandError;
 use super::need::NeedArg;
 use super::on_demand::{self, Daemon};
 use super::profile::ProfilesArg;
-use super::{job, job_wide, login, private_daemon};
+use super::{job, job_wide, login, old_sdk, private_daemon};
 use crate::api::{Job, PROFILE_SEPARATOR};
 use crate::client::Client;
 use crate::env::Env;
@@ -33,11 +33,14 @@ pub(super) struct Args {
     /// Start the command at once, with or without a token
     #[arg(long, conflicts_with = "job")]
     best_effort: bool,
+    /// Use the loopback proxy instead of the SDK files: for any W&B client, of any version
+    #[arg(long)]
+    proxy: bool,
     /// If no daemon runs, start one that nobody else uses
     #[arg(long)]
     private: bool,
     /// In a Slurm job: give all nodes of the job the token that is got here, by one exchange
-    #[arg(long)]
+    #[arg(long, conflicts_with = "proxy")]
     job: bool,
     /// The command to run, and its arguments
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
@@ -59,7 +62,7 @@ pub(super) fn run(args: &Args, env: &Env) -> Result<ExitCode, CommandError> {
         })?;
         let serving = job_wide::begin(&profile, &args.need, env)?;
         command.env("WANDB_CRED_SOCKET", &serving.socket);
-        command.envs(job::variables(&serving.into())?).env_remove(job::REMOVED_VARIABLE);
+        apply(&mut command, job::variables(&serving.into(), env)?);
         return Err(become_command(command, program));
     }
     let registered = match register(args, args.best_effort || offline.is_some(), env) {
@@ -76,7 +79,10 @@ pub(super) fn run(args: &Args, env: &Env) -> Result<ExitCode, CommandError> {
         Err(error) => return Err(error),
     };
     if let Some(Registered { daemon, job, connection }) = &registered {
-        command.envs(job::variables(job)?).env_remove(job::REMOVED_VARIABLE);
+        apply(&mut command, job::variables(job, env)?);
+        if let Some(hint) = old_sdk::hint(env).filter(|_| job.proxy.is_none()) {
+            output::eprint_line(&output::printable(&hint));
+        }
         if daemon.on_demand {
             // So that a wandb-cred inside the command finds the same daemon.
             command.env("WANDB_CRED_SOCKET", daemon.client.socket());
@@ -88,6 +94,15 @@ pub(super) fn run(args: &Args, env: &Env) -> Result<ExitCode, CommandError> {
         }
     }
     Err(become_command(command, program))
+}
+
+fn apply(command: &mut process::Command, variables: job::Variables) {
+    for (name, value) in variables {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
 }
 
 /// Returns only if it cannot.
@@ -107,7 +122,8 @@ struct Registered {
 
 /// The process stays the same when it becomes the command, so the job ends with the command.
 fn register(args: &Args, at_once: bool, env: &Env) -> Result<Registered, CommandError> {
-    let register = |client: &Client| job::register_own(client, &args.profiles, !at_once, env);
+    let wanted = job::Wanted { profiles: &args.profiles, proxy: args.proxy, wait: !at_once };
+    let register = |client: &Client| job::register_own(client, &wanted, env);
     let (daemon, answer) = if args.private && !Client::usual(env)?.accepts() {
         let client = private_daemon::start(env)?;
         let answer = register(&client);
@@ -158,6 +174,10 @@ With several --profile, of different servers, the SDK finds a token for each of 
 WANDB_BASE_URL is that of the first. Their identity token file holds no JWT, so that no
 server is shown what is meant for another; each token must have more than 300 s of life.
 
+With --proxy (or `proxy = true` in the profile), the command gets WANDB_BASE_URL and
+WANDB_API_KEY of a proxy in the daemon instead, with a key that is good for this job on
+this machine. Every W&B client can use it, and a revoked token costs no data.
+
 With WANDB_MODE=offline, dryrun or disabled, and with --best-effort, the command does
 not wait for a token.";
 
@@ -166,6 +186,7 @@ const EXAMPLES: &str = "Examples:
   wandb-cred exec --profile eval -- torchrun --nproc-per-node 8 train.py
   wandb-cred exec --job -- srun python train.py           one exchange for all nodes of a Slurm job
   wandb-cred exec -p cloud -p lab -- python sync.py       two servers at once
+  wandb-cred exec --proxy -- python old.py                any SDK, and code that reads WANDB_API_KEY
   wandb-cred exec --need 72h -- ./three-day-job.sh        fails now, not on the second night
 
 The exit code is that of the command. If the command cannot be started, it is one of those

@@ -179,7 +179,8 @@ impl<'a> Follower<'a> {
     /// The daemon keeps the profile fresh, and itself alive, while this process runs. Where it cannot, it is enough that
     /// somebody waits for the next token.
     fn register(&mut self) {
-        if let Ok((_, held)) = job::register_own(&self.client, &self.profile.into(), false, self.env) {
+        let wanted = job::Wanted { profiles: &self.profile.into(), proxy: false, wait: false };
+        if let Ok((_, held)) = job::register_own(&self.client, &wanted, self.env) {
             self._held = held;
         }
     }

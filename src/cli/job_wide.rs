@@ -81,7 +81,14 @@ pub(super) fn is_job(job: &str) -> bool {
 impl From<Serving> for Job {
     fn from(serving: Serving) -> Self {
         let Serving { profile, base_url, identity_token_file, credentials_file, .. } = serving;
-        Self { profile, base_url, identity_token_file, credentials_file, pending: false }
+        Self {
+            profile,
+            base_url,
+            identity_token_file: Some(identity_token_file),
+            credentials_file: Some(credentials_file),
+            proxy: None,
+            pending: false,
+        }
     }
 }
 

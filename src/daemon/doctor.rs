@@ -10,7 +10,7 @@ use crate::api;
 use crate::client::{self, Client, encode};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::doctor::{self, Context, Report, Step, machine, sdk};
+use crate::doctor::{self, Context, Report, Step, loopback, machine, sdk};
 use crate::env::Env;
 use crate::error::{Error, Exit, FileFault, Reason};
 use crate::exchange::Exchange;
@@ -79,7 +79,9 @@ fn check(args: &Args, env: &Env) -> (api::Doctor, String) {
     let status = client.as_ref().ok().and_then(|client| machine::daemon(client, &places, &mut report));
     machine::service(env, status.is_some(), &mut report);
     let base_url = chosen.as_ref().map(|(_, profile)| profile.base_url.clone());
-    sdk::environment(env, base_url.as_ref(), &places.runtime.join(paths::PROFILES), &mut report);
+    if !loopback::check(env, status.as_ref(), &mut report) {
+        sdk::environment(env, base_url.as_ref(), &places.runtime.join(paths::PROFILES), &mut report);
+    }
     let Some((name, profile)) = chosen else {
         report.skip(&[Step::Provider, Step::Server, Step::Exchange], "needs a valid profile");
         return stop(report);

@@ -26,11 +26,12 @@ pub enum Step {
     ApiCall,
     TokenLife,
     Outlook,
+    LoopbackProxy,
     SdkEnvironment,
 }
 
 /// The stable names, in order.
-const NAMES: [&str; 20] = [
+const NAMES: [&str; 21] = [
     "configuration",
     "folders",
     "daemon",
@@ -50,6 +51,7 @@ const NAMES: [&str; 20] = [
     "api-call",
     "token-life",
     "outlook",
+    "loopback-proxy",
     "sdk-environment",
 ];
 

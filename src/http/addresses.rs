@@ -17,6 +17,15 @@ pub(super) enum Addresses {
 }
 
 impl Addresses {
+    /// The addresses of a name (or the one that it spells), if all are allowed.
+    pub(super) async fn look_up(self, name: String, port: u16) -> Result<Vec<SocketAddr>, LookupError> {
+        let look_up = move || (name.as_str(), port).to_socket_addrs();
+        let found = blocking::run(look_up).await.flatten().map_err(LookupError::Unknown)?;
+        let found: Vec<SocketAddr> = found.collect();
+        self.judge(&found)?;
+        Ok(found)
+    }
+
     /// Every address counts: which one the connection would take is not ours to say.
     fn judge(self, found: &[SocketAddr]) -> Result<(), LookupError> {
         let allowed = |ip: IpAddr| match self {
@@ -36,10 +45,7 @@ impl reqwest::dns::Resolve for Addresses {
     fn resolve(&self, name: reqwest::dns::Name) -> reqwest::dns::Resolving {
         let addresses = *self;
         Box::pin(async move {
-            let look_up = move || (name.as_str(), 0).to_socket_addrs();
-            let found = blocking::run(look_up).await.flatten().map_err(LookupError::Unknown)?;
-            let found: Vec<SocketAddr> = found.collect();
-            addresses.judge(&found)?;
+            let found = addresses.look_up(name.as_str().to_owned(), 0).await?;
             let found: reqwest::dns::Addrs = Box::new(found.into_iter());
             Ok(found)
         })

@@ -31,7 +31,7 @@ pub(super) fn failed(host: &str, error: &reqwest::Error) -> Error {
 }
 
 /// What the causes of a failed connection are, by their types.
-fn network_fault(error: &reqwest::Error) -> NetworkFault {
+pub(super) fn network_fault(error: &(dyn std::error::Error + 'static)) -> NetworkFault {
     use rustls::CertificateError as Certificate;
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = cause {

@@ -25,6 +25,10 @@ pub(super) struct Written {
     keep_warm: bool,
     #[serde(default)]
     serve_identity_token: bool,
+    #[serde(default)]
+    proxy: bool,
+    #[serde(default)]
+    trace_url: Option<BaseUrl>,
 }
 
 fn yes() -> bool {
@@ -53,6 +57,8 @@ impl TryFrom<Written> for Config {
             sdk_files: written.sdk_files,
             keep_warm: written.keep_warm,
             serve_identity_token: written.serve_identity_token,
+            proxy: written.proxy,
+            trace_url: written.trace_url,
         })
     }
 }

@@ -26,6 +26,7 @@ use url::form_urlencoded;
 
 use super::exchange::{self, Replays};
 use super::faults::{Faults, Target};
+use super::files::Files;
 use super::idp::{self, Idp};
 use super::issuers::Issuers;
 use super::reply::{self, Reply};
@@ -100,6 +101,7 @@ impl Sandbox {
             faults: Mutex::default(),
             tokens: Mutex::default(),
             replays: Mutex::default(),
+            files: Mutex::default(),
             stats: Mutex::default(),
         };
         Ok(Self { listener, state: Arc::new(state) })
@@ -145,6 +147,7 @@ pub(super) struct State {
     pub(super) faults: Mutex<Faults>,
     tokens: Mutex<Tokens>,
     replays: Mutex<Replays>,
+    files: Mutex<Files>,
     stats: Mutex<Stats>,
 }
 
@@ -159,6 +162,10 @@ impl State {
 
     pub(super) fn replays(&self) -> MutexGuard<'_, Replays> {
         lock(&self.replays)
+    }
+
+    pub(super) fn files(&self) -> MutexGuard<'_, Files> {
+        lock(&self.files)
     }
 
     pub(super) fn stats(&self) -> MutexGuard<'_, Stats> {
@@ -254,6 +261,10 @@ async fn signed_in(state: &State, request: Request<Incoming>, method: &Method, p
     if !known {
         return reply::text(StatusCode::NOT_FOUND, "404 page not found");
     }
+    if (method, path) == (&Method::GET, "/traces/server_info") {
+        // The one endpoint that weave asks without saying who it is.
+        return weave::route(state, method, "/server_info", b"");
+    }
     let authorization = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
     let checked = state.tokens().check(authorization, state.clock.now().wall);
     let serial = match checked {
@@ -269,6 +280,7 @@ async fn signed_in(state: &State, request: Request<Incoming>, method: &Method, p
         (_, Some(path)) => weave::route(state, method, path, &body),
         (&Method::POST, None) if path == "/graphql" => wandb::graphql(state, &body),
         (&Method::POST, None) => wandb::file_stream(state, path, &body, serial),
+        (&Method::GET, None) => state.files().download(path),
         _ => reply::text(StatusCode::METHOD_NOT_ALLOWED, "405 method not allowed"),
     }
 }

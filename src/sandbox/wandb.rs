@@ -5,6 +5,7 @@ use hyper::body::Incoming;
 use hyper::{Request, StatusCode};
 use serde_json::{Value, json};
 
+use super::files;
 use super::reply::{self, Reply};
 use super::server::State;
 
@@ -38,24 +39,61 @@ pub(super) fn graphql(state: &State, body: &[u8]) -> Reply {
                 },
             } })
         }
-        "Viewer" | "GetViewer" | "DefaultEntity" => json!({ "viewer": viewer(state) }),
+        // Without a name: the SDK's look at a key that it is given (0.22.3, `_verify_login`).
+        "" if request["query"].as_str().is_some_and(|query| query.contains("viewer")) => {
+            json!({ "viewer": viewer(state) })
+        }
+        "Viewer" | "GetViewer" | "DefaultEntity" | "GetDefaultEntity" => json!({ "viewer": viewer(state) }),
         "CreateRunFiles" => {
-            let base = format!(
-                "{}/storage/{}/{}/{}/{}",
-                state.url,
-                state.upload_key,
-                text("entity", ENTITY),
-                text("project", "uncategorized"),
-                text("run", "run"),
-            );
-            let names = variables["files"].as_array().into_iter().flatten().filter_map(Value::as_str);
+            let project = text("project", "uncategorized");
             let files: Vec<_> =
-                names.map(|name| json!({ "name": name, "uploadUrl": format!("{base}/{name}") })).collect();
+                uploads(state, variables, &text("entity", ENTITY), &project, &text("run", "run"))
+                    .map(|(name, url)| json!({ "name": name, "uploadUrl": url }))
+                    .collect();
             json!({ "createRunFiles": {
                 "runID": text("run", "run"),
                 "uploadHeaders": [],
                 "files": files,
             } })
+        }
+        // SDKs before 0.17 (`internal_api.py`).
+        "RunUploadUrls" => {
+            let project = text("name", "uncategorized");
+            let edges: Vec<_> =
+                uploads(state, variables, &text("entity", ENTITY), &project, &text("run", "run"))
+                    .map(|(name, url)| json!({ "node": { "name": name, "url": url, "updatedAt": null } }))
+                    .collect();
+            json!({ "model": { "bucket": {
+                "id": text("run", "run"),
+                "files": { "uploadHeaders": [], "edges": edges },
+            } } })
+        }
+        // What fields a server has: the fewest.
+        "ProbeServerCapabilities" => {
+            let fields = json!({ "fields": [{ "name": "viewer" }] });
+            json!({ "QueryType": fields, "MutationType": fields, "ServerInfoType": { "fields": [] } })
+        }
+        "ProbeServerSettings" => json!({ "ServerSettingsType": { "fields": [] } }),
+        // 0.19.11 (`server_provides_internal_id_for_run`).
+        "ProbeRunInput" | "ProbeProjectInput" => {
+            json!({ "RunType": { "fields": [] }, "ProjectType": { "fields": [] } })
+        }
+        "ProbeServerUseArtifactInput" => {
+            json!({ "UseArtifactInputInfoType": { "name": "UseArtifactInput", "inputFields": [] } })
+        }
+        "Run" | "RunFiles" => {
+            let (entity, project, run) =
+                (text("entity", ENTITY), text("project", "uncategorized"), text("name", "run"));
+            let files = state.files().listed(&state.url, &format!("{entity}/{project}/{run}"), variables);
+            json!({ "project": { "internalId": "1", "run": {
+                "id": run, "internalId": "1", "name": run, "displayName": run, "state": "finished",
+                "config": "{}", "rawconfig": "{}", "summaryMetrics": "{}", "systemMetrics": "{}",
+                "historyLineCount": 0, "historyKeys": {}, "tags": [], "readOnly": false, "sweepName": null,
+                "createdAt": "2026-01-01T00:00:00", "heartbeatAt": "2026-01-01T00:00:00",
+                "user": { "name": "dev", "username": "dev" },
+                "fileCount": files["edges"].as_array().map_or(0, Vec::len),
+                "files": files,
+            } } })
         }
         "RunStoppedStatus" => json!({ "project": { "run": { "stopped": false } } }),
         "ServerFeaturesQuery" => json!({ "serverInfo": { "features": [] } }),
@@ -71,6 +109,19 @@ pub(super) fn graphql(state: &State, body: &[u8]) -> Reply {
         }
     };
     reply::ok(&json!({ "data": data }))
+}
+
+/// The files that a client is about to upload, each with its URL.
+fn uploads<'a>(
+    state: &State,
+    variables: &'a Value,
+    entity: &str,
+    project: &str,
+    run: &str,
+) -> impl Iterator<Item = (&'a str, String)> {
+    let base = format!("{}/storage/{}/{entity}/{project}/{run}", state.url, state.upload_key);
+    let names = variables["files"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    names.map(move |name| (name, format!("{base}/{name}")))
 }
 
 fn viewer(state: &State) -> Value {
@@ -96,6 +147,10 @@ fn operation(request: &Value) -> &str {
         return name;
     }
     let query = request["query"].as_str().unwrap_or_default();
+    // Some begin with a comment.
+    let query = query.trim_start();
+    let query =
+        if query.starts_with('#') { query.split_once('\n').map_or("", |(_, rest)| rest) } else { query };
     let mut words = query.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|word| !word.is_empty());
     match words.next() {
         Some("query" | "mutation") => words.next().unwrap_or_default(),
@@ -128,7 +183,7 @@ pub(super) fn file_stream(state: &State, path: &str, body: &[u8], serial: u64) -
     reply::ok(&json!({ "exitcode": null, "limits": {} }))
 }
 
-/// `PUT /storage/{key}/{entity}/{project}/{run}/{file}`: counted, not stored. The key stands for a signature.
+/// `PUT /storage/{key}/{entity}/{project}/{run}/{file}`: counted, and kept if it is small. The key stands for a signature.
 pub(super) async fn upload(state: &State, request: Request<Incoming>, path: &str) -> Reply {
     let parts: Vec<_> = path.trim_start_matches("/storage/").splitn(5, '/').collect();
     let [key, entity, project, run, file] = parts[..] else {
@@ -140,12 +195,19 @@ pub(super) async fn upload(state: &State, request: Request<Incoming>, path: &str
     let (run, file) = (format!("{entity}/{project}/{run}"), file.to_owned());
     let mut body = request.into_body();
     let mut bytes = 0_u64;
+    let mut content = Vec::new();
     while let Some(frame) = body.frame().await {
         let Ok(frame) = frame else { return reply::text(StatusCode::BAD_REQUEST, "the upload was cut off") };
         bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+        if let Some(data) = frame.data_ref().filter(|_| bytes <= files::MAX_KEPT) {
+            content.extend_from_slice(data);
+        }
         if bytes > MAX_UPLOAD {
             return reply::text(StatusCode::PAYLOAD_TOO_LARGE, "the upload is too large");
         }
+    }
+    if bytes <= files::MAX_KEPT {
+        state.files().keep(format!("{run}/{file}"), content);
     }
     let mut stats = state.stats();
     if let Some(run) = stats.run(&run)
@@ -175,5 +237,6 @@ mod tests {
         );
         assert_eq!(operation(&json!({ "query": "\n mutation UpsertModel($a: B) {}" })), "UpsertModel");
         assert_eq!(operation(&json!({ "query": "{ viewer { id } }" })), "");
+        assert_eq!(operation(&json!({ "query": "#graphql\n query Run($a: B) {}" })), "Run");
     }
 }

@@ -91,6 +91,11 @@ impl Directory {
         Some(self.several(name)?.into_iter().map(|member| Arc::clone(&member.profile.demand)).collect())
     }
 
+    /// The profile itself, by its name.
+    pub fn profile(&self, name: &str) -> Option<Arc<Profile>> {
+        self.members.get(name).map(|member| Arc::clone(&member.profile))
+    }
+
     /// The profiles' names for a message, as many as somebody may read.
     fn names(&self) -> String {
         let mut names: Vec<_> = self.members.keys().take(MOST_LISTED).map(String::as_str).collect();

@@ -119,7 +119,7 @@ async fn write(path: PathBuf, state: Arc<State>) {
 }
 
 fn text(state: &State) -> String {
-    state.metrics.text(&state.directory(), state.audit.counts(), state.clock.now())
+    state.metrics.text(&state.directory(), state.audit.counts(), &state.proxy, state.clock.now())
 }
 
 /// Listens on the port, as soon as nobody else does.

@@ -21,7 +21,7 @@ use crate::atomic_file;
 use crate::blocking;
 use crate::clock::Clock;
 use crate::keeper::{Demand, JobGuard};
-use crate::process::{Facts, Process};
+use crate::process::{Facts, Process, system};
 
 /// The watched processes.
 #[derive(Clone)]
@@ -305,13 +305,6 @@ fn running_job(job: Job, since: Timestamp, by: JobOrigin) -> RunningJob {
         container: facts.container,
         scheduler_job: facts.job,
     }
-}
-
-/// Names this boot and this PID namespace.
-fn system() -> String {
-    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    let namespace = std::fs::read_link("/proc/self/ns/pid").unwrap_or_default();
-    format!("{} {}", boot.trim(), namespace.display())
 }
 
 /// A version that no change reaches.

@@ -16,6 +16,7 @@ use super::directory::Directory;
 use crate::api;
 use crate::clock::Now;
 use crate::keeper::Keeper;
+use crate::proxy::Proxy;
 use crate::token::Expires;
 
 #[derive(Default)]
@@ -45,6 +46,12 @@ struct ProfileLabels {
     profile: String,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct BytesLabels {
+    profile: String,
+    direction: &'static str,
+}
+
 impl Metrics {
     pub(super) fn count(&self, route: &'static str, status: u16) {
         self.requests.get_or_create(&RequestLabels { route, status }).inc();
@@ -67,12 +74,24 @@ impl Metrics {
         self.waiting.load(Ordering::Relaxed)
     }
 
-    pub(super) fn render(&self, directory: &Directory, audit: &audit::Counts, now: Now) -> Answer {
-        answer::text(OPEN_METRICS, self.text(directory, audit, now))
+    pub(super) fn render(
+        &self,
+        directory: &Directory,
+        audit: &audit::Counts,
+        proxy: &Proxy,
+        now: Now,
+    ) -> Answer {
+        answer::text(OPEN_METRICS, self.text(directory, audit, proxy, now))
     }
 
     /// In the OpenMetrics format.
-    pub(super) fn text(&self, directory: &Directory, audit: &audit::Counts, now: Now) -> String {
+    pub(super) fn text(
+        &self,
+        directory: &Directory,
+        audit: &audit::Counts,
+        proxy: &Proxy,
+        now: Now,
+    ) -> String {
         let mut registry = Registry::with_prefix("wandb_cred");
         registry.register("requests", "Requests answered on the socket", self.requests.clone());
         let connections = Gauge::<i64>::default();
@@ -111,7 +130,25 @@ impl Metrics {
             counter.inc_by(count.load(Ordering::Relaxed));
             registry.register(name, help, counter);
         }
-        registry.register("jobs", "Running processes that use the SDK files", jobs);
+        registry.register("jobs", "Running processes that use the SDK files or the proxy", jobs);
+        // Absent where nobody has asked for the proxy.
+        if proxy.port().is_some() {
+            let requests = Family::<ProfileLabels, Counter>::default();
+            let replays = Family::<ProfileLabels, Counter>::default();
+            let bytes = Family::<BytesLabels, Counter>::default();
+            for (profile, total) in proxy.totals() {
+                let labels = ProfileLabels { profile: profile.clone() };
+                requests.get_or_create(&labels).inc_by(total.requests);
+                replays.get_or_create(&labels).inc_by(total.replays);
+                for (direction, count) in [("sent", total.sent), ("received", total.received)] {
+                    let labels = BytesLabels { profile: profile.clone(), direction };
+                    bytes.get_or_create(&labels).inc_by(count);
+                }
+            }
+            registry.register("proxy_requests", "Requests through the proxy", requests);
+            registry.register("proxy_replays", "Requests sent again with a new token", replays);
+            registry.register("proxy_bytes", "Bytes of bodies through the proxy", bytes);
+        }
 
         let mut body = String::new();
         text::encode(&mut body, &registry).expect("writing to memory");

@@ -110,8 +110,10 @@ async fn dispatch(state: &State, caller: &Caller, request: Request<Incoming>) ->
         "/v1/doctor" => doctor(state, request.uri().query()).await,
         "/healthz" => Ok(answer::text("text/plain", "ok\n".to_owned())),
         "/readyz" => status::readyz(state, request.uri().query()),
-        "/metrics" => no_query(request.uri().query())
-            .map(|()| state.metrics.render(&state.directory(), state.audit.counts(), state.clock.now())),
+        "/metrics" => no_query(request.uri().query()).map(|()| {
+            let (directory, audit) = (state.directory(), state.audit.counts());
+            state.metrics.render(&directory, audit, &state.proxy, state.clock.now())
+        }),
         _ => unreachable!("{route} is in ROUTES and has no handler"),
     };
     (route, outcome)

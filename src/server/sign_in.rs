@@ -52,6 +52,7 @@ pub(super) async fn logout(state: &State, query: Option<&str>) -> Result<Answer,
 
 pub(super) fn lock(state: &State, locked: bool) -> Answer {
     state.locked.store(locked, Ordering::Relaxed);
+    state.proxy.lock(locked);
     tracing::info!(locked, "asked to lock or unlock");
     answer::json(&api::Locked { locked })
 }

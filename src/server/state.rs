@@ -19,6 +19,7 @@ use crate::clock::{Clock, Now};
 use crate::http::Http;
 use crate::login::Logins;
 use crate::process::Process;
+use crate::proxy::Proxy;
 
 pub struct State {
     directory: RwLock<Arc<Directory>>,
@@ -33,6 +34,7 @@ pub struct State {
     pub(super) jobs: Jobs,
     /// The files of those that use several profiles.
     pub(super) combinations: Combinations,
+    pub proxy: Arc<Proxy>,
     /// Requests that made use of the daemon, rather than look at it.
     uses: AtomicU64,
     /// It is leaving, and takes no more jobs.
@@ -52,7 +54,9 @@ impl State {
         let started = clock.now();
         let logins = Logins::new(clock.clone());
         let hangups = Hangups::new();
-        let jobs = Jobs::new(socket.parent().unwrap_or(Path::new("/")), hangups.clone(), clock.clone());
+        let folder = socket.parent().unwrap_or(Path::new("/"));
+        let jobs = Jobs::new(folder, hangups.clone(), clock.clone());
+        let proxy = Proxy::new(folder, http.clone());
         let combinations = Combinations::new(&socket, clock.clone());
         let audit = Arc::new(Audit::new(clock.clone()));
         let audit_tasks =
@@ -67,6 +71,7 @@ impl State {
             locked: AtomicBool::new(false),
             jobs,
             combinations,
+            proxy,
             uses: AtomicU64::new(0),
             closed: AtomicBool::new(false),
             hangups,
@@ -88,6 +93,7 @@ impl State {
         let directory = self.directory();
         self.jobs.take_up(&directory).await;
         self.combinations.start(self.jobs.profiles(), &directory);
+        self.proxy.take_up(|name| directory.profile(name)).await;
     }
 
     /// How many processes use the SDK files.
@@ -163,11 +169,13 @@ impl State {
     /// The folder of the socket was removed, and is there again.
     pub async fn record_jobs_again(&self) {
         self.jobs.record_again().await;
+        self.proxy.record_again().await;
     }
 
     /// The folder of the socket is about to be removed for good.
     pub async fn close_job_record(&self) {
         self.jobs.close_record().await;
+        self.proxy.close_record().await;
     }
 
     /// Writes what is left of the audit log.
@@ -180,6 +188,7 @@ impl State {
         self.combinations.start(self.jobs.profiles(), &directory);
         *self.audit_tasks.lock().unwrap_or_else(PoisonError::into_inner) =
             self.audit.configure(directory.config.audit_log.as_ref(), directory.with_files());
+        self.proxy.move_to(|name| directory.profile(name));
         *self.directory.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(directory);
     }
 }

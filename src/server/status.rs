@@ -29,7 +29,21 @@ pub(super) async fn status(state: &State, query: Option<&str>) -> Outcome {
         config: state.directory().config_path.clone(),
         profiles: describe_all(state),
         job_list,
+        proxy: describe_proxy(state),
     }))
+}
+
+fn describe_proxy(state: &State) -> Option<api::Proxy> {
+    let (port, listening) = state.proxy.port()?;
+    let jobs = state.proxy.jobs().into_iter().map(|job| api::ProxyJob {
+        profile: job.profile,
+        pid: job.pid,
+        requests: job.total.requests,
+        replays: job.total.replays,
+        bytes_sent: job.total.sent,
+        bytes_received: job.total.received,
+    });
+    Some(api::Proxy { url: format!("http://127.0.0.1:{port}"), listening, jobs: jobs.collect() })
 }
 
 /// Ready when no profile (or not the one asked for) is without a token that something needs.

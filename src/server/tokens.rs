@@ -18,7 +18,8 @@ use crate::api::{self, JobOrigin, Problem, ProblemKind};
 use crate::error::{Kind, Reason};
 use crate::keeper::Need;
 use crate::process::Process;
-use crate::profile::Relay;
+use crate::profile::{Profile, Relay};
+use crate::proxy::Ticket;
 use crate::token::{Expires as _, TokenHash};
 
 type Outcome = Result<Answer, Problem>;
@@ -136,16 +137,29 @@ pub(super) async fn jobs(state: &State, caller: &Caller, request: Request<Incomi
     let directory = state.directory();
     let member = directory.find(wanted.profile.as_deref())?;
     let profile = &member.profile;
-    let Some(files) = &member.files else {
-        return Err(no_files(&profile.name));
+    let by_proxy = wanted.proxy.unwrap_or(profile.proxy);
+    let files = match &member.files {
+        _ if by_proxy => None,
+        Some(files) => Some(files),
+        None => return Err(no_files(&profile.name)),
     };
     let other = register(state, caller, &wanted, &[member]).await?;
-    files.deliver();
+    if let Some(files) = files {
+        files.deliver();
+    }
+    let proxy = if by_proxy { Some(admit(state, caller, &wanted, profile).await?) } else { None };
     let job = |pending| api::Job {
         profile: profile.name.to_string(),
         base_url: profile.base_url.to_string(),
-        identity_token_file: files.identity_token.clone(),
-        credentials_file: files.credentials.clone(),
+        identity_token_file: files.map(|files| files.identity_token.clone()),
+        credentials_file: files.map(|files| files.credentials.clone()),
+        proxy: proxy.as_ref().map(|ticket| api::ProxyAccess {
+            port: ticket.port,
+            key: ticket.key.expose().clone(),
+            url: ticket.url(),
+            trace_url: format!("{}/traces", ticket.url()),
+            app_url: profile.base_url.app(),
+        }),
         pending,
     };
     if !wanted.wait && profile.access.peek(Duration::ZERO).is_none() {
@@ -153,7 +167,9 @@ pub(super) async fn jobs(state: &State, caller: &Caller, request: Request<Incomi
         let handed = || vec![Handed { profile: Arc::clone(&profile.name), token: None, process: other }];
         return Ok(recorded(state, answer::json(&job(true)), handed));
     }
-    let enough = Need { min_ttl: SDK_MARGIN, timeout: DEFAULT_TIMEOUT };
+    // The proxy takes a token for each request, and any life is enough.
+    let margin = if by_proxy { Duration::ZERO } else { SDK_MARGIN };
+    let enough = Need { min_ttl: margin, timeout: DEFAULT_TIMEOUT };
     let token = match profile.access.get(enough).await {
         Ok(token) => Ok(token),
         // Some servers give less: the SDK then exchanges by itself, which still works.
@@ -163,10 +179,10 @@ pub(super) async fn jobs(state: &State, caller: &Caller, request: Request<Incomi
         Err(error) => profile.access.peek(Duration::ZERO).ok_or(error),
     };
     let token = token.map_err(|error| Problem::from_error(&profile.name, &error))?;
-    files
-        .wait_until_written(token.hash())
-        .await
-        .map_err(|why| Problem::of(ProblemKind::SdkFilesUnwritable, &profile.name, why))?;
+    if let Some(files) = files {
+        let written = files.wait_until_written(token.hash()).await;
+        written.map_err(|why| Problem::of(ProblemKind::SdkFilesUnwritable, &profile.name, why))?;
+    }
     let handed =
         || vec![Handed { profile: Arc::clone(&profile.name), token: Some(token.hash()), process: other }];
     Ok(recorded(state, answer::json(&job(false)), handed))
@@ -180,6 +196,9 @@ async fn several(state: &State, caller: &Caller, wanted: &api::JobRequest) -> Ou
     let bad = |detail: String| Problem::new(ProblemKind::BadRequest, detail);
     if wanted.profile.is_some() || members.len() > MOST_PROFILES {
         return Err(bad(format!("a job has one `profile`, or up to {MOST_PROFILES} `profiles`")));
+    }
+    if wanted.proxy == Some(true) {
+        return Err(bad("a job that uses the proxy has one profile".to_owned()));
     }
     for (index, member) in members.iter().enumerate() {
         let (name, base_url) = (&member.profile.name, &member.profile.base_url);
@@ -201,8 +220,9 @@ async fn several(state: &State, caller: &Caller, wanted: &api::JobRequest) -> Ou
     let job = |pending| api::Job {
         profile: name.clone(),
         base_url: first.base_url.to_string(),
-        identity_token_file: files.identity_token.clone(),
-        credentials_file: files.credentials.clone(),
+        identity_token_file: Some(files.identity_token.clone()),
+        credentials_file: Some(files.credentials.clone()),
+        proxy: None,
         pending,
     };
     let handed = |tokens: &[TokenHash]| {
@@ -244,6 +264,27 @@ async fn several(state: &State, caller: &Caller, wanted: &api::JobRequest) -> Ou
 fn no_files(name: &str) -> Problem {
     let detail = format!("profile `{name}` has `sdk-files = false`; set it to true in [profile.{name}]");
     Problem::new(ProblemKind::Misconfigured, detail)
+}
+
+/// A key for the proxy that dies with the process.
+async fn admit(
+    state: &State,
+    caller: &Caller,
+    wanted: &api::JobRequest,
+    profile: &Arc<Profile>,
+) -> Result<Ticket, Problem> {
+    let bad = |why| Problem::new(ProblemKind::BadRequest, why);
+    match meant(caller.peer.pid, wanted.pid)? {
+        Meant::Process(process) => {
+            state.proxy.admit(Some(process), process.end(), profile).await.map_err(bad)
+        }
+        Meant::Unseen => {
+            let connection = caller.connection().map_err(|error| bad(error.to_string()))?;
+            let hangups = state.hangups.clone();
+            let end = async move { hangups.wait(&connection).await };
+            state.proxy.admit(None, end, profile).await.map_err(bad)
+        }
+    }
 }
 
 /// Watches the process, which keeps the profiles of `members` hot. Its number, if it is not the caller.

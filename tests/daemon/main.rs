@@ -13,6 +13,7 @@ mod foreign;
 mod hostile;
 mod kill;
 mod leaks;
+mod loopback_proxy;
 mod odd_machine;
 mod on_demand;
 mod outage;

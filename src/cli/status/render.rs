@@ -51,6 +51,9 @@ pub(super) fn table(status: &Status, now: Timestamp, style: Style) -> String {
             text.push('\n');
         }
     }
+    for (key, value) in proxy(status) {
+        text += &format!("\n{key}: {}\n", clean(&value));
+    }
     text
 }
 
@@ -74,6 +77,22 @@ pub(super) fn align<const N: usize>(
         text.push('\n');
     }
     text
+}
+
+/// The loopback proxy, and each job that uses it.
+fn proxy(status: &Status) -> Vec<(&'static str, String)> {
+    let Some(proxy) = &status.proxy else { return Vec::new() };
+    let trouble = if proxy.listening { "" } else { ", which another program has taken" };
+    let mut lines = vec![("proxy", format!("{}{trouble}", proxy.url))];
+    lines.extend(proxy.jobs.iter().map(|job| {
+        let who = job.pid.map_or_else(|| "a process that is not seen".to_owned(), |pid| format!("pid {pid}"));
+        let line = format!(
+            "{who}, profile {}: {} requests, {} of them sent again, {} bytes sent, {} received",
+            job.profile, job.requests, job.replays, job.bytes_sent, job.bytes_received
+        );
+        ("proxy job", line)
+    }));
+    lines
 }
 
 fn row(profile: &Profile, now: Timestamp) -> [String; 7] {
@@ -175,6 +194,10 @@ pub(super) fn blocks(status: &Status, now: Timestamp) -> String {
             line(key, &value);
         }
     }
+    for (index, (key, value)) in proxy(status).into_iter().enumerate() {
+        let gap = if index == 0 && !text.is_empty() { "\n" } else { "" };
+        text += &format!("{gap}{key}: {}\n", clean(&value));
+    }
     text
 }
 
@@ -252,6 +275,7 @@ pub(super) mod tests {
             config: None,
             profiles,
             job_list: None,
+            proxy: None,
         }
     }
 

@@ -9,10 +9,12 @@ import fcntl
 import http.client
 import json
 import os
+import pathlib
 import random
 import re
 import signal
 import subprocess
+import tempfile
 import time
 
 import pytest
@@ -25,8 +27,9 @@ class Jobs:
     """Commands under `exec` that have a private daemon each: they look for a service where there is none."""
 
     def __init__(self, daemon):
-        runtime = daemon.home / "jobs"
-        runtime.mkdir(mode=0o700)
+        # Short, as a runtime folder is: a socket's path has little room.
+        self.runtime = tempfile.TemporaryDirectory(prefix="wc")
+        runtime = pathlib.Path(self.runtime.name)
         self.folder = runtime / "wandb-cred"
         self.env = {**daemon.env, "XDG_RUNTIME_DIR": str(runtime)}
         self.running = []
@@ -52,6 +55,7 @@ class Jobs:
         for job in self.running:
             job.kill()
             job.wait()
+        self.runtime.cleanup()
 
 
 @contextlib.contextmanager

@@ -22,6 +22,20 @@ HERE = pathlib.Path(__file__).parent
 WANDB_VERSIONS = ["0.19.11", "0.25.1", "0.28.2", "0.31.0"]
 WEAVE_VERSION = "0.54.0"
 
+# Through the proxy: those before 0.19.11 know no identity federation.
+PROXY_VERSIONS = [
+    "0.12.21",
+    "0.15.12",
+    "0.16.6",
+    "0.17.9",
+    "0.18.7",
+    "0.19.11",
+    "0.22.3",
+    "0.25.1",
+    "0.28.2",
+    "0.31.0",
+]
+
 
 @pytest.fixture
 def folder():
@@ -66,9 +80,10 @@ class Daemon:
     def status(self):
         return self.get("/v1/status")[1]
 
-    def exec(self, *argv, timeout=120, check=True):
+    def exec(self, *argv, options=(), timeout=120, check=True):
         """Runs a command under `wandb-cred exec`, as a user would, in a folder of its own."""
-        return run_client([binary("wandb-cred"), "exec", "--", *argv], self.env, self.folder, timeout, check)
+        command = [binary("wandb-cred"), "exec", *options, "--", *argv]
+        return run_client(command, self.env, self.folder, timeout, check)
 
 
 def run_client(argv, env, folder, timeout=120, check=True):

@@ -1,0 +1,178 @@
+//! Connections for a caller that speaks HTTP itself and streams: the loopback proxy. The rules are those of every other
+//! request: https but on loopback, the system's certificates, the system's proxy for the network and none for loopback.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use http_body_util::Empty;
+use hyper::header::{HOST, PROXY_AUTHORIZATION};
+use hyper::{Request, Uri};
+use hyper_util::client::proxy::matcher::{Intercept, Matcher};
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
+use rustls_platform_verifier::BuilderVerifierExt as _;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use url::Url;
+
+use super::addresses::{Addresses, LookupError};
+use super::failure::{network_fault, timed_out, unusable};
+use super::{CONNECT_TIMEOUT, Destination, Http, Way, certificates, check_url};
+use crate::env::Env;
+use crate::error::{Error, Reason};
+use crate::read_file;
+
+/// A connection to a server, ready for the first request.
+pub type Connection = Box<dyn Stream>;
+
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// What https connections are made with.
+pub(super) struct Connector {
+    tls: TlsConnector,
+    proxies: Matcher,
+}
+
+impl Http {
+    /// Connects to the server of `url`, a server on the network or on loopback.
+    pub async fn connect(&self, url: &Url) -> Result<Connection, Error> {
+        check_url(url, Destination::Network)?;
+        let host = url.host_str().unwrap_or_default().to_owned();
+        match tokio::time::timeout(CONNECT_TIMEOUT, self.connect_to(url, &host)).await {
+            Ok(connected) => connected,
+            Err(_) => Err(timed_out(&host, CONNECT_TIMEOUT)),
+        }
+    }
+
+    async fn connect_to(&self, url: &Url, host: &str) -> Result<Connection, Error> {
+        let way = Way::of(url, Destination::Network);
+        let port = url.port_or_known_default().ok_or_else(|| unusable("the URL has no port"))?;
+        let fail = |error: &Failed| failed(host, error);
+        if way == Way::Loopback {
+            let stream = tcp(Addresses::Loopback, host, port).await.map_err(|error| fail(&error))?;
+            return Ok(Box::new(stream));
+        }
+        let connector = self.clients.connector.get_or_try_init(connector).await?;
+        let proxy = match way {
+            Way::Tls => url.as_str().parse().ok().and_then(|uri: Uri| connector.proxies.intercept(&uri)),
+            _ => None,
+        };
+        let stream: Connection = match proxy {
+            Some(proxy) => connector.tunnel(&proxy, host, port).await.map_err(|error| fail(&error))?,
+            None => {
+                let allowed = if way == Way::Tls { Addresses::Any } else { Addresses::Platform };
+                Box::new(tcp(allowed, host, port).await.map_err(|error| fail(&error))?)
+            }
+        };
+        connector.secure(stream, host).await.map_err(|error| fail(&error))
+    }
+}
+
+impl Connector {
+    async fn secure(&self, stream: Connection, host: &str) -> Result<Connection, Failed> {
+        // An IPv6 address in a URL has brackets.
+        let name = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        let name = ServerName::try_from(name).map_err(|error| Failed::Io(io::Error::other(error)))?;
+        Ok(Box::new(self.tls.connect(name, stream).await.map_err(Failed::Io)?))
+    }
+
+    /// A connection through the system's proxy (RFC 9110, section 9.3.6).
+    async fn tunnel(&self, proxy: &Intercept, host: &str, port: u16) -> Result<Connection, Failed> {
+        let uri = proxy.uri();
+        let (name, secure) = (uri.host().unwrap_or_default(), uri.scheme_str() == Some("https"));
+        if !secure && uri.scheme_str() != Some("http") {
+            return Err(Failed::Proxy(format!("a proxy of this kind is not supported: {uri}")));
+        }
+        let at = uri.port_u16().unwrap_or(if secure { 443 } else { 80 });
+        let mut stream: Connection = Box::new(tcp(Addresses::Any, name, at).await?);
+        if secure {
+            stream = self.secure(stream, name).await?;
+        }
+        let (mut send, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        tokio::spawn(connection.with_upgrades());
+        let target = format!("{host}:{port}");
+        let mut request = Request::connect(&target).header(HOST, &target);
+        if let Some(auth) = proxy.basic_auth() {
+            request = request.header(PROXY_AUTHORIZATION, auth);
+        }
+        let request = request
+            .body(Empty::<bytes::Bytes>::new())
+            .map_err(|error| Failed::Io(io::Error::other(error)))?;
+        let answer = send.send_request(request).await?;
+        if !answer.status().is_success() {
+            return Err(Failed::Proxy(format!("the proxy {name} answered {}", answer.status().as_u16())));
+        }
+        Ok(Box::new(TokioIo::new(hyper::upgrade::on(answer).await?)))
+    }
+}
+
+/// Reads the certificates, from wherever the environment says.
+async fn connector() -> Result<Connector, Error> {
+    let env = Env::system();
+    let place = certificates::place(&env);
+    let built = read_file::off_thread(&place, {
+        let env = env.clone();
+        move || build(&env)
+    });
+    built.await.map_err(|error| certificates::unread(error, &env))
+}
+
+/// Reads the certificates, from wherever the environment says.
+fn build(env: &Env) -> Result<Connector, Error> {
+    certificates::check(env)?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .and_then(|builder| builder.with_platform_verifier())
+        .map_err(|_| certificates::none(env))?
+        .with_no_client_auth();
+    Ok(Connector { tls: TlsConnector::from(Arc::new(config)), proxies: Matcher::from_system() })
+}
+
+/// To the first of the name's addresses that takes the connection.
+async fn tcp(allowed: Addresses, host: &str, port: u16) -> Result<TcpStream, Failed> {
+    let name = host.trim_start_matches('[').trim_end_matches(']');
+    let addresses = match name.parse() {
+        Ok(ip) => vec![SocketAddr::new(ip, port)],
+        Err(_) => allowed.look_up(name.to_owned(), port).await?,
+    };
+    let mut last = io::Error::other("the name has no address");
+    for address in addresses {
+        match TcpStream::connect(address).await {
+            Ok(stream) => {
+                // A request is written whole, so waiting for more only costs time.
+                let _ = stream.set_nodelay(true);
+                return Ok(stream);
+            }
+            Err(error) => last = error,
+        }
+    }
+    Err(Failed::Io(last))
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+enum Failed {
+    #[error(transparent)]
+    Lookup(#[from] LookupError),
+    #[error(transparent)]
+    Io(io::Error),
+    #[error(transparent)]
+    Http(#[from] hyper::Error),
+    #[error("{0}")]
+    Proxy(String),
+}
+
+fn failed(host: &str, error: &Failed) -> Error {
+    let fault = match error {
+        Failed::Lookup(error) => network_fault(error),
+        Failed::Io(error) => network_fault(error),
+        Failed::Http(error) => network_fault(error),
+        Failed::Proxy(_) => crate::error::NetworkFault::Other,
+    };
+    Error::transient(format!("cannot connect to {host}: {error}"))
+        .because(Reason::Unreachable { host: host.to_owned(), fault })
+}
