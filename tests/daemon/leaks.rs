@@ -64,11 +64,13 @@ fn check(secrets: &Secrets, home: &Home, daemon: &Daemon) {
     secrets.check("the log", &daemon.log());
     secrets.check("the arguments", &daemon.proc("cmdline"));
     secrets.check("the environment", &daemon.proc("environ"));
-    for target in ["/metrics", "/v1/status", "/v1/profiles", "/readyz", "/v1/identity-token", "/nowhere"] {
+    for target in
+        ["/metrics", "/v1/status?jobs=true", "/v1/profiles", "/readyz", "/v1/identity-token", "/nowhere"]
+    {
         let answer = daemon.get(target);
         secrets.check(target, &format!("{}\n{}", answer.head, answer.text()));
     }
-    for arguments in [&["status"][..], &["status", "--json"], &["env"]] {
+    for arguments in [&["status"][..], &["status", "--jobs", "--json"], &["env"]] {
         let ran = home.run(arguments);
         secrets.check(&format!("wandb-cred {arguments:?}"), &format!("{}{}", ran.out, ran.err));
     }
@@ -118,7 +120,8 @@ fn no_secret_leaks(format: &str) {
         sandbox.url,
         script.display()
     );
-    let audit = format!("audit-log = \"{}\"\n", home.path("audit").display());
+    let audit = home.path("audit").display().to_string();
+    let audit = format!("audit-log = \"{audit}\"\nmetrics-textfile = \"{audit}.prom\"\n");
     let config = format!("{audit}{config}");
     home.write_config(&format!("default-profile = \"work\"\n{config}"));
     let arguments = ["run", "--log-format", format, "--log-level", "trace"];
