@@ -1,6 +1,6 @@
 """The vendors' own clients make the calls that wandb-cred makes, told where by the environment as it is.
 
-Arguments: gcp | gcp-probe | azure [ID_KIND=ID] | azure-arc TOKENS_DIR | aws [PROFILE]
+Arguments: gcp | gcp-probe | gcp-user URL [ACCOUNT] | azure [ID_KIND=ID] | azure-arc TOKENS_DIR | aws [PROFILE]
 """
 
 import sys
@@ -23,6 +23,24 @@ def gcp_probe():
     from google.auth.compute_engine import _metadata
 
     assert _metadata.ping(google.auth.transport.requests.Request())
+
+
+def gcp_user(url, account=None):
+    """Application Default Credentials, and the account that they are used as."""
+    import google.auth
+    import google.auth.iam
+    import google.auth.transport.requests
+    import google.oauth2.credentials
+    from google.auth import impersonated_credentials
+
+    google.oauth2.credentials._GOOGLE_OAUTH2_TOKEN_ENDPOINT = f"{url}/oauth2/token"
+    google.auth.iam._IAM_IDTOKEN_ENDPOINT = url + "/v1/projects/-/serviceAccounts/{}:generateIdToken"
+    credentials, _ = google.auth.default()
+    if account:
+        credentials = impersonated_credentials.Credentials(credentials, account, [], delegates=[])
+    token = impersonated_credentials.IDTokenCredentials(credentials, AUDIENCE, include_email=True)
+    token.refresh(google.auth.transport.requests.Request())
+    assert token.token.count(".") == 2 and token.expiry
 
 
 def azure(identity=None):
@@ -50,4 +68,4 @@ def aws(profile=None):
     assert given["WebIdentityToken"].count(".") == 2 and given["Expiration"]
 
 
-{"gcp": gcp, "gcp-probe": gcp_probe, "azure": azure, "azure-arc": azure_arc, "aws": aws}[sys.argv[1]](*sys.argv[2:])
+{"gcp": gcp, "gcp-probe": gcp_probe, "gcp-user": gcp_user, "azure": azure, "azure-arc": azure_arc, "aws": aws}[sys.argv[1]](*sys.argv[2:])
