@@ -150,6 +150,15 @@ impl Http {
         Ok(self.with_tls(client))
     }
 
+    /// For a service of this machine that listens on a Unix socket: plain http to `localhost` goes there, and nothing else
+    /// anywhere.
+    pub fn with_socket(&self, socket: &std::path::Path) -> Result<Self, Error> {
+        let client = Way::Loopback.builder().tls_certs_only([]).unix_socket(socket).build();
+        let client = client.map_err(|error| unusable(plain(&error)))?;
+        let plain = [OnceLock::from(client.clone()), OnceLock::from(client)];
+        Ok(Self { clients: Arc::new(Clients { plain, ..Clients::default() }), clock: self.clock.clone() })
+    }
+
     fn with_tls(&self, client: reqwest::Client) -> Self {
         let tls = [OnceCell::from(client.clone()), OnceCell::from(client)];
         Self { clients: Arc::new(Clients { tls, ..Clients::default() }), clock: self.clock.clone() }

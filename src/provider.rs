@@ -104,7 +104,9 @@ kinds! {
         Gitlab(ci::gitlab) = "gitlab",
         Buildkite(ci::buildkite) = "buildkite",
         Circleci(ci::circleci) = "circleci",
+        AzurePipelines(ci::azure_pipelines) = "azure-pipelines",
         Spiffe(cluster::spiffe) = "spiffe",
+        Fly(cloud::fly) = "fly",
         Aws(cloud::aws) = "aws",
         Azure(cloud::azure) = "azure",
         Gcp(cloud::gcp) = "gcp",
@@ -116,6 +118,7 @@ kinds! {
         Command(local::command) = "command",
         Env(local::env) = "env",
         Oidc(oauth::oidc) = "oidc",
+        Vault(oauth::vault) = "vault",
     }
 }
 

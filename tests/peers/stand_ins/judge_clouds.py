@@ -1,6 +1,6 @@
 """The vendors' own clients make the calls that wandb-cred makes, told where by the environment as it is.
 
-Arguments: gcp | gcp-probe | gcp-user URL [ACCOUNT] | azure [ID_KIND=ID] | azure-arc TOKENS_DIR | aws [PROFILE]
+Arguments: gcp | gcp-probe | gcp-user URL [ACCOUNT] | azure [ID_KIND=ID] | azure-arc TOKENS_DIR | azure-pipelines CONNECTION | aws [PROFILE]
 """
 
 import sys
@@ -58,6 +58,15 @@ def azure_arc(tokens, *identity):
     azure(*identity)
 
 
+def azure_pipelines(connection):
+    """The first half of what the credential does; the second is Entra ID's."""
+    from azure.identity import AzurePipelinesCredential
+
+    credential = AzurePipelinesCredential(tenant_id="t", client_id="c", service_connection_id=connection,
+                                          system_access_token="access-token")
+    assert credential._get_oidc_token().count(".") == 2
+
+
 def aws(profile=None):
     import boto3
 
@@ -68,4 +77,5 @@ def aws(profile=None):
     assert given["WebIdentityToken"].count(".") == 2 and given["Expiration"]
 
 
-{"gcp": gcp, "gcp-probe": gcp_probe, "gcp-user": gcp_user, "azure": azure, "azure-arc": azure_arc, "aws": aws}[sys.argv[1]](*sys.argv[2:])
+{"gcp": gcp, "gcp-probe": gcp_probe, "gcp-user": gcp_user, "azure": azure, "azure-arc": azure_arc, "aws": aws,
+ "azure-pipelines": azure_pipelines}[sys.argv[1]](*sys.argv[2:])
