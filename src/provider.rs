@@ -105,6 +105,8 @@ kinds! {
         Buildkite(ci::buildkite) = "buildkite",
         Circleci(ci::circleci) = "circleci",
         AzurePipelines(ci::azure_pipelines) = "azure-pipelines",
+        // After those: a token that cannot be renewed.
+        Env(local::env) = "env",
         Spiffe(cluster::spiffe) = "spiffe",
         Fly(cloud::fly) = "fly",
         Aws(cloud::aws) = "aws",
@@ -116,7 +118,6 @@ kinds! {
     only_configured {
         ClientCredentials(oauth::client_credentials) = "client-credentials",
         Command(local::command) = "command",
-        Env(local::env) = "env",
         Oidc(oauth::oidc) = "oidc",
         Vault(oauth::vault) = "vault",
     }
