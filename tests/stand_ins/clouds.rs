@@ -251,6 +251,20 @@ async fn aws_signs_with_a_named_profile_beside_a_web_identity_as_botocore_does()
 
 #[tokio::test]
 #[ignore = "needs scripts/setup-tests stand-ins"]
+async fn aws_assumes_a_row_of_roles_as_botocore_does() {
+    let aws = Aws::start();
+    aws.compare(None, &[("AWS_PROFILE", "assumed")]).await;
+}
+
+#[tokio::test]
+#[ignore = "needs scripts/setup-tests stand-ins"]
+async fn aws_assumes_a_role_with_the_instances_credentials_as_botocore_does() {
+    let aws = Aws::start();
+    aws.compare(None, &[("AWS_PROFILE", "from-instance")]).await;
+}
+
+#[tokio::test]
+#[ignore = "needs scripts/setup-tests stand-ins"]
 async fn aws_is_recognised() {
     let aws = Aws::start();
     aws::probe(&context(&aws.vars(&[]))).await.expect("recognised");
@@ -326,7 +340,13 @@ impl Aws {
              credential_process = /bin/sh -c 'cat \"$0\"' \"{printed}\"\ns3 =\n  addressing_style = path\n\
              [profile web]\nregion = eu-west-1\nrole_arn = arn:aws:iam::123456789012:role/web\n\
              web_identity_token_file = {pod}\nrole_session_name = session\n\
-             [profile in-credentials]\nregion = ap-south-1\n"
+             [profile in-credentials]\nregion = ap-south-1\n\
+             [profile assumed]\nregion = eu-west-2\nrole_arn = arn:aws:iam::123456789012:role/a\n\
+             source_profile = middle\nrole_session_name = session\nexternal_id = e/1\nduration_seconds = 7200\n\
+             [profile middle]\nrole_arn = arn:aws:iam::123456789012:role/m\nsource_profile = in-config\n\
+             role_session_name = session\n\
+             [profile from-instance]\nregion = eu-west-2\nrole_arn = arn:aws:iam::123456789012:role/a\n\
+             credential_source = Ec2InstanceMetadata\nrole_session_name = session\n"
         );
         let common = vec![
             ("AWS_ENDPOINT_URL_STS", cloud.url().to_owned()),

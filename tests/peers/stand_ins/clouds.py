@@ -186,6 +186,11 @@ class Clouds(Handler):
                             f"<Expiration>{utc(7200)}</Expiration></Credentials>")
         if not self.signed(body):
             return self.refuse(403, "SignatureDoesNotMatch")
+        if form.get("Action") == "AssumeRole":
+            role = role_credentials()
+            return self.xml("AssumeRole", f"<Credentials><AccessKeyId>ASIAROLE</AccessKeyId><SecretAccessKey>"
+                            f"{role['SecretAccessKey']}</SecretAccessKey><SessionToken>{role['Token']}</SessionToken>"
+                            f"<Expiration>{utc(7200)}</Expiration></Credentials>")
         if form.get("Action") != "GetWebIdentityToken" or form.get("SigningAlgorithm") not in ("RS256", "ES384"):
             return self.refuse(400, "ValidationError")
         life = int(form.get("DurationSeconds", 300))
