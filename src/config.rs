@@ -4,6 +4,7 @@
 //! outside refuses the whole file. Every message names the file, the line, and what to write.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize as _;
@@ -12,6 +13,7 @@ use toml::de::{DeTable, DeValue, ValueDeserializer};
 use crate::env::Env;
 use crate::error::{Error, FileFault, Kind, Mistake, Reason, Stage};
 use crate::private_file::{self, Content, Holds};
+use crate::profile::BaseUrl;
 use crate::{profile, provider, read_file, server, spelling};
 
 mod mistake;
@@ -92,11 +94,13 @@ impl Config {
                 );
                 return Err(mistake::at(text, span, message));
             }
+            let plain = plain_http(table.get_ref());
             match profile::Config::deserialize(ValueDeserializer::from(table)) {
                 Ok(profile) => drop(config.profiles.insert(name, profile)),
                 Err(error) => {
                     let mistake = mistake::from_toml(text, Some(&name), &error);
                     // What concerns the table as a whole is said at its head.
+                    let span = plain.unwrap_or(span);
                     let place = mistake.place.or(mistake::at(text, span, "").place);
                     let mistake = Mistake { place, ..mistake };
                     config.broken.insert(name, mistake);
@@ -175,7 +179,7 @@ fn from_env(env: &Env) -> Result<Config, Error> {
             let message = format!("{BASE_URL}: {error}");
             Error::new(Stage::Configuration, Kind::Misconfigured, reason, message)
         })?,
-        None => profile::BaseUrl::default(),
+        None => BaseUrl::default(),
     };
     let provider = provider::Config::Auto(provider::auto::Config::default());
     let audience = env.var("WANDB_CRED_AUDIENCE");
@@ -197,6 +201,14 @@ fn mistakes_in(path: &Path, mistakes: Vec<Mistake>) -> Error {
 const BASE_URL: &str = "WANDB_BASE_URL";
 
 const MAX_FILE: u64 = 1024 * 1024;
+
+/// Where the profile names a W&B server by plain http, without a word that it may: that mistake is known only when the whole
+/// table has been read.
+fn plain_http(profile: &DeValue<'_>) -> Option<Range<usize>> {
+    let profile = profile.as_table()?;
+    let url = profile.get("base-url").filter(|_| !profile.contains_key("allow-plain-http"))?;
+    url.get_ref().as_str()?.parse::<BaseUrl>().is_err().then(|| url.span())
+}
 
 #[cfg(test)]
 mod tests {
@@ -260,7 +272,7 @@ path = "/x"
             ("timeout = \"30s\"", "timeout = \"soon\"", 10, vec!["`soon` is not a duration"]),
             ("argv = [\"true\"]", "argv = \"true\"", 9, vec!["profile `work`"]),
             ("https://", "http://", 5, vec!["https"]),
-            ("https://api.wandb.ai/", "api.wandb.ai", 5, vec!["not a URL"]),
+            ("https://api.wandb.ai/", "api.wandb.ai", 5, vec!["write \"https://api.wandb.ai\""]),
             ("= \"work\"", "= \"wrok\"", 2, vec!["no [profile.wrok]", "did you mean `work`?"]),
             ("[profile.lab.", "[profile.\"../x\".", 12, vec!["not a profile name"]),
             ("argv = [", "argv = [[", 10, vec![]),

@@ -1,6 +1,6 @@
 //! Outbound HTTP, with the rules that hold for every request this program makes.
 //!
-//! https only, but for loopback and the known metadata addresses; no redirect is followed; every request
+//! https only, but for loopback, the known metadata addresses and what a profile opts in to; no redirect is followed; every request
 //! has a deadline and every body a bound; loopback and metadata requests use no proxy. Providers and the exchange build
 //! requests, [`Http::send`] makes them.
 
@@ -22,11 +22,13 @@ mod addresses;
 mod certificates;
 mod connection;
 mod failure;
+mod network;
 
 use addresses::{Addresses, literal};
 pub use addresses::{is_loopback, is_platform_address};
 pub use connection::Connection;
-use failure::{failed, plain, timed_out, unusable};
+use failure::{failed, plain, through, timed_out, unusable};
+pub use network::{Network, Proxy, plain_networks};
 
 /// The clients, one for each way that a request can go.
 ///
@@ -40,7 +42,8 @@ pub struct Http {
 
 #[derive(Default)]
 struct Clients {
-    plain: [OnceLock<reqwest::Client>; 2],
+    network: Arc<Network>,
+    plain: [OnceLock<reqwest::Client>; 3],
     tls: [OnceCell<reqwest::Client>; 2],
     /// For connections that a caller speaks HTTP on by itself.
     connector: OnceCell<connection::Connector>,
@@ -64,6 +67,8 @@ enum Way {
     Loopback,
     /// http to a metadata or agent address.
     Platform,
+    /// http to a W&B server in a network that its profile names.
+    Allowed,
     /// https to this machine or platform, without a proxy.
     TlsDirect,
     /// https to the network.
@@ -71,21 +76,23 @@ enum Way {
 }
 
 impl Way {
-    /// For a URL that [`check_url`] has allowed.
+    /// For a URL that [`check_url`] or the network has allowed.
     fn of(url: &Url, reach: Destination) -> Self {
         match (url.scheme(), is_loopback(url)) {
             ("https", false) if reach == Destination::Network => Self::Tls,
             ("https", _) => Self::TlsDirect,
             (_, true) => Self::Loopback,
+            (_, false) if reach == Destination::Network => Self::Allowed,
             (_, false) => Self::Platform,
         }
     }
 
-    fn builder(self) -> reqwest::ClientBuilder {
+    fn builder(self, network: &Network) -> reqwest::ClientBuilder {
         // Err means that a provider is installed already: which is all we want.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let builder = reqwest::Client::builder()
             .dns_resolver(match self {
+                Self::Allowed => Addresses::Within(Arc::clone(&network.plain_http)),
                 Self::Loopback => Addresses::Loopback,
                 Self::Platform | Self::TlsDirect => Addresses::Platform,
                 Self::Tls => Addresses::Any,
@@ -131,6 +138,20 @@ impl Http {
         Self { clients: Arc::clone(&self.clients), clock }
     }
 
+    /// For one profile whose way to the network is its own.
+    pub fn with_network(&self, network: &Arc<Network>) -> Self {
+        if network.is_default() || Arc::ptr_eq(network, &self.clients.network) {
+            return self.clone();
+        }
+        let clients = Clients { network: Arc::clone(network), ..Clients::default() };
+        Self { clients: Arc::new(clients), clock: self.clock.clone() }
+    }
+
+    /// The proxy that a request to `url` goes through, if it goes through one; as `host:port`.
+    pub fn proxy_of(&self, url: &Url) -> Option<String> {
+        (Way::of(url, Destination::Network) == Way::Tls).then(|| self.clients.network.proxy_of(url))?
+    }
+
     /// The same rules for a server with a private authority, such as a cluster's API server: only the
     /// certificates in `pem` are trusted, and no proxy is used.
     pub fn with_root(&self, pem: &[u8]) -> Result<Self, Error> {
@@ -139,7 +160,8 @@ impl Http {
         if roots.is_empty() {
             return Err(unusable("the CA file contains no certificate"));
         }
-        let client = Way::TlsDirect.builder().tls_certs_only(roots).build().map_err(bad)?;
+        let client =
+            Way::TlsDirect.builder(&Network::default()).tls_certs_only(roots).build().map_err(bad)?;
         Ok(self.with_tls(client))
     }
 
@@ -149,9 +171,19 @@ impl Http {
             |error: reqwest::Error| unusable(format!("the mTLS files are not usable: {}", plain(&error)));
         let roots = reqwest::Certificate::from_pem_bundle(roots).map_err(bad)?;
         let identity = reqwest::Identity::from_pem(identity).map_err(bad)?;
-        let client =
-            Way::TlsDirect.builder().tls_certs_only(roots).identity(identity).build().map_err(bad)?;
+        let builder = Way::TlsDirect.builder(&Network::default()).tls_certs_only(roots);
+        let client = builder.identity(identity).build().map_err(bad)?;
         Ok(self.with_tls(client))
+    }
+
+    /// For a service of this machine that listens on a Unix socket: plain http to `localhost` goes there, and nothing else
+    /// anywhere.
+    pub fn with_socket(&self, socket: &std::path::Path) -> Result<Self, Error> {
+        let client =
+            Way::Loopback.builder(&Network::default()).tls_certs_only([]).unix_socket(socket).build();
+        let client = client.map_err(|error| unusable(plain(&error)))?;
+        let plain = [(); 3].map(|()| OnceLock::from(client.clone()));
+        Ok(Self { clients: Arc::new(Clients { plain, ..Clients::default() }), clock: self.clock.clone() })
     }
 
     fn with_tls(&self, client: reqwest::Client) -> Self {
@@ -183,11 +215,16 @@ impl Http {
         timeout: Duration,
         limit: usize,
     ) -> Result<Answer, Error> {
-        let request = request.build().map_err(|error| unusable(plain(&error)))?;
-        check_url(request.url(), reach)?;
-        let host = request.url().host_str().unwrap_or_default().to_owned();
+        let mut request = request.build().map_err(|error| unusable(plain(&error)))?;
+        let network = &self.clients.network;
+        if !(reach == Destination::Network && network.allows_plain(request.url())) {
+            check_url(request.url(), reach)?;
+        }
+        let url = request.url().clone();
+        let host = url.host_str().unwrap_or_default().to_owned();
+        request.headers_mut().extend(network.headers(&url).await?);
         let sent = self.clock.now();
-        let way = Way::of(request.url(), reach);
+        let way = Way::of(&url, reach);
         let exchange = async {
             let client = self.client(way).await?;
             let response = client.execute(request).await.map_err(|error| failed(&host, &error))?;
@@ -196,8 +233,11 @@ impl Http {
             let body = read_body(response, limit, &host).await?;
             Ok::<_, Error>((status, headers, body))
         };
+        let done = tokio::time::timeout(timeout, exchange).await;
         let (status, headers, body) =
-            tokio::time::timeout(timeout, exchange).await.map_err(|_| timed_out(&host, timeout))??;
+            done.unwrap_or_else(|_| Err(timed_out(&host, timeout))).map_err(|error| {
+                through(error, (way == Way::Tls).then(|| network.proxy_of(&url)).flatten().as_deref())
+            })?;
         let now = self.clock.now();
         let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
         let retry_after = header(RETRY_AFTER).and_then(|value| parse_retry_after(value, now));
@@ -212,7 +252,7 @@ impl Http {
 
     async fn client(&self, way: Way) -> Result<&reqwest::Client, Error> {
         let cell = match way {
-            Way::Loopback | Way::Platform => return Ok(self.plain(way)),
+            Way::Loopback | Way::Platform | Way::Allowed => return Ok(self.plain(way)),
             Way::TlsDirect => &self.clients.tls[0],
             Way::Tls => &self.clients.tls[1],
         };
@@ -221,8 +261,8 @@ impl Http {
             let env = Env::system();
             let place = certificates::place(&env);
             let built = read_file::off_thread(&place, {
-                let env = env.clone();
-                move || build_tls(way, &env)
+                let (env, network) = (env.clone(), Arc::clone(&self.clients.network));
+                move || build_tls(way, &env, &network)
             });
             built.await.map_err(|error| certificates::unread(error, &env))
         })
@@ -231,17 +271,23 @@ impl Http {
 
     /// For http alone: it needs no certificates, and works where there are none.
     fn plain(&self, way: Way) -> &reqwest::Client {
-        let place = usize::from(way == Way::Platform);
+        let place = match way {
+            Way::Platform => 1,
+            Way::Allowed => 2,
+            _ => 0,
+        };
         self.clients.plain[place].get_or_init(|| {
-            let built = way.builder().tls_certs_only([]).build();
+            let built = way.builder(&self.clients.network).tls_certs_only([]).build();
             built.expect("nothing that the system decides goes into this client")
         })
     }
 }
 
-fn build_tls(way: Way, env: &Env) -> Result<reqwest::Client, Error> {
+fn build_tls(way: Way, env: &Env, network: &Network) -> Result<reqwest::Client, Error> {
     certificates::check(env)?;
-    way.builder().build().map_err(|_| certificates::none(env))
+    let builder = network.trust(way.builder(network))?;
+    let builder = if way == Way::Tls { network.route(builder)? } else { builder };
+    builder.build().map_err(|_| certificates::none(env))
 }
 
 /// Refuses plain http to anything but this machine (or a checked platform address), and credentials in URLs.
@@ -286,6 +332,9 @@ const MAX_DATE_ANSWER: usize = 64 * 1024;
 
 /// To open a connection, TLS included. The whole request has its own deadline.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod network_tests;
 
 #[cfg(test)]
 mod tests {

@@ -14,10 +14,10 @@ use url::Url;
 
 use crate::clock::Clock;
 use crate::env::Env;
-use crate::error::Stage;
+use crate::error::{Reason, Stage};
 use crate::exchange::Exchange;
 use crate::feed::{self, Upstream};
-use crate::http::{self, Destination, Http};
+use crate::http::{self, Destination, Http, Network};
 use crate::keeper::{Demand, Keeper, Label, Policy, Restored};
 use crate::oidc::session::Session;
 use crate::provider;
@@ -50,6 +50,8 @@ pub struct Config {
     pub proxy: bool,
     /// Where the proxy takes weave's requests; known for the multi-tenant cloud, else `traces` below the base URL.
     pub trace_url: Option<BaseUrl>,
+    /// How it reaches the network.
+    pub network: Arc<Network>,
 }
 
 /// Where a profile's tokens come from.
@@ -84,6 +86,7 @@ impl Config {
             serve_identity_token: false,
             proxy: false,
             trace_url: None,
+            network: Arc::default(),
         }
     }
 
@@ -116,13 +119,20 @@ impl Config {
             base_url: Some(self.base_url.url().clone()),
             env: parts.env.clone(),
             clock: parts.clock.clone(),
-            http: parts.http.clone(),
+            http: self.http(parts),
         }
+    }
+
+    /// The clients for its requests.
+    pub fn http(&self, parts: &Parts) -> Http {
+        parts.http.with_network(&self.network)
     }
 
     /// Builds the keepers. A provider that cannot be built makes a profile that says why.
     pub fn build(self, name: &str, parts: &Parts, restored: RestoredTokens) -> (Profile, Loops) {
-        let parts = &parts.for_profile();
+        let mut parts = parts.for_profile();
+        parts.http = self.http(&parts);
+        let parts = &parts;
         let demand = Arc::new(Demand::new(self.keep_warm));
         let (clock, warm) = (parts.clock.clone(), Arc::clone(&demand));
         let label = Label { profile: name.into(), stage: Stage::Exchange };
@@ -328,23 +338,46 @@ impl FromStr for BaseUrl {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
+        let base = Self::with_any_scheme(text)?;
+        base.check().map(|()| base)
+    }
+}
+
+impl BaseUrl {
+    /// Whether its scheme is one that needs no word of the profile.
+    fn check(&self) -> Result<(), String> {
+        http::check_url(&self.url, Destination::Network).map_err(|error| match error.reason {
+            Reason::PlainHttp { host } => format!(
+                "{host} must be reached by https; for a W&B server without TLS in a private network, name that network in the \
+                 profile: allow-plain-http = \"10.0.0.0/8\""
+            ),
+            _ => error.to_string(),
+        })
+    }
+
+    fn with_any_scheme(text: &str) -> Result<Self, String> {
         let text = text.trim_end_matches('/');
         let text = if text == FORGE_PAGE { MULTI_TENANT[1] } else { text };
+        // `wandb.corp:8080` would be a URL of the scheme `wandb.corp`.
+        if !text.contains("://") && !text.is_empty() {
+            return Err(format!("`{text}` has no scheme: write \"https://{text}\""));
+        }
         let url: Url = text.parse().map_err(|error| {
             format!("`{text}` is not a URL ({error}); write it like \"https://api.wandb.ai\"")
         })?;
         if url.query().is_some() || url.fragment().is_some() {
             return Err("a base URL has no query and no fragment".to_owned());
         }
-        http::check_url(&url, Destination::Network).map_err(|error| error.to_string())?;
+        if url.scheme() != "http" {
+            http::check_url(&url, Destination::Network).map_err(|error| error.to_string())?;
+        }
         Ok(Self { url, text: text.to_owned() })
     }
 }
 
-impl<'de> Deserialize<'de> for BaseUrl {
-    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
-        String::deserialize(input)?.parse().map_err(serde::de::Error::custom)
-    }
+/// Plain http is judged later, by what else the profile says.
+fn any_scheme<'de, D: Deserializer<'de>>(input: D) -> Result<BaseUrl, D::Error> {
+    BaseUrl::with_any_scheme(&String::deserialize(input)?).map_err(serde::de::Error::custom)
 }
 
 impl fmt::Display for BaseUrl {
@@ -373,6 +406,16 @@ mod tests {
         }
         let own: BaseUrl = "https://wandb.acme.example/api/".parse().expect("valid");
         assert_eq!(own.spellings(), ["https://wandb.acme.example/api"]);
+    }
+
+    #[test]
+    fn an_address_without_a_scheme_gets_a_sentence() {
+        for text in ["wandb.corp:8080", "wandb.corp", "10.0.0.1:8080/"] {
+            let why = text.parse::<BaseUrl>().expect_err(text);
+            assert!(why.contains(&format!("write \"https://{}\"", text.trim_end_matches('/'))), "{why}");
+        }
+        let why = "http://wandb.corp".parse::<BaseUrl>().expect_err("plain http");
+        assert!(why.contains("allow-plain-http"), "{why}");
     }
 
     #[test]

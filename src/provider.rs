@@ -105,7 +105,11 @@ kinds! {
         Gitlab(ci::gitlab) = "gitlab",
         Buildkite(ci::buildkite) = "buildkite",
         Circleci(ci::circleci) = "circleci",
+        AzurePipelines(ci::azure_pipelines) = "azure-pipelines",
+        // After those: a token that cannot be renewed.
+        Env(local::env) = "env",
         Spiffe(cluster::spiffe) = "spiffe",
+        Fly(cloud::fly) = "fly",
         Aws(cloud::aws) = "aws",
         Azure(cloud::azure) = "azure",
         Gcp(cloud::gcp) = "gcp",
@@ -115,8 +119,8 @@ kinds! {
     only_configured {
         ClientCredentials(oauth::client_credentials) = "client-credentials",
         Command(local::command) = "command",
-        Env(local::env) = "env",
         Oidc(oauth::oidc) = "oidc",
+        Vault(oauth::vault) = "vault",
     }
 }
 

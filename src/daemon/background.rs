@@ -51,7 +51,7 @@ pub(super) fn spawn(places: &Places) -> Result<(), Failure> {
 
 /// The variables of `names` that hold a relative path, with the path as it is from anywhere: the daemon leaves this
 /// folder, which may be about to be removed or unmounted.
-fn absolute(names: [&'static str; 13]) -> impl Iterator<Item = (&'static str, PathBuf)> {
+fn absolute(names: [&'static str; 15]) -> impl Iterator<Item = (&'static str, PathBuf)> {
     names.into_iter().filter_map(|name| {
         let path = PathBuf::from(std::env::var_os(name).filter(|value| !value.is_empty())?);
         // AWS takes `~/` for the home folder.
@@ -61,7 +61,7 @@ fn absolute(names: [&'static str; 13]) -> impl Iterator<Item = (&'static str, Pa
 }
 
 /// Every variable that names a file or folder to the daemon.
-const FILE_VARIABLES: [&str; 13] = [
+const FILE_VARIABLES: [&str; 15] = [
     "WANDB_CRED_CONFIG",
     "WANDB_IDENTITY_TOKEN_FILE",
     "GOOGLE_APPLICATION_CREDENTIALS",
@@ -73,6 +73,8 @@ const FILE_VARIABLES: [&str; 13] = [
     "AZURE_FEDERATED_TOKEN_FILE",
     "AZURE_CONFIG_DIR",
     "KUBECONFIG",
+    "BAO_CONFIG_PATH",
+    "VAULT_CONFIG_PATH",
     "SSL_CERT_FILE",
     "SSL_CERT_DIR",
 ];

@@ -207,7 +207,8 @@ fn run_here(name: &str, config: profile::Config, env: &Env) -> anyhow::Result<Re
         return Ok(report);
     };
     let provider = provider.clone().build_or_explain(config.context(name, &parts));
-    let exchange = Exchange::new(config.base_url.url(), parts.http.clone());
+    let http = config.http(&parts);
+    let exchange = Exchange::new(config.base_url.url(), http.clone());
     let cx = Context {
         profile: name,
         base_url: &config.base_url,
@@ -215,7 +216,7 @@ fn run_here(name: &str, config: profile::Config, env: &Env) -> anyhow::Result<Re
         provider: kind,
         env,
         clock: &parts.clock,
-        http: &parts.http,
+        http: &http,
     };
     let session = provider.session();
     let source = doctor::Source::Direct { provider, exchange };

@@ -3,6 +3,7 @@
 use super::Context;
 use super::report::{Report, Step};
 use crate::error::Exit;
+use crate::provider::local::known_variables;
 use crate::token::Claims;
 
 pub(super) fn check(cx: &Context<'_>, claims: &Claims, report: &mut Report) {
@@ -108,6 +109,19 @@ fn unstable(issuer: &str, subject: &str) -> Option<(&'static str, String)> {
         let remedy = "HCP Terraform puts the phase in: give W&B a Subject for `plan` and one for `apply`";
         return Some(("the phase of the run", remedy.to_owned()));
     }
+    if let Some((changes, platform)) = known_variables::unmatched(issuer) {
+        let remedy = format!(
+            "W&B cannot match the subjects of {platform}: use another identity there, such as a cloud account's \
+             (client-credentials, or gcp with service-account)"
+        );
+        return Some((changes, remedy));
+    }
+    if subject.starts_with("org:") && has("repo") && has("ref_type") {
+        return Some((
+            "the branch or tag",
+            "Semaphore puts the branch in: give W&B a Subject for each".to_owned(),
+        ));
+    }
     None
 }
 
@@ -128,11 +142,13 @@ mod tests {
             ("project_path:g/p", None),
             ("org/1/project/2/user/3", Some("triggers")),
             ("organization:o:project:p:workspace:w:run_phase:plan", Some("phase")),
+            ("org:acme:project:1:repo:web:ref_type:branch:ref:refs/heads/main", Some("branch")),
             ("system:serviceaccount:ns:name", None),
             ("arn:aws:iam::123456789012:role/train", None),
             ("spiffe://td.example/ns/ref", None),
             ("ada@example.com", None),
         ] {
+            // Bitbucket's and Modal's subjects are known by their issuers (`known_variables`).
             let found = unstable("https://issuer.example", subject).map(|(changes, _)| changes);
             match changes {
                 None => assert_eq!(found, None, "{subject}"),
@@ -141,6 +157,12 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn what_w_and_b_cannot_match_has_a_remedy() {
+        let (changes, remedy) = unstable("https://oidc.fly.io/acme", "acme:train:48e").expect("it changes");
+        assert!(changes.contains("machine") && remedy.contains("W&B cannot match"), "{remedy}");
     }
 
     #[test]

@@ -2,18 +2,22 @@
 //! no gap for another answer.
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
+use std::sync::Arc;
 
+use ipnet::IpNet;
 use url::{Host, Url};
 
 use crate::blocking;
 
 /// Where a client connects to. A name that also leads elsewhere is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Addresses {
     Any,
     /// This machine, this link, or a private network: see [`is_platform_address`].
     Platform,
     Loopback,
+    /// Networks that the profile names.
+    Within(Arc<[IpNet]>),
 }
 
 impl Addresses {
@@ -27,13 +31,15 @@ impl Addresses {
     }
 
     /// Every address counts: which one the connection would take is not ours to say.
-    fn judge(self, found: &[SocketAddr]) -> Result<(), LookupError> {
+    fn judge(&self, found: &[SocketAddr]) -> Result<(), LookupError> {
         let allowed = |ip: IpAddr| match self {
             Self::Any => true,
             Self::Platform => is_platform_address(ip),
             Self::Loopback => ip.to_canonical().is_loopback(),
+            Self::Within(nets) => within(nets, ip),
         };
         match (found.iter().find(|address| !allowed(address.ip())), self) {
+            (Some(address), Self::Within(_)) => Err(LookupError::NotWithin(address.ip())),
             (Some(address), Self::Loopback) => Err(LookupError::NotLoopback(address.ip())),
             (Some(address), _) => Err(LookupError::Forbidden(address.ip())),
             (None, _) => Ok(()),
@@ -43,7 +49,7 @@ impl Addresses {
 
 impl reqwest::dns::Resolve for Addresses {
     fn resolve(&self, name: reqwest::dns::Name) -> reqwest::dns::Resolving {
-        let addresses = *self;
+        let addresses = self.clone();
         Box::pin(async move {
             let found = addresses.look_up(name.as_str().to_owned(), 0).await?;
             let found: reqwest::dns::Addrs = Box::new(found.into_iter());
@@ -73,6 +79,11 @@ pub fn is_platform_address(ip: IpAddr) -> bool {
     }
 }
 
+/// Whether the address is in one of the networks.
+pub(super) fn within(nets: &[IpNet], ip: IpAddr) -> bool {
+    nets.iter().any(|net| net.contains(&ip.to_canonical()))
+}
+
 /// The address that the URL holds instead of a name.
 pub(super) fn literal(url: &Url) -> Option<IpAddr> {
     match url.host()? {
@@ -91,6 +102,8 @@ pub(super) enum LookupError {
     Forbidden(IpAddr),
     #[error("the name leads to {0}, which is not this machine")]
     NotLoopback(IpAddr),
+    #[error("the name leads to {0}, to which `allow-plain-http` does not let plain http go")]
+    NotWithin(IpAddr),
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use hyper::{Request, Uri};
 use hyper_util::client::proxy::matcher::{Intercept, Matcher};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
-use rustls_platform_verifier::BuilderVerifierExt as _;
+use rustls_platform_verifier::Verifier;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -19,7 +19,7 @@ use url::Url;
 
 use super::addresses::{Addresses, LookupError};
 use super::failure::{network_fault, timed_out, unusable};
-use super::{CONNECT_TIMEOUT, Destination, Http, Way, certificates, check_url};
+use super::{CONNECT_TIMEOUT, Destination, Http, Network, Way, certificates, check_url};
 use crate::env::Env;
 use crate::error::{Error, Reason};
 use crate::read_file;
@@ -39,7 +39,9 @@ pub(super) struct Connector {
 impl Http {
     /// Connects to the server of `url`, a server on the network or on loopback.
     pub async fn connect(&self, url: &Url) -> Result<Connection, Error> {
-        check_url(url, Destination::Network)?;
+        if !self.clients.network.allows_plain(url) {
+            check_url(url, Destination::Network)?;
+        }
         let host = url.host_str().unwrap_or_default().to_owned();
         match tokio::time::timeout(CONNECT_TIMEOUT, self.connect_to(url, &host)).await {
             Ok(connected) => connected,
@@ -55,7 +57,11 @@ impl Http {
             let stream = tcp(Addresses::Loopback, host, port).await.map_err(|error| fail(&error))?;
             return Ok(Box::new(stream));
         }
-        let connector = self.clients.connector.get_or_try_init(connector).await?;
+        if way == Way::Allowed {
+            let allowed = Addresses::Within(Arc::clone(&self.clients.network.plain_http));
+            return Ok(Box::new(tcp(allowed, host, port).await.map_err(|error| fail(&error))?));
+        }
+        let connector = self.clients.connector.get_or_try_init(|| connector(&self.clients.network)).await?;
         let proxy = match way {
             Way::Tls => url.as_str().parse().ok().and_then(|uri: Uri| connector.proxies.intercept(&uri)),
             _ => None,
@@ -110,26 +116,29 @@ impl Connector {
 }
 
 /// Reads the certificates, from wherever the environment says.
-async fn connector() -> Result<Connector, Error> {
+async fn connector(network: &Arc<Network>) -> Result<Connector, Error> {
     let env = Env::system();
     let place = certificates::place(&env);
     let built = read_file::off_thread(&place, {
-        let env = env.clone();
-        move || build(&env)
+        let (env, network) = (env.clone(), Arc::clone(network));
+        move || build(&env, &network)
     });
     built.await.map_err(|error| certificates::unread(error, &env))
 }
 
 /// Reads the certificates, from wherever the environment says.
-fn build(env: &Env) -> Result<Connector, Error> {
+fn build(env: &Env, network: &Network) -> Result<Connector, Error> {
     certificates::check(env)?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let roots = network.extra_roots()?;
+    let verifier = Verifier::new_with_extra_roots(roots, Arc::clone(&provider)).map_err(|_| certificates::none(env))?;
     let config = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .and_then(|builder| builder.with_platform_verifier())
-        .map_err(|_| certificates::none(env))?
+        .map_err(unusable)?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
         .with_no_client_auth();
-    Ok(Connector { tls: TlsConnector::from(Arc::new(config)), proxies: Matcher::from_system() })
+    Ok(Connector { tls: TlsConnector::from(Arc::new(config)), proxies: network.matcher() })
 }
 
 /// To the first of the name's addresses that takes the connection.

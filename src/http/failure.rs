@@ -30,6 +30,17 @@ pub(super) fn failed(host: &str, error: &reqwest::Error) -> Error {
     }
 }
 
+/// Says which proxy the request went through: it may be what failed.
+pub(super) fn through(error: Error, proxy: Option<&str>) -> Error {
+    match (proxy, &error.reason) {
+        (
+            Some(proxy),
+            Reason::Unreachable { .. } | Reason::TimedOut { .. } | Reason::ConnectionLost { .. },
+        ) => error.context(format_args!("through the proxy {proxy}")),
+        _ => error,
+    }
+}
+
 /// What the causes of a failed connection are, by their types.
 pub(super) fn network_fault(error: &(dyn std::error::Error + 'static)) -> NetworkFault {
     use rustls::CertificateError as Certificate;
@@ -38,7 +49,9 @@ pub(super) fn network_fault(error: &(dyn std::error::Error + 'static)) -> Networ
         if let Some(lookup) = error.downcast_ref::<LookupError>() {
             return match lookup {
                 LookupError::Unknown(_) => NetworkFault::UnknownName,
-                LookupError::Forbidden(_) | LookupError::NotLoopback(_) => NetworkFault::ForbiddenAddress,
+                LookupError::Forbidden(_) | LookupError::NotLoopback(_) | LookupError::NotWithin(_) => {
+                    NetworkFault::ForbiddenAddress
+                }
             };
         }
         let io = error.downcast_ref::<std::io::Error>();

@@ -2,4 +2,5 @@
 
 pub mod aws;
 pub mod azure;
+pub mod fly;
 pub mod gcp;

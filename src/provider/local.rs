@@ -3,5 +3,6 @@
 pub mod command;
 pub mod env;
 pub mod file;
+pub mod known_variables;
 mod named_file;
 pub mod wandb_sso;

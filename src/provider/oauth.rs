@@ -2,3 +2,4 @@
 
 pub mod client_credentials;
 pub mod oidc;
+pub mod vault;

@@ -157,6 +157,14 @@ fn a_private_authority_that_ssl_cert_file_names_raises_no_alarm() {
 }
 
 #[test]
+fn a_private_authority_that_the_profile_names_raises_no_alarm() {
+    healthy(|world| {
+        world.wandb_at(StandIn::start_tls());
+        world.keys = format!("ca-file = \"{}\"\n", world.write("ca.pem", CERTIFICATE));
+    });
+}
+
+#[test]
 fn a_token_file_that_auto_finds_raises_no_alarm() {
     healthy(|world| {
         world.provider = "[provider.auto]\n".into();

@@ -26,6 +26,8 @@ pub(crate) struct World {
     /// Lines of `[profile.work]`; the base URL defaults to the sandbox's.
     pub(crate) base_url: Option<String>,
     pub(crate) audience: Option<&'static str>,
+    /// More keys of the profile, as lines.
+    pub(crate) keys: String,
     /// The provider's table, without its head's profile: `[provider.file]`.
     pub(crate) provider: String,
     /// The whole file, instead.
@@ -59,6 +61,7 @@ impl World {
             faults: None,
             base_url: None,
             audience: Some("acme"),
+            keys: String::new(),
             config: None,
             arguments: Vec::new(),
             env: BTreeMap::new(),
@@ -133,9 +136,10 @@ impl World {
             file.set_modified(before).expect("touched");
         }
         let base_url = self.base_url.as_deref().unwrap_or_default();
+        let keys = &self.keys;
         let audience = self.audience.map_or(String::new(), |audience| format!("audience = \"{audience}\"\n"));
         let provider = self.provider.replace("[provider.", "[profile.work.provider.");
-        let config = format!("[profile.work]\nbase-url = \"{base_url}\"\n{audience}\n{provider}");
+        let config = format!("[profile.work]\nbase-url = \"{base_url}\"\n{audience}{keys}\n{provider}");
         self.write("config.toml", self.config.as_ref().unwrap_or(&config));
     }
 

@@ -33,12 +33,13 @@ fn is_variable(word: &str) -> bool {
 }
 
 /// Words of that form that are no variables, or that no identity depends on.
-const OTHERS: [&str; 13] = [
+const OTHERS: [&str; 14] = [
     "CARGO_PKG_VERSION",
     "LISTEN_FDNAMES",
     "LISTEN_FDS",
     "LISTEN_PID",
     "NOTIFY_SOCKET",
+    "SERVICE_DISABLED",
     "WANDB_API_KEY",
     "WATCHDOG_PID",
     "WATCHDOG_USEC",

@@ -1,7 +1,8 @@
-//! CI services: GitHub's stand-in is accepted by the Actions toolkit; Buildkite's is as strict as its documentation.
+//! CI services and Vault: each stand-in is accepted by the vendor's client first; Buildkite's is as strict as its
+//! documentation.
 
-use crate::process::{StandIn, judge, node, python};
-use crate::{class_of, fetch};
+use crate::process::{StandIn, cloud_python, judge, node, python};
+use crate::{class_of, fetch, fetch_for};
 
 #[tokio::test]
 #[ignore = "needs scripts/setup-tests stand-ins"]
@@ -33,4 +34,36 @@ async fn buildkite_has_a_subject_that_does_not_change_with_the_commit() {
     assert!(compound.contains(":commit:"), "{compound}");
     let error = sub("subject-claim = \"commit\"").await.expect_err("no immutable claim");
     assert!(error.to_string().contains("not an immutable claim"), "{error}");
+}
+
+#[tokio::test]
+#[ignore = "needs scripts/setup-tests stand-ins"]
+async fn azure_pipelines_gets_the_token_that_azure_identity_gets() {
+    let service = StandIn::start(&mut python("ci_services.py"));
+    let url = format!("{}/azure/oidctoken", service.address);
+    let env = [("SYSTEM_OIDCREQUESTURI", url.as_str()), ("SYSTEM_ACCESSTOKEN", "access-token")];
+    judge(cloud_python("judge_clouds.py").args(["azure-pipelines", "c-1"]).envs(env));
+    let audience = "api://AzureADTokenExchange";
+    for (config, subject) in
+        [("", "p://acme/train/nightly"), ("service-connection = \"c-1\"", "sc://acme/train/c-1")]
+    {
+        let token = fetch_for(audience, "azure-pipelines", config, &env).await.expect("a token");
+        assert_eq!(token.claims().sub.as_deref(), Some(subject));
+    }
+    let other = [env[0], (env[1].0, "another")];
+    let error = fetch_for(audience, "azure-pipelines", "", &other).await.expect_err("refused");
+    assert_eq!(class_of(&error), "rejected", "{error}");
+}
+
+#[tokio::test]
+#[ignore = "needs scripts/setup-tests stand-ins"]
+async fn vault_gives_the_token_that_hvac_gets() {
+    let service = StandIn::start(&mut python("ci_services.py"));
+    judge(python("judge.py").args(["vault", &service.address]));
+    let env = [("VAULT_ADDR", service.address.as_str()), ("VAULT_TOKEN", "vault-token")];
+    let token = fetch("vault", "role = \"wandb\"", &env).await.expect("a token");
+    assert_eq!(token.claims().sub.as_deref(), Some("0184990a-477b"));
+    let other = [env[0], (env[1].0, "another")];
+    let error = fetch("vault", "role = \"wandb\"", &other).await.expect_err("refused");
+    assert_eq!(class_of(&error), "rejected", "{error}");
 }

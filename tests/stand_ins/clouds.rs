@@ -25,6 +25,38 @@ async fn gcp_asks_as_google_auth_does() {
 
 #[tokio::test]
 #[ignore = "needs scripts/setup-tests stand-ins"]
+async fn gcp_lets_a_user_act_as_an_account_as_google_auth_does() {
+    let file = r#"{"type": "authorized_user", "client_id": "c", "client_secret": "s", "refresh_token": "r",
+                  "quota_project_id": "q"}"#;
+    let account = "train@p.iam.gserviceaccount.com";
+    gcp_user_compare(file, Some(account), &format!("service-account = {account:?}\n")).await;
+}
+
+#[tokio::test]
+#[ignore = "needs scripts/setup-tests stand-ins"]
+async fn gcp_acts_as_the_account_of_an_impersonation_file_as_google_auth_does() {
+    let file = r#"{"type": "impersonated_service_account", "delegates": ["projects/-/serviceAccounts/mid@p"],
+                  "service_account_impersonation_url": "https://x/v1/projects/-/serviceAccounts/t@p.x:generateAccessToken",
+                  "source_credentials": {"type": "authorized_user", "client_id": "c", "client_secret": "s",
+                                         "refresh_token": "r"}}"#;
+    gcp_user_compare(file, None, "").await;
+}
+
+async fn gcp_user_compare(file: &str, account: Option<&str>, ours: &str) {
+    let cloud = Cloud::start();
+    let dir = tempfile::tempdir().expect("temp dir");
+    let path = dir.path().join("application_default_credentials.json");
+    std::fs::write(&path, file).expect("written");
+    let vars = [("GOOGLE_APPLICATION_CREDENTIALS", path.to_str().expect("text"))];
+    let judged: Vec<_> = ["gcp-user", cloud.url()].into_iter().chain(account).collect();
+    let url = cloud.url();
+    let ours = format!("{ours}token-endpoint = \"{url}/oauth2/token\"\niam-endpoint = \"{url}\"\n");
+    let token = cloud.compare(&judged, "gcp", &ours, &vars).await;
+    assert!(token.claims().email.is_some());
+}
+
+#[tokio::test]
+#[ignore = "needs scripts/setup-tests stand-ins"]
 async fn gcp_is_recognised_by_the_request_that_google_auth_makes() {
     let cloud = Cloud::start();
     let host = cloud.url().trim_start_matches("http://").to_owned();
@@ -219,6 +251,20 @@ async fn aws_signs_with_a_named_profile_beside_a_web_identity_as_botocore_does()
 
 #[tokio::test]
 #[ignore = "needs scripts/setup-tests stand-ins"]
+async fn aws_assumes_a_row_of_roles_as_botocore_does() {
+    let aws = Aws::start();
+    aws.compare(None, &[("AWS_PROFILE", "assumed")]).await;
+}
+
+#[tokio::test]
+#[ignore = "needs scripts/setup-tests stand-ins"]
+async fn aws_assumes_a_role_with_the_instances_credentials_as_botocore_does() {
+    let aws = Aws::start();
+    aws.compare(None, &[("AWS_PROFILE", "from-instance")]).await;
+}
+
+#[tokio::test]
+#[ignore = "needs scripts/setup-tests stand-ins"]
 async fn aws_is_recognised() {
     let aws = Aws::start();
     aws::probe(&context(&aws.vars(&[]))).await.expect("recognised");
@@ -294,7 +340,13 @@ impl Aws {
              credential_process = /bin/sh -c 'cat \"$0\"' \"{printed}\"\ns3 =\n  addressing_style = path\n\
              [profile web]\nregion = eu-west-1\nrole_arn = arn:aws:iam::123456789012:role/web\n\
              web_identity_token_file = {pod}\nrole_session_name = session\n\
-             [profile in-credentials]\nregion = ap-south-1\n"
+             [profile in-credentials]\nregion = ap-south-1\n\
+             [profile assumed]\nregion = eu-west-2\nrole_arn = arn:aws:iam::123456789012:role/a\n\
+             source_profile = middle\nrole_session_name = session\nexternal_id = e/1\nduration_seconds = 7200\n\
+             [profile middle]\nrole_arn = arn:aws:iam::123456789012:role/m\nsource_profile = in-config\n\
+             role_session_name = session\n\
+             [profile from-instance]\nregion = eu-west-2\nrole_arn = arn:aws:iam::123456789012:role/a\n\
+             credential_source = Ec2InstanceMetadata\nrole_session_name = session\n"
         );
         let common = vec![
             ("AWS_ENDPOINT_URL_STS", cloud.url().to_owned()),

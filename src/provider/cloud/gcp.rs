@@ -1,7 +1,10 @@
-//! `gcp`: the identity of the service account that is attached to a Google Cloud machine, GKE pod, Cloud Run
-//! service or the like, from the metadata server.
+//! `gcp`: the identity of a Google service account: of the one that is attached to a Google Cloud machine, GKE pod, Cloud
+//! Run service or the like, from the metadata server; or of any other that a user, or the attached account, may act as.
 //!
-//! The server mints a JWT of one hour per request, for any audience; no IAM permission is needed.
+//! The server mints a JWT of one hour per request, for any audience; no IAM permission is needed. Acting as another account
+//! (`impersonation`) needs one. Application Default Credentials in a file go before the metadata server, as in Google's own
+//! libraries: with `service-account`, or if the file itself names the account (`--impersonate-service-account`).
+//!
 //! `iss` is `https://accounts.google.com`, `sub` the numeric ID of the service account, `email` its address.
 //!
 //! ```toml
@@ -10,7 +13,7 @@
 //! [profile.work.provider.gcp]
 //! ```
 //!
-//! Read from the environment: `GCE_METADATA_HOST` (or the older `GCE_METADATA_ROOT`), `GCE_METADATA_IP` and `NO_GCE_CHECK` (both
+//! Read from the environment: `GOOGLE_APPLICATION_CREDENTIALS`, `CLOUDSDK_CONFIG`, `GCE_METADATA_HOST` (or the older `GCE_METADATA_ROOT`), `GCE_METADATA_IP` and `NO_GCE_CHECK` (both
 //! for detection, as in google-auth), `GCE_METADATA_TIMEOUT`, `GCE_METADATA_MTLS_MODE`.
 
 use std::path::{Path, PathBuf};
@@ -21,6 +24,8 @@ use reqwest::Method;
 use serde::Deserialize;
 use url::Url;
 
+use self::adc::{Adc, is_account};
+use self::impersonation::Services;
 use crate::duration::HumanDuration;
 use crate::env::Env;
 use crate::error::{Error, FileFault, Kind, Reason};
@@ -33,10 +38,13 @@ use crate::provider::source::{Context, Provider};
 use crate::read_file::{self, off_thread};
 use crate::token::IdentityToken;
 
+mod adc;
+mod impersonation;
+
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Config {
-    /// Address of the service account, if the machine has several; the default one otherwise.
+    /// Address of the service account: one of the machine's, or one to act as. The machine's default one otherwise.
     #[serde(default)]
     pub service_account: Option<String>,
     #[serde(default)]
@@ -50,6 +58,12 @@ pub struct Config {
     /// For one request; by default `GCE_METADATA_TIMEOUT` (whole seconds), or 3 s.
     #[serde(default)]
     pub timeout: Option<HumanDuration>,
+    /// Google's token service, where another address leads to it (Private Service Connect).
+    #[serde(default)]
+    pub token_endpoint: Option<String>,
+    /// The IAM Credentials API, likewise.
+    #[serde(default)]
+    pub iam_endpoint: Option<String>,
 }
 
 /// Which claims the token has.
@@ -78,9 +92,7 @@ pub enum Mtls {
 impl Config {
     pub fn build(self, cx: Context) -> Result<Gcp, Error> {
         let account = self.service_account.as_deref().unwrap_or("default");
-        // The account becomes a path segment.
-        if account.is_empty() || !account.bytes().all(|b| b.is_ascii_alphanumeric() || b"@.-_:".contains(&b))
-        {
+        if !is_account(account) {
             let message = "provider gcp: service-account must be an address such as name@project.iam.gserviceaccount.com";
             return Err(Error::setting("service-account", message));
         }
@@ -117,8 +129,12 @@ impl Config {
             url.query_pairs_mut().append_pair("licenses", "TRUE");
         }
         let mtls = if overridden { Mtls::None } else { mtls };
-        let timeout = self.timeout.map(|timeout| timeout.0).or_else(|| env_timeout(&cx.env));
-        Ok(Gcp { url, mtls, mtls_dir: MTLS_DIR.into(), timeout: timeout.unwrap_or(TIMEOUT), cx })
+        let timeout = self.timeout.map(|timeout| timeout.0);
+        let services = Services::new(self.token_endpoint.as_deref(), self.iam_endpoint.as_deref(), timeout)?;
+        let timeout = timeout.or_else(|| env_timeout(&cx.env)).unwrap_or(TIMEOUT);
+        let audience = audience.to_owned();
+        let (account, adc) = (self.service_account, adc::place(&cx.env));
+        Ok(Gcp { url, audience, account, adc, services, mtls, mtls_dir: MTLS_DIR.into(), timeout, cx })
     }
 }
 
@@ -128,6 +144,10 @@ impl Detect for Config {
     }
 
     fn on_machine(env: &Env) -> Option<String> {
+        let acts_as = adc::place(env).and_then(|path| Some((adc::impersonates(&path)?, path)));
+        if let Some((account, path)) = acts_as {
+            return Some(format!("{} is for acting as {account}", path.display()));
+        }
         if no_check(env) {
             return None;
         }
@@ -167,6 +187,12 @@ pub async fn probe(cx: &Context) -> Result<String, String> {
 
 pub struct Gcp {
     url: Url,
+    audience: String,
+    /// As the configuration names it.
+    account: Option<String>,
+    /// Where Application Default Credentials may be.
+    adc: Option<PathBuf>,
+    services: Services,
     mtls: Mtls,
     mtls_dir: PathBuf,
     timeout: Duration,
@@ -180,32 +206,78 @@ impl Provider for Gcp {
     }
 
     async fn fetch(&self) -> Result<IdentityToken, Error> {
-        let answer = match self.mutual_tls().await? {
-            Some(http) => match self.ask(&http, "https").await {
-                Ok(answer) if answer.status < 400 || self.mtls == Mtls::Strict => answer,
-                Err(why) if self.mtls == Mtls::Strict => return Err(why),
-                // As google-auth does: certificates may be there before the server is ready for them.
-                _ => self.ask(&self.cx.http, "http").await?,
-            },
-            None => self.ask(&self.cx.http, "http").await?,
-        };
-        if answer.status != 200 {
-            return Err(self.refusal(&answer));
+        if let Some((adc, account)) = self.user().await? {
+            let caller = self.services.user(&self.cx, &adc).await?;
+            let (services, audience) = (&self.services, &self.audience);
+            return services.id_token(&self.cx, &caller, &account, &adc.delegates, audience).await;
         }
-        let fix = "something between this machine and the metadata server changes requests";
-        self.cx.identity(&answer.text(), SERVICE, fix)
+        let answer = self.metadata(&self.url).await?;
+        match (answer.status, &self.account) {
+            (200, _) => {
+                let fix = "something between this machine and the metadata server changes requests";
+                self.cx.identity(&answer.text(), SERVICE, fix)
+            }
+            // Not one of the machine's own, so one to act as.
+            (404, Some(account)) => self.act_as(account, &answer).await,
+            _ => Err(self.refusal(&answer)),
+        }
     }
 }
 
 impl Gcp {
-    async fn ask(&self, http: &Http, scheme: &str) -> Result<Answer, Error> {
+    /// The user's credentials and the account to act as, if both are known.
+    async fn user(&self) -> Result<Option<(Adc, String)>, Error> {
+        let Some(path) = &self.adc else { return Ok(None) };
+        match (adc::read(path).await, &self.account) {
+            (Ok(Some(mut adc)), Some(account)) => {
+                // They lead to the account that the file names.
+                if adc.account.as_ref() != Some(account) {
+                    adc.delegates.clear();
+                }
+                Ok(Some((adc, account.clone())))
+            }
+            (Ok(Some(mut adc)), None) => Ok(adc.account.take().map(|account| (adc, account))),
+            (Err(error), Some(_)) => Err(error),
+            // It is not what this machine's own account needs.
+            (Ok(None), _) | (Err(_), None) => Ok(None),
+        }
+    }
+
+    async fn act_as(&self, account: &str, missing: &Answer) -> Result<IdentityToken, Error> {
         let mut url = self.url.clone();
+        url.set_path("/computeMetadata/v1/instance/service-accounts/default/token");
+        url.set_query(None);
+        let answer = self.metadata(&url).await?;
+        if answer.status != 200 {
+            return Err(self.refusal(missing));
+        }
+        let caller = impersonation::attached(SERVICE, &answer)?;
+        self.services.id_token(&self.cx, &caller, account, &[], &self.audience).await
+    }
+
+    async fn metadata(&self, url: &Url) -> Result<Answer, Error> {
+        Ok(match self.mutual_tls().await? {
+            Some(http) => match self.ask(&http, url, "https").await {
+                Ok(answer) if answer.status < 400 || self.mtls == Mtls::Strict => answer,
+                Err(why) if self.mtls == Mtls::Strict => return Err(why),
+                // As google-auth does: certificates may be there before the server is ready for them.
+                _ => self.ask(&self.cx.http, url, "http").await?,
+            },
+            None => self.ask(&self.cx.http, url, "http").await?,
+        })
+    }
+
+    async fn ask(&self, http: &Http, url: &Url, scheme: &str) -> Result<Answer, Error> {
+        let mut url = url.clone();
         url.set_scheme(scheme).expect("http and https are both special schemes");
         let request = http.request(Destination::Platform, Method::GET, url).header(FLAVOR, GOOGLE);
         http.send(Destination::Platform, request, self.timeout, MAX_ANSWER).await.map_err(|error| match error
             .kind
         {
-            Kind::Transient => error.context(SERVICE).hint("is this a Google Cloud machine?"),
+            Kind::Transient => error.context(SERVICE).hint(
+                "is this a Google Cloud machine? elsewhere, set service-account, to act as that account by `gcloud auth \
+                 application-default login`",
+            ),
             _ => error.context(SERVICE),
         })
     }

@@ -6,7 +6,10 @@
 use async_trait::async_trait;
 use serde::Deserialize;
 
+use super::known_variables::{KNOWN, named};
+use crate::env::Env;
 use crate::error::Error;
+use crate::provider::detect::Detect;
 use crate::provider::source::{Context, Provider};
 use crate::provider::variable::{only_one, token_in};
 use crate::token::IdentityToken;
@@ -31,6 +34,32 @@ impl Config {
     }
 }
 
+/// The variables of platforms that have no provider of their own.
+impl Detect for Config {
+    fn in_environment(env: &Env) -> Result<String, String> {
+        let Some(known) = KNOWN.iter().find(|known| env.var(known.name).is_some()) else {
+            let names: Vec<_> = KNOWN.iter().map(|known| known.name).collect();
+            return Err(format!("none of {} is set", names.join(", ")));
+        };
+        let mut found = format!("{} is set: {} ({})", known.name, known.platform, known.subject);
+        if let Some(changes) = known.changes_with {
+            found += &format!(
+                "; but its subject changes with {changes}, and W&B cannot match such a subject to a service account"
+            );
+        }
+        Ok(found)
+    }
+
+    fn detected(env: &Env) -> Self {
+        let known = KNOWN.iter().find(|known| env.var(known.name).is_some());
+        Self { variable: known.unwrap_or(&KNOWN[0]).name.to_owned() }
+    }
+
+    fn settings(&self) -> Vec<(&'static str, String)> {
+        vec![("variable", self.variable.clone())]
+    }
+}
+
 pub struct EnvVar {
     variable: String,
     cx: Context,
@@ -43,10 +72,45 @@ impl Provider for EnvVar {
     }
 
     async fn fetch(&self) -> Result<IdentityToken, Error> {
-        token_in(&self.cx, &self.variable)
+        let token = token_in(&self.cx, &self.variable)?;
+        if let Some(known) = named(&self.variable) {
+            let source = format!("the variable {}, {}'s", self.variable, known.platform);
+            self.cx.check_audience(&token, &source, &format!("its audience is {}", known.audience))?;
+        }
+        Ok(token)
     }
 
     async fn restored(&self, token: IdentityToken) -> IdentityToken {
         only_one(token, &self.variable)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Reason;
+    use crate::provider::source::test::{context, jwt};
+
+    const MODAL: &str = "MODAL_IDENTITY_TOKEN";
+
+    #[test]
+    fn a_subject_that_w_and_b_cannot_match_is_said_when_it_is_found() {
+        let found = Config::in_environment(&context(&[(MODAL, "x")]).env).expect("found");
+        assert!(found.contains("Modal") && found.contains("cannot match"), "{found}");
+        let found = Config::in_environment(&context(&[("VERCEL_OIDC_TOKEN", "x")]).env).expect("found");
+        assert!(!found.contains("cannot match"), "{found}");
+        assert!(Config::in_environment(&context(&[("OTHER_TOKEN", "x")]).env).is_err());
+    }
+
+    #[tokio::test]
+    async fn a_known_variable_says_what_its_audience_is() {
+        let jwt = jwt(60, r#""aud":"oidc.modal.com""#);
+        let fetch = async |variable: &str| {
+            let config = Config { variable: variable.to_owned() };
+            config.build(context(&[(variable, &jwt)])).expect("built").fetch().await
+        };
+        let error = fetch(MODAL).await.expect_err("another audience");
+        assert!(matches!(error.reason, Reason::AudienceMismatch { .. }), "{error:?}");
+        assert!(error.message.contains("always oidc.modal.com"), "{error}");
     }
 }

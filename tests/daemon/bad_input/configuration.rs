@@ -40,7 +40,7 @@ fn a_base_url_over_plain_http_is_reported_and_the_other_profile_works() {
 
 #[test]
 fn a_base_url_without_scheme_is_reported_and_the_other_profile_works() {
-    mistake_in_profile("[profile.bad]\nbase-url = \"wandb.example\"\n", Some(2), &["is not a URL"]);
+    mistake_in_profile("[profile.bad]\nbase-url = \"wandb.example\"\n", Some(2), &["has no scheme", "https://wandb.example"]);
 }
 
 #[test]

@@ -32,7 +32,7 @@ ARC_KEY = "arc-key-file-content"
 SECRETS = {"app-service-header": "X-IDENTITY-HEADER", "ml-secret": "secret"}
 # Headers that are part of a request's shape; the rest is the client's own business.
 SHAPE = ["metadata-flavor", "metadata", "x-identity-header", "secret", "x-aws-ec2-metadata-token",
-         "x-aws-ec2-metadata-token-ttl-seconds", "x-amz-security-token", "authorization"]
+         "x-aws-ec2-metadata-token-ttl-seconds", "x-amz-security-token", "authorization", "x-goog-user-project"]
 ACCESS_KEYS = {"AKIDENV": "secret/env+key", "ASIAROLE": "secret/role+key"}
 RECORDED = []
 
@@ -70,6 +70,10 @@ class Clouds(Handler):
                               ("/v1/credentials", self.container)]:
             if url.path.startswith(prefix):
                 return serve(url, query)
+        if url.path == "/oauth2/token":
+            return self.google_user(dict(parse_qsl(body)))
+        if url.path.startswith("/v1/projects/-/serviceAccounts/"):
+            return self.generate_id_token(url, body)
         if self.command == "POST":
             return self.sts(body)
         self.send(200, "", "text/html", {"Metadata-Flavor": "Google"})
@@ -82,7 +86,8 @@ class Clouds(Handler):
             headers["authorization"] = headers["authorization"].partition(", Signature=")[0]
         if self.command == "POST":
             headers["content-type"] = self.headers["content-type"]
-        return [self.command, url.path, sorted(parse_qsl(url.query)), sorted(headers.items()), sorted(parse_qsl(body))]
+        body = json.loads(body) if body.startswith("{") else sorted(parse_qsl(body))
+        return [self.command, url.path, sorted(parse_qsl(url.query)), sorted(headers.items()), body]
 
     def google(self, url, query):
         if self.headers.get("Metadata-Flavor") != "Google":
@@ -98,6 +103,22 @@ class Clouds(Handler):
         if query.get("format") == "full":
             claims.update(email="a@p.iam.gserviceaccount.com", google={"compute_engine": {"zone": "z"}})
         self.send(200, mint(query["audience"], **claims), "text/html", {"Metadata-Flavor": "Google"})
+
+    def google_user(self, form):
+        wanted = {"grant_type": "refresh_token", "client_id": "c", "client_secret": "s", "refresh_token": "r"}
+        if form != wanted:
+            return self.answer(400, {"error": "invalid_grant", "error_description": "Bad Request"})
+        self.answer(200, {"access_token": "ya29.user", "expires_in": 3599, "token_type": "Bearer", "scope": "s"})
+
+    def generate_id_token(self, url, body):
+        account, _, method = url.path.rpartition("/")[2].partition(":")
+        wanted, body = {"audience", "delegates", "includeEmail"}, json.loads(body)
+        if method != "generateIdToken" or set(body) - wanted or self.headers.get("content-type") != "application/json":
+            return self.answer(400, {"error": {"code": 400, "message": "bad", "status": "INVALID_ARGUMENT"}})
+        if self.headers.get("authorization") != "Bearer ya29.user":
+            return self.answer(401, {"error": {"code": 401, "message": "no", "status": "UNAUTHENTICATED"}})
+        claims = {"email": account} if body.get("includeEmail") else {}
+        self.answer(200, {"token": mint(body["audience"], iss="https://accounts.google.com", **claims)})
 
     def azure_vm(self, url, query):
         if self.headers.get("Metadata") != "true":
@@ -165,6 +186,11 @@ class Clouds(Handler):
                             f"<Expiration>{utc(7200)}</Expiration></Credentials>")
         if not self.signed(body):
             return self.refuse(403, "SignatureDoesNotMatch")
+        if form.get("Action") == "AssumeRole":
+            role = role_credentials()
+            return self.xml("AssumeRole", f"<Credentials><AccessKeyId>ASIAROLE</AccessKeyId><SecretAccessKey>"
+                            f"{role['SecretAccessKey']}</SecretAccessKey><SessionToken>{role['Token']}</SessionToken>"
+                            f"<Expiration>{utc(7200)}</Expiration></Credentials>")
         if form.get("Action") != "GetWebIdentityToken" or form.get("SigningAlgorithm") not in ("RS256", "ES384"):
             return self.refuse(400, "ValidationError")
         life = int(form.get("DurationSeconds", 300))

@@ -1,6 +1,6 @@
 """The vendors' own clients make the call that wandb-cred makes: a stand-in they refuse may test nobody.
 
-Arguments: spiffe ADDRESS | kubernetes DIR PORT
+Arguments: spiffe ADDRESS | kubernetes DIR PORT | vault URL
 """
 
 import sys
@@ -15,6 +15,19 @@ def spiffe(address):
         assert str(svid.spiffe_id) == "spiffe://example.org/trainer" and svid.audience == {"acme"}, svid
         # Checked against the bundle, signature included.
         client.fetch_jwt_bundles()
+
+
+def vault(url):
+    import hvac
+
+    client = hvac.Client(url=url, token="vault-token")
+    data = client.secrets.identity.generate_signed_id_token("wandb")["data"]
+    assert data["token"].count(".") == 2 and data["client_id"] == "acme", data
+    try:
+        hvac.Client(url=url, token="another").secrets.identity.generate_signed_id_token("wandb")
+        raise SystemExit("a wrong token got an identity")
+    except hvac.exceptions.Forbidden:
+        pass
 
 
 def kubernetes(folder, port):
@@ -39,4 +52,4 @@ def kubernetes(folder, port):
         assert error.status == 403, error
 
 
-{"spiffe": spiffe, "kubernetes": kubernetes}[sys.argv[1]](*sys.argv[2:])
+{"spiffe": spiffe, "kubernetes": kubernetes, "vault": vault}[sys.argv[1]](*sys.argv[2:])

@@ -1,8 +1,8 @@
 //! AWS credentials from the standard chain, in botocore's order: environment, web identity (IRSA), the shared
 //! files with `credential_process`, the container endpoint (ECS, EKS Pod Identity), the instance role.
 //!
-//! SSO, `aws login`, and roles assumed from another profile are not supported, and the error says so: for each of them,
-//! use the AWS CLI as the `credential_process`.
+//! Roles assumed with other credentials are in `roles`. SSO, `aws login` and MFA are not supported, and the error says so: for
+//! each of them, use the AWS CLI as the `credential_process`.
 //!
 //! The credentials of a role are cached while they outlast the token asked for, and beyond that while their source
 //! fails: the SDKs call it static stability, and it is what carries a machine over an outage of its metadata service.
@@ -25,6 +25,8 @@ use crate::provider::program;
 use crate::provider::source::Context;
 use crate::read_file::{self, off_thread};
 use crate::token::Secret;
+
+mod roles;
 
 pub(super) struct Chain {
     cx: Context,
@@ -97,28 +99,10 @@ impl Chain {
             return self.in_environment();
         }
         let profile = Profile::read(env, self.profile.as_deref()).await?;
-        let role = profile.setting("role_arn").is_some();
-        if role
-            && (profile.setting("source_profile").is_some() || profile.setting("credential_source").is_some())
-        {
-            return Err(unsupported(&profile.name, "assumes a role from other credentials"));
+        if roles::assumes(&profile) {
+            return self.of_role(region, profile).await;
         }
-        if let Some(assume) = self.web_identity(&profile)? {
-            return self.assume(region, assume).await;
-        }
-        if profile.setting("sso_session").or_else(|| profile.setting("sso_start_url")).is_some() {
-            return Err(unsupported(&profile.name, "signs in by SSO"));
-        }
-        if let Some(credentials) = keys(&profile, Profile::in_credentials)? {
-            return Ok(credentials);
-        }
-        if profile.setting("login_session").is_some() {
-            return Err(unsupported(&profile.name, "signs in by `aws login`"));
-        }
-        if let Some(line) = profile.setting("credential_process") {
-            return process(line).await;
-        }
-        if let Some(credentials) = keys(&profile, Profile::in_config)? {
+        if let Some(credentials) = self.of_profile(region, &profile, self.profile.is_none()).await? {
             return Ok(credentials);
         }
         if let Some(url) = container_url(env)? {
@@ -132,6 +116,31 @@ impl Chain {
             let kind = if why.is_transient() { Kind::Transient } else { Kind::Misconfigured };
             Error { kind, message, ..why }
         })
+    }
+
+    /// What the profile itself holds, or the environment says in its place.
+    async fn of_profile(
+        &self,
+        region: &str,
+        profile: &Profile,
+        environment: bool,
+    ) -> Result<Option<Credentials>, Error> {
+        if let Some(assume) = self.web_identity(profile, environment)? {
+            return self.assume(region, assume).await.map(Some);
+        }
+        if profile.setting("sso_session").or_else(|| profile.setting("sso_start_url")).is_some() {
+            return Err(unsupported(&profile.name, "signs in by SSO"));
+        }
+        if let Some(credentials) = keys(profile, Profile::in_credentials)? {
+            return Ok(Some(credentials));
+        }
+        if profile.setting("login_session").is_some() {
+            return Err(unsupported(&profile.name, "signs in by `aws login`"));
+        }
+        if let Some(line) = profile.setting("credential_process") {
+            return process(line).await.map(Some);
+        }
+        keys(profile, Profile::in_config)
     }
 
     fn in_environment(&self) -> Result<Credentials, Error> {
@@ -153,9 +162,9 @@ impl Chain {
     }
 
     /// Each variable of the environment wins over the profile's setting, as in botocore.
-    fn web_identity(&self, profile: &Profile) -> Result<Option<Assume>, Error> {
+    fn web_identity(&self, profile: &Profile, environment: bool) -> Result<Option<Assume>, Error> {
         let one = |name: &str, key: &str| {
-            let from_env = if self.profile.is_none() { self.cx.env.var(name) } else { None };
+            let from_env = if environment { self.cx.env.var(name) } else { None };
             from_env.or_else(|| profile.setting(key).map(str::to_owned))
         };
         let Some(file) = one("AWS_WEB_IDENTITY_TOKEN_FILE", "web_identity_token_file") else {
@@ -187,20 +196,11 @@ impl Chain {
         ]
         .map(|(name, value)| (name.to_owned(), value.to_owned()));
         let sts = Sts::new(&self.cx, self.endpoint.as_deref(), region, self.timeout)?;
-        let assumed = sts.call::<Assumed>(&form, None).await;
+        let assumed = sts.call::<ByWebIdentity>(&form, None).await;
         // The copies of the token in the form and in `token`.
         drop((form.map(|(_, value)| Zeroizing::new(value)), Zeroizing::new(token)));
-        let given =
-            assumed.map_err(|refusal| assume_refused(refusal.error, &assume.role))?.result.credentials;
-        let source = "of the role assumed by web identity";
-        Ok(Credentials {
-            id: given.access_key_id,
-            secret: Secret::new(given.secret_access_key),
-            session: Some(Secret::new(given.session_token)),
-            expires: Some(timestamp(&given.expiration, source)?),
-            source,
-            renewable: true,
-        })
+        let given = assumed.map_err(|refusal| assume_refused(refusal.error, &assume.role))?;
+        given.result.credentials("of the role assumed by web identity")
     }
 }
 
@@ -212,10 +212,16 @@ struct Assume {
 }
 
 fn assume_refused(error: Error, role: &str) -> Error {
+    let hint = format!(
+        "the trust policy of {role} must allow sts:AssumeRoleWithWebIdentity to this token's issuer and subject"
+    );
+    role_refused(error, &hint)
+}
+
+/// What may help where STS did not give the role.
+fn role_refused(error: Error, hint: &str) -> Error {
     match error.kind {
-        Kind::Rejected | Kind::Misconfigured => error.kind(Kind::Rejected).hint(format_args!(
-            "the trust policy of {role} must allow sts:AssumeRoleWithWebIdentity to this token's issuer and subject"
-        )),
+        Kind::Rejected | Kind::Misconfigured => error.kind(Kind::Rejected).hint(hint),
         _ => error,
     }
 }
@@ -276,15 +282,29 @@ fn unsupported(profile: &str, what: &str) -> Error {
 }
 
 #[derive(Deserialize)]
-struct Assumed {
+struct ByWebIdentity {
     #[serde(rename = "AssumeRoleWithWebIdentityResult")]
-    result: AssumedResult,
+    result: Assumed,
 }
 
 #[derive(Deserialize)]
-struct AssumedResult {
+struct Assumed {
     #[serde(rename = "Credentials")]
     credentials: AssumedCredentials,
+}
+
+impl Assumed {
+    fn credentials(self, source: &'static str) -> Result<Credentials, Error> {
+        let given = self.credentials;
+        Ok(Credentials {
+            id: given.access_key_id,
+            secret: Secret::new(given.secret_access_key),
+            session: Some(Secret::new(given.session_token)),
+            expires: Some(timestamp(&given.expiration, source)?),
+            source,
+            renewable: true,
+        })
+    }
 }
 
 #[derive(Deserialize)]
