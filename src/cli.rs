@@ -69,6 +69,9 @@ enum Subcommand {
 
 pub fn main() -> ExitCode {
     let env = Env::system();
+    if let Some(answered) = completions::answer(command, &env) {
+        return answered.map_or(Exit::Usage, |()| Exit::Success).into();
+    }
     let outcome = match Cli::try_parse() {
         Ok(cli) => run(&cli.subcommand, &env),
         Err(error) => not_parsed(&error).map(ExitCode::from),
@@ -96,7 +99,7 @@ fn run(subcommand: &Subcommand, env: &Env) -> Result<ExitCode, CommandError> {
         Subcommand::Check(_) => check::run(env),
         Subcommand::Doctor(args) => doctor::run(args, env),
         Subcommand::Service(args) => service::run(args, env),
-        Subcommand::Completions(args) => completions::run(args, command()),
+        Subcommand::Completions(args) => completions::run(args),
     };
     Ok(exit?.into())
 }

@@ -1,5 +1,6 @@
 //! Runs the built command against a daemon of canned answers: every subcommand, exit code and error text.
 
+mod completions;
 mod daemon_answers;
 mod exec;
 mod fake_daemon;
@@ -8,6 +9,7 @@ mod files;
 mod problems;
 mod service;
 mod status;
+mod terminal;
 
 use fake_daemon::{FakeDaemon, bare, on, ran};
 
