@@ -1,5 +1,6 @@
 //! Runs the built command against a daemon of canned answers: every subcommand, exit code and error text.
 
+mod check;
 mod completions;
 mod daemon_answers;
 mod exec;
