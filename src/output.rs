@@ -58,6 +58,11 @@ pub fn is_terminal() -> bool {
     io::stdout().is_terminal()
 }
 
+/// Whether standard error goes to a terminal.
+pub fn is_stderr_a_terminal() -> bool {
+    io::stderr().is_terminal()
+}
+
 /// Whether somebody reads standard error to its end, and so waits for all who have it open.
 pub fn is_stderr_a_pipe() -> bool {
     use rustix::fs::{FileType, fstat};
@@ -72,7 +77,7 @@ pub fn is_interactive() -> bool {
 
 /// Whether standard error may have colour.
 pub fn stderr_has_colour(env: &Env) -> bool {
-    wants_colour(env, io::stderr().is_terminal())
+    wants_colour(env, is_stderr_a_terminal())
 }
 
 /// Foreign text must not control the terminal. Line breaks stay.
