@@ -39,7 +39,7 @@ use clap::{CommandFactory as _, Parser};
 use self::command_error::{CommandError, Outcome};
 use crate::env::Env;
 use crate::error::Exit;
-use crate::output;
+use crate::output::{self, Style};
 
 #[derive(Parser)]
 #[command(name = "wandb-cred", version, about = ABOUT, long_about = LONG_ABOUT, after_help = AFTER_HELP)]
@@ -114,7 +114,8 @@ fn not_parsed(error: &clap::Error) -> Outcome {
     let text = error.to_string();
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-            output::print(&text)?;
+            let coloured = Style::detect(&Env::system()).has_colour();
+            output::print(&if coloured { error.render().ansi().to_string() } else { text })?;
             Ok(Exit::Success)
         }
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {

@@ -29,15 +29,14 @@ pub(super) fn run(args: &Args, env: &Env) -> Outcome {
     let register = |client: &Client| job::register(client, &args.profile, pid, true, env);
     let (daemon, job) = on_demand::ask(env, register)?;
     let job = login::or_offer(&daemon.client, job, env, register)?;
-    let mut text = String::new();
-    for (name, value) in job::variables(&job)? {
-        text += &args.shell.set(name, &value);
-    }
-    text += &args.shell.unset(job::REMOVED_VARIABLE);
+    let mut variables: Vec<_> =
+        job::variables(&job)?.into_iter().map(|(name, value)| (name.to_owned(), Some(value))).collect();
+    variables.push((job::REMOVED_VARIABLE.to_owned(), None));
     if daemon.on_demand {
-        text += &args.shell.set("WANDB_CRED_SOCKET", &daemon.client.socket().to_string_lossy());
+        let socket = daemon.client.socket().to_string_lossy().into_owned();
+        variables.push(("WANDB_CRED_SOCKET".to_owned(), Some(socket)));
     }
-    output::print(&text)?;
+    output::print(&args.shell.all(&variables))?;
     Ok(Exit::Success)
 }
 
@@ -54,4 +53,6 @@ there. If no daemon runs, one is started, and ends after the shell.";
 const EXAMPLES: &str = "Examples:
   eval \"$(wandb-cred env)\"                       sh, bash, zsh
   wandb-cred env --shell fish | source           fish
-  eval `wandb-cred env --shell csh`              csh, tcsh";
+  eval `wandb-cred env --shell csh`              csh, tcsh
+  wandb-cred env --shell powershell | Out-String | Invoke-Expression
+  wandb-cred env --shell json                    for a notebook that runs: --pid of its kernel";

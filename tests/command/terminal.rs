@@ -3,7 +3,9 @@
 use std::io::{Read as _, Write as _};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use wandb_cred::clock::Clock;
 
 pub(crate) struct Terminal {
     child: Child,
@@ -43,13 +45,16 @@ impl Terminal {
 
     /// Waits until `wanted` has been shown after the first `from` bytes, and gives how much has been shown until then.
     pub(crate) fn shows_after(&self, from: usize, wanted: &str) -> usize {
-        let start = Instant::now();
+        let start = Clock::system().now().boot;
         loop {
             let text = self.text();
             if text.get(from..).is_some_and(|rest| rest.contains(wanted)) {
                 return text.len();
             }
-            assert!(start.elapsed() < Duration::from_secs(20), "`{wanted}` is not in: {text:?}");
+            assert!(
+                Clock::system().now().boot < start + Duration::from_secs(20),
+                "`{wanted}` is not in: {text:?}"
+            );
             std::thread::sleep(Duration::from_millis(10));
         }
     }
@@ -60,12 +65,16 @@ impl Terminal {
 
     /// Waits for the end of what was started, and gives its exit code.
     pub(crate) fn ends(&mut self) -> i32 {
-        let start = Instant::now();
+        let start = Clock::system().now().boot;
         loop {
             if let Some(status) = self.child.try_wait().expect("waited for") {
                 return status.code().expect("script ends by itself");
             }
-            assert!(start.elapsed() < Duration::from_secs(20), "it does not end: {:?}", self.text());
+            assert!(
+                Clock::system().now().boot < start + Duration::from_secs(20),
+                "it does not end: {:?}",
+                self.text()
+            );
             std::thread::sleep(Duration::from_millis(10));
         }
     }
