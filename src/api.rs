@@ -2,6 +2,7 @@
 //!
 //! `openapi.yaml` describes the same in words. Times are RFC 3339 UTC, durations whole seconds.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use jiff::Timestamp;
@@ -44,6 +45,9 @@ pub struct Status {
     pub socket: PathBuf,
     /// The configuration file in use; absent when the environment alone configures the daemon.
     pub config: Option<PathBuf>,
+    /// Whether no token is handed out, until somebody unlocks.
+    #[serde(default)]
+    pub locked: bool,
     pub profiles: Vec<Profile>,
     /// With `?jobs=true`: the processes that use the SDK files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -114,6 +118,9 @@ pub struct Profile {
     pub jobs: usize,
     /// Exchanges made since the daemon started.
     pub exchanges: u64,
+    /// What to type after what went wrong last, if anything did and a command helps.
+    #[serde(default)]
+    pub next: Option<String>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -294,6 +301,10 @@ pub struct Doctor {
     /// The exit code of `wandb-cred doctor`: 0, or what the worst finding asks for.
     pub exit: u8,
     pub findings: Vec<Finding>,
+    /// The variables that the daemon has of those that decide how servers are reached, with a hash of each value: a proxy's
+    /// may hold a password.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub environment: BTreeMap<String, String>,
 }
 
 /// What one step of the doctor found. Never holds a token.

@@ -40,7 +40,7 @@ use clap::{CommandFactory as _, Parser};
 use self::command_error::{CommandError, Outcome};
 use crate::env::Env;
 use crate::error::Exit;
-use crate::output;
+use crate::output::{self, Style};
 
 #[derive(Parser)]
 #[command(name = "wandb-cred", version, about = ABOUT, long_about = LONG_ABOUT, after_help = AFTER_HELP)]
@@ -70,6 +70,9 @@ enum Subcommand {
 
 pub fn main() -> ExitCode {
     let env = Env::system();
+    if let Some(answered) = completions::answer(command, &env) {
+        return answered.map_or(Exit::Usage, |()| Exit::Success).into();
+    }
     let outcome = match Cli::try_parse() {
         Ok(cli) => run(&cli.subcommand, &env),
         Err(error) => not_parsed(&error).map(ExitCode::from),
@@ -97,7 +100,7 @@ fn run(subcommand: &Subcommand, env: &Env) -> Result<ExitCode, CommandError> {
         Subcommand::Check(_) => check::run(env),
         Subcommand::Doctor(args) => doctor::run(args, env),
         Subcommand::Service(args) => service::run(args, env),
-        Subcommand::Completions(args) => completions::run(args, command()),
+        Subcommand::Completions(args) => completions::run(args),
     };
     Ok(exit?.into())
 }
@@ -112,7 +115,8 @@ fn not_parsed(error: &clap::Error) -> Outcome {
     let text = error.to_string();
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-            output::print(&text)?;
+            let coloured = Style::detect(&Env::system()).has_colour();
+            output::print(&if coloured { error.render().ansi().to_string() } else { text })?;
             Ok(Exit::Success)
         }
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {

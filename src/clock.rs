@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use rustix::time::{ClockId, clock_gettime};
 
@@ -39,6 +40,17 @@ impl Now {
 
 fn shift(at: Timestamp, seconds: i64) -> Timestamp {
     at.checked_add(SignedDuration::from_secs(seconds)).unwrap_or(at)
+}
+
+/// `at` for a person, by the time zone of this machine: `07:15`, and with the date if that is another than today's.
+pub fn local(at: Timestamp) -> String {
+    in_zone(at, system_now().wall, TimeZone::system())
+}
+
+fn in_zone(at: Timestamp, now: Timestamp, zone: TimeZone) -> String {
+    let (at, now) = (at.to_zoned(zone.clone()), now.to_zoned(zone));
+    let form = if at.date() == now.date() { "%H:%M" } else { "%F %H:%M" };
+    at.strftime(form).to_string()
 }
 
 /// The source of time, passed to everything that needs it. Clones share what is known of the servers' clocks.

@@ -16,7 +16,11 @@ use crate::private_file::{self, Content, Holds};
 use crate::profile::BaseUrl;
 use crate::{profile, provider, read_file, server, spelling};
 
+mod every;
+mod excerpt;
 mod mistake;
+
+pub use excerpt::Excerpt;
 
 /// What the daemon runs with.
 #[derive(Clone, Debug, Default)]
@@ -66,6 +70,19 @@ impl Config {
             return Err(unusable(path, FileFault::Loose { mode }, message));
         }
         Ok(config)
+    }
+
+    /// As [`Self::load`] and [`Self::strict`], but says all that is wrong at once, and is stricter: it must be clear which
+    /// profile `exec` takes. Without a file there is no excerpt.
+    pub fn examine(path: &Path, env: &Env) -> Result<(Self, Option<Excerpt>), Error> {
+        let Ok(Content { text, .. }) = read(path) else { return Ok((Self::load(path, env)?, None)) };
+        let mistakes = every::mistakes(&text);
+        let excerpt = Excerpt::new(path, text);
+        if mistakes.is_empty() {
+            return Ok((Self::load(path, env)?.strict()?, Some(excerpt)));
+        }
+        let shown: Vec<_> = mistakes.iter().map(|mistake| excerpt.show(mistake)).collect();
+        Err(Error { message: shown.join("\n"), ..mistakes_in(path, mistakes) })
     }
 
     /// Fails on what concerns the whole file; a profile's own mistakes go to [`Self::broken`].

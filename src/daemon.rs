@@ -31,6 +31,7 @@ use crate::signals::{self, Signal};
 use crate::{duration, output};
 
 mod background;
+mod check;
 mod doctor;
 mod failure;
 mod fed;
@@ -120,7 +121,7 @@ pub fn main() -> ExitCode {
     let outcome = match cli.subcommand {
         None => run(cli.run, signals),
         Some(Subcommand::Run(args)) => run(args, signals),
-        Some(Subcommand::Check(source)) => check(&source),
+        Some(Subcommand::Check(source)) => check::run(&source),
         Some(Subcommand::Init(args)) => init::run(&args),
         Some(Subcommand::FirstLogin(args)) => first_login::run(&args),
         Some(Subcommand::Doctor(args)) => return doctor::run(&args),
@@ -183,28 +184,6 @@ fn places(source: &Source) -> anyhow::Result<Places> {
         places.config.clone_from(config);
     }
     Ok(places)
-}
-
-fn check(source: &Source) -> anyhow::Result<()> {
-    let (env, places) = (Env::system(), places(source)?);
-    let config = Config::load(&places.config, &env)?.strict()?;
-    let clock = Clock::system();
-    let parts = Parts { env, http: Http::new(clock.clone()), clock };
-    let mut unusable = Vec::new();
-    for (name, profile) in &config.profiles {
-        if let Some(provider) = profile.provider()
-            && let Err(error) = provider.clone().build(profile.context(name, &parts))
-        {
-            let place = config.path.as_deref().unwrap_or(&places.config).display();
-            unusable.push(format!("{place}: profile `{name}`: {error}"));
-        }
-    }
-    if !unusable.is_empty() {
-        return Err(Failure::new(Exit::Configuration, unusable.join("\n")).into());
-    }
-    let names = config.names().collect::<Vec<_>>().join(", ");
-    output::print_line(format!("ok: {} profile(s): {names}", config.profiles.len()))?;
-    Ok(())
 }
 
 /// Of one thread, and so declared that the code for several is left out of the program.

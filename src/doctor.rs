@@ -14,6 +14,7 @@
 //! | `issuer` | discovery, keys, signature |
 //! | `network` | W&B's address, TLS, proxies, clocks |
 //! | `exchange` | the exchange, and an API call with its token |
+//! | `environment` | the variables of this shell against those of the daemon |
 //! | `machine` | folders, daemon, service |
 //! | `loopback` | the loopback proxy |
 //! | `sdk` | the environment that a W&B program would see |
@@ -27,6 +28,7 @@ use crate::http::Http;
 use crate::profile::BaseUrl;
 use crate::token::AccessToken;
 
+pub mod environment;
 mod exchange;
 mod identity;
 mod issuer;

@@ -12,6 +12,9 @@ use crate::env::Env;
 use crate::error::Exit;
 use crate::foreign_text::is_invisible;
 
+mod waiting;
+pub use waiting::Waiting;
+
 /// Writes to standard output, and flushes.
 pub fn print(text: &str) -> Result<(), Error> {
     let mut stdout = io::stdout().lock();
@@ -58,6 +61,23 @@ pub fn is_terminal() -> bool {
     io::stdout().is_terminal()
 }
 
+/// Whether standard error goes to a terminal.
+pub fn is_stderr_a_terminal() -> bool {
+    io::stderr().is_terminal()
+}
+
+/// The columns of the terminal that standard error or standard output goes to.
+pub fn terminal_width() -> Option<usize> {
+    terminal_size().map(|(columns, _)| columns)
+}
+
+/// Columns and rows of that terminal.
+pub fn terminal_size() -> Option<(usize, usize)> {
+    let size = rustix::termios::tcgetwinsize(io::stdout());
+    let size = size.or_else(|_| rustix::termios::tcgetwinsize(io::stderr())).ok()?;
+    (size.ws_col > 0 && size.ws_row > 0).then(|| (size.ws_col.into(), size.ws_row.into()))
+}
+
 /// Whether somebody reads standard error to its end, and so waits for all who have it open.
 pub fn is_stderr_a_pipe() -> bool {
     use rustix::fs::{FileType, fstat};
@@ -72,7 +92,7 @@ pub fn is_interactive() -> bool {
 
 /// Whether standard error may have colour.
 pub fn stderr_has_colour(env: &Env) -> bool {
-    wants_colour(env, io::stderr().is_terminal())
+    wants_colour(env, is_stderr_a_terminal())
 }
 
 /// Foreign text must not control the terminal. Line breaks stay.

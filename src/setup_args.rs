@@ -10,16 +10,17 @@ pub struct InitArgs {
     /// Print what would be written, and write nothing
     #[arg(long, short = 'n')]
     pub dry_run: bool,
+    /// The audience that W&B knows, usually the name of your W&B organization
+    #[arg(long, value_name = "NAME", env = "WANDB_CRED_AUDIENCE")]
+    pub audience: Option<String>,
 }
 
 impl InitArgs {
     /// The same, as typed.
     pub fn to_flags(&self) -> Vec<String> {
-        [("--force", self.force), ("--dry-run", self.dry_run)]
-            .into_iter()
-            .filter(|(_, given)| *given)
-            .map(|(flag, _)| flag.to_owned())
-            .collect()
+        let flags = [("--force", self.force), ("--dry-run", self.dry_run)];
+        let flags = flags.into_iter().filter(|(_, given)| *given).map(|(flag, _)| flag.to_owned());
+        flags.chain(self.audience.iter().map(|audience| format!("--audience={audience}"))).collect()
     }
 }
 
@@ -74,7 +75,7 @@ mod tests {
 
     #[test]
     fn what_is_passed_on_is_what_was_typed() {
-        let init = InitArgs { force: true, dry_run: true };
+        let init = InitArgs { force: true, dry_run: true, audience: Some("-a b".into()) };
         let first_login = FirstLoginArgs {
             issuer: Some("https://idp.example".into()),
             client_id: Some("-x".into()),

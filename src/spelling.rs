@@ -1,6 +1,7 @@
 //! The name that was probably meant, for messages about one that does not exist.
 
-/// The nearest of `known` to `unknown`, if one is near enough to be a typo.
+/// The nearest of `known` to `unknown`, if one is near enough to be a typo, or begins with that word (`github` for
+/// `github-actions`).
 ///
 /// A long text is no misspelled name, and comparing it would take the product of the lengths for each name: 15 kB against
 /// a thousand names took most of a minute.
@@ -8,8 +9,13 @@ pub fn nearest<'a>(unknown: &str, known: impl IntoIterator<Item = &'a str>) -> O
     if unknown.len() > LONGEST {
         return None;
     }
-    let near = known.into_iter().filter(|known| known.len() <= LONGEST);
-    near.map(|known| (strsim::damerau_levenshtein(unknown, known), known))
+    let near: Vec<_> = known.into_iter().filter(|known| known.len() <= LONGEST).collect();
+    let begins = |known: &&str| known.strip_prefix(unknown).is_some_and(|rest| rest.starts_with('-'));
+    if let Some(longer) = near.iter().copied().find(begins).filter(|_| !unknown.is_empty()) {
+        return Some(longer);
+    }
+    near.into_iter()
+        .map(|known| (strsim::damerau_levenshtein(unknown, known), known))
         .filter(|(distance, known)| *distance <= known.len().max(4) / 3 + 1)
         .min()
         .map(|(_, known)| known)
@@ -30,6 +36,7 @@ mod tests {
         let known = ["audience", "provider", "base-url"];
         assert_eq!(nearest("audeince", known), Some("audience"));
         assert_eq!(nearest("baseurl", known), Some("base-url"));
+        assert_eq!(nearest("github", ["gitlab", "github-actions"]), Some("github-actions"));
         assert_eq!(nearest("something", known), None);
         assert_eq!(nearest("", []), None);
     }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use crate::api::next_command;
 use crate::api::{Problem, ProblemKind};
-use crate::error::{Error, Exit};
+use crate::error::{Error, Exit, Reason};
 use crate::{client, duration, output};
 
 /// What a subcommand returns.
@@ -99,6 +99,11 @@ impl From<client::Error> for CommandError {
 
 impl From<Problem> for CommandError {
     fn from(problem: Problem) -> Self {
+        if problem.reason == Some(Reason::NoSource) {
+            // What was looked for fills a screen; the doctor shows it.
+            return Self::new(problem.kind.into(), "no identity was found here, and none is configured")
+                .hint("wandb-cred login --issuer URL --client-id ID, or wandb-cred doctor");
+        }
         let mut message = if problem.detail.is_empty() { problem.title } else { problem.detail };
         if let Some(seconds) = problem.retry_after {
             message = format!("{message} (next attempt in {})", duration::text(seconds));

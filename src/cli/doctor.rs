@@ -14,6 +14,9 @@ pub(super) struct Args {
     /// Print JSON: a list of findings, each with step, verdict, found and remedy
     #[arg(long)]
     json: bool,
+    /// Print what is fine too
+    #[arg(long, short)]
+    verbose: bool,
     /// Look from this shell, even if a daemon answers
     #[arg(long)]
     alone: bool,
@@ -28,6 +31,9 @@ pub(super) fn run(args: &Args, env: &Env) -> Outcome {
     if args.json {
         arguments.push("--json");
     }
+    if args.verbose {
+        arguments.push("--verbose");
+    }
     if args.alone {
         arguments.push("--alone");
     }
@@ -36,7 +42,7 @@ pub(super) fn run(args: &Args, env: &Env) -> Outcome {
 
 const DETAILS: &str = "\
 Check every step from the configuration to an authenticated call to W&B, and say for
-each whether it works and how to fix it if it does not.
+each that does not work how to fix it; --verbose shows all.
 
 If a daemon answers, it does the checks itself, because its environment is what counts.
 If none does, they are done from this shell, with one token exchange. The output holds

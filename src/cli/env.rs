@@ -33,17 +33,13 @@ pub(super) fn run(args: &Args, env: &Env) -> Outcome {
     let register = |client: &Client| job::register(client, &wanted, pid, env);
     let (daemon, job) = on_demand::ask(env, register)?;
     let job = login::or_offer(&daemon.client, job, env, register)?;
-    let mut text = String::new();
-    for (name, value) in job::variables(&job, env)? {
-        text += &match value {
-            Some(value) => args.shell.set(name, &value),
-            None => args.shell.unset(name),
-        };
-    }
+    let mut variables: Vec<_> =
+        job::variables(&job, env)?.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
     if daemon.on_demand {
-        text += &args.shell.set("WANDB_CRED_SOCKET", &daemon.client.socket().to_string_lossy());
+        let socket = daemon.client.socket().to_string_lossy().into_owned();
+        variables.push(("WANDB_CRED_SOCKET".to_owned(), Some(socket)));
     }
-    output::print(&text)?;
+    output::print(&args.shell.all(&variables))?;
     Ok(Exit::Success)
 }
 
@@ -63,4 +59,6 @@ there. If no daemon runs, one is started, and ends after the shell.";
 const EXAMPLES: &str = "Examples:
   eval \"$(wandb-cred env)\"                       sh, bash, zsh
   wandb-cred env --shell fish | source           fish
-  eval `wandb-cred env --shell csh`              csh, tcsh";
+  eval `wandb-cred env --shell csh`              csh, tcsh
+  wandb-cred env --shell powershell | Out-String | Invoke-Expression
+  wandb-cred env --shell json                    for a notebook that runs: --pid of its kernel";

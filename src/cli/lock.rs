@@ -21,8 +21,16 @@ pub(super) struct UnlockArgs {}
 
 pub(super) fn run(lock: bool, env: &Env) -> Outcome {
     let target = if lock { "/v1/lock" } else { "/v1/unlock" };
-    let api::Locked { locked } = Client::find(env)?.post_empty(target, LOCK_TIMEOUT)?;
-    output::print_line(if locked { "locked: no tokens are handed out" } else { "unlocked" })?;
+    let client = Client::find(env)?;
+    // A daemon of an earlier version does not say.
+    let before = client.status()?.locked;
+    let api::Locked { locked } = client.post_empty(target, LOCK_TIMEOUT)?;
+    output::print_line(match (before, locked) {
+        (true, true) => "it was locked already: no tokens are handed out",
+        (false, true) => "locked: no tokens are handed out",
+        (true, false) => "unlocked",
+        (false, false) => "it was not locked",
+    })?;
     Ok(Exit::Success)
 }
 

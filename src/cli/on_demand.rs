@@ -11,12 +11,12 @@ use std::time::Duration;
 
 use super::command_error::CommandError;
 use super::{daemon_program, job_wide};
-use crate::api::ProblemKind;
+use crate::api::{self, ProblemKind};
 use crate::client::{self, Client};
 use crate::clock::Clock;
 use crate::env::Env;
 use crate::error::{Error, Exit, Reason};
-use crate::output;
+use crate::output::{self, Waiting};
 use crate::paths::{self, Base, Key, OnDemand, SdkEnvironment};
 use crate::start_lock::StartLock;
 
@@ -33,7 +33,10 @@ pub(super) fn ask<T>(
     env: &Env,
     mut question: impl FnMut(&Client) -> Result<T, client::Error>,
 ) -> Result<(Daemon, Result<T, client::Error>), CommandError> {
-    let mut question = |client: &Client| question(client).map_err(|error| name_the_variable(error, env));
+    let mut question = |client: &Client| {
+        let _line = waiting(client);
+        question(client).map_err(|error| name_the_variable(error, env))
+    };
     if let Some(client) = job_wide::running(env) {
         let answer = question(&client);
         return Ok((Daemon { client, on_demand: true }, answer));
@@ -59,6 +62,23 @@ pub(super) fn ask<T>(
         }
         sleep(POLL_INTERVAL);
     }
+}
+
+/// Says on a terminal that the daemon is waited for, and what keeps it.
+fn waiting(client: &Client) -> Waiting {
+    let asked = Client::at(client.socket().to_owned());
+    Waiting::begin(move || {
+        let status = asked.get::<api::Status>("/v1/status", STATUS_TIMEOUT).ok();
+        let profiles = status.into_iter().flat_map(|status| status.profiles);
+        let failing = profiles.filter(|profile| profile.hot).find_map(|profile| {
+            let identity = profile.identity.and_then(|identity| identity.last_error);
+            identity.or(profile.access.last_error)
+        });
+        match failing {
+            Some(why) => format!("waiting for a token (Ctrl-C ends): {why}"),
+            None => "waiting for the daemon (Ctrl-C ends)".to_owned(),
+        }
+    })
 }
 
 /// The profile that there is not may be that of another configuration, which a variable still names.
@@ -275,6 +295,9 @@ fn remove_leftovers(base: &Path, own: &OnDemand) {
         }
     }
 }
+
+/// For a line on the screen.
+const STATUS_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// For somebody else's start of a daemon, or the end of one.
 const START_TIMEOUT: Duration = Duration::from_secs(30);

@@ -11,10 +11,15 @@ use super::on_demand;
 use crate::client::Client;
 use crate::env::Env;
 use crate::error::{Error, Exit, Stage};
-use crate::paths;
+use crate::{output, paths};
 
 /// Starts it in the first folder that can be used.
 pub(super) fn start(env: &Env) -> Result<Client, CommandError> {
+    run(&folder(env)?, &[], env)
+}
+
+/// A new folder for one, in the first place that can be used.
+pub(super) fn folder(env: &Env) -> Result<PathBuf, CommandError> {
     let mut unusable = Vec::new();
     for base in paths::bases(env) {
         let usable = base.prepare().and_then(|()| paths::check_socket_length(&base.path.join(LONGEST)));
@@ -23,15 +28,26 @@ pub(super) fn start(env: &Env) -> Result<Client, CommandError> {
             continue;
         }
         remove_leftovers(&base.path);
-        let folder = create_folder(&base.path)?;
-        let socket = paths::socket_in(&folder);
-        let started = on_demand::run_daemon(&socket, &["--lifetime-of", &process::id().to_string()], env);
-        if started.is_err() {
-            let _ = std::fs::remove_dir_all(&folder);
-        }
-        return started.map(|()| Client::at(socket));
+        return create_folder(&base.path);
     }
     Err(on_demand::no_folder(&unusable))
+}
+
+/// Starts it in this folder, which it removes when it ends.
+pub(super) fn run(folder: &Path, more: &[&str], env: &Env) -> Result<Client, CommandError> {
+    let socket = paths::socket_in(folder);
+    let pid = process::id().to_string();
+    let mut arguments = vec!["--lifetime-of", &pid];
+    arguments.extend(more);
+    // Its log goes where the command's own output goes, and a person there reads our errors, not its log.
+    if output::is_stderr_a_terminal() && env.var("WANDB_CRED_LOG").is_none() {
+        arguments.extend(["--log-level", "off"]);
+    }
+    let started = on_demand::run_daemon(&socket, &arguments, env);
+    if started.is_err() {
+        let _ = std::fs::remove_dir_all(folder);
+    }
+    started.map(|()| Client::at(socket))
 }
 
 fn create_folder(base: &Path) -> Result<PathBuf, CommandError> {

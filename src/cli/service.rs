@@ -75,6 +75,10 @@ fn install(dry_run: bool, env: &Env) -> Outcome {
 }
 
 fn uninstall(dry_run: bool, env: &Env) -> Outcome {
+    if !cfg!(target_os = "macos") && !systemd::is_installed(env) {
+        output::print_line("the service is not installed, so nothing was changed")?;
+        return Ok(Exit::Success);
+    }
     let steps = if cfg!(target_os = "macos") { launchd::uninstall(env)? } else { systemd::uninstall(env)? };
     perform(&steps, dry_run, env)?;
     Ok(Exit::Success)

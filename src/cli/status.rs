@@ -1,10 +1,12 @@
 //! `wandb-cred status`: what the daemon holds, and for how long.
 
 mod jobs;
+mod keys;
 mod render;
 
 use std::time::Duration;
 
+use self::keys::Keys;
 use self::render::overall;
 use super::command_error::{CommandError, Outcome};
 use crate::api::{State, Status};
@@ -62,8 +64,9 @@ fn show(args: &Args, status: &Status, env: &Env) -> String {
     if args.json {
         serde_json::to_string(status).expect("the API's types always serialize") + "\n"
     } else if output::is_terminal() {
+        let width = output::terminal_width().unwrap_or(80);
         let style = Style::detect(env);
-        render::table(status, now, style) + &jobs::table(status, now, style)
+        render::table(status, now, style, width) + &jobs::table(status, now, style)
     } else {
         render::blocks(status, now) + &jobs::blocks(status)
     }
@@ -72,24 +75,50 @@ fn show(args: &Args, status: &Status, env: &Env) -> String {
 /// Prints until interrupted, or until nobody reads. That the daemon goes away, or comes back, is a change like others.
 fn watch(args: &Args, client: &Client, env: &Env) -> Outcome {
     let mut shown = None;
+    let screen = output::is_terminal() && !args.json;
+    let keys = screen.then(Keys::take).flatten();
     loop {
         let (text, state) = match fetch(args, client) {
             Ok(status) => (show(args, &status, env), without_countdowns(status)),
             Err(error) => {
                 let error = CommandError::from(error);
-                (format!("{}\n", output::printable(error.message())), error.message().to_owned())
+                let message = output::printable(error.message());
+                let text =
+                    if args.json { serde_json::json!({ "error": message }).to_string() } else { message };
+                (text + "\n", error.message().to_owned())
             }
         };
-        if output::is_terminal() && !args.json {
-            output::print(&format!("\x1b[H\x1b[J{text}"))?;
+        if screen {
+            output::print(&format!("\x1b[H\x1b[J{}", clipped(&text, keys.is_some())))?;
         } else if shown.as_ref() != Some(&state) {
             output::print(&text)?;
             shown = Some(state);
         }
-        if output::wait_closed(WATCH_INTERVAL) {
+        let over = match &keys {
+            Some(keys) => keys.end_within(WATCH_INTERVAL),
+            None => output::wait_closed(WATCH_INTERVAL),
+        };
+        if over {
             return Ok(Exit::Success);
         }
     }
+}
+
+/// What fits on the screen, with how to leave it in the last line.
+fn clipped(text: &str, keys: bool) -> String {
+    let rows = output::terminal_size().map_or(usize::MAX, |(_, rows)| rows.saturating_sub(1).max(2));
+    let room = rows - usize::from(keys);
+    let lines: Vec<&str> = text.lines().collect();
+    let mut shown = if lines.len() > room {
+        let hidden = lines.len() - (room - 1);
+        format!("{}\n... {hidden} more lines\n", lines[..room - 1].join("\n"))
+    } else {
+        text.to_owned()
+    };
+    if keys {
+        shown += "q: end";
+    }
+    shown
 }
 
 /// The status without the seconds that pass, to compare with the next one.

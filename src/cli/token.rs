@@ -12,7 +12,7 @@ use crate::api;
 use crate::client::{ANSWER_MARGIN, Client};
 use crate::env::Env;
 use crate::error::Exit;
-use crate::output;
+use crate::{duration, output};
 
 /// Print an access token
 #[derive(clap::Args)]
@@ -23,12 +23,12 @@ pub(super) struct Args {
     /// How to print it
     #[arg(long, short, value_enum, default_value_t = Format::Plain)]
     format: Format,
-    /// Ask for a token that is good for at least this many more seconds
-    #[arg(long, value_name = "SECONDS")]
-    min_ttl: Option<u64>,
-    /// Wait at most this many seconds if no token is ready [default: the daemon's limit]
-    #[arg(long, value_name = "SECONDS")]
-    wait: Option<u32>,
+    /// Ask for a token that is good for at least that long, such as 5m; a bare number is seconds
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse_argument)]
+    min_ttl: Option<Duration>,
+    /// Wait at most that long if no token is ready [default: the daemon's limit]
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse_argument)]
+    wait: Option<Duration>,
     #[command(flatten)]
     need: NeedArg,
 }
@@ -50,13 +50,13 @@ enum Format {
 
 pub(super) fn run(args: &Args, env: &Env) -> Outcome {
     let mut target = args.profile.target("/v1/token", env);
-    for (name, value) in [("min_ttl", args.min_ttl), ("wait", args.wait.map(u64::from))] {
+    for (name, value) in [("min_ttl", args.min_ttl), ("wait", args.wait)] {
         if let Some(value) = value {
             target += if target.contains('?') { "&" } else { "?" };
-            target += &format!("{name}={value}");
+            target += &format!("{name}={}", value.as_secs());
         }
     }
-    let timeout = args.wait.map_or(TOKEN_TIMEOUT, |wait| Duration::from_secs(wait.into())) + ANSWER_MARGIN;
+    let timeout = args.wait.unwrap_or(TOKEN_TIMEOUT).saturating_add(ANSWER_MARGIN);
     let request = |client: &Client| client.get_body(&target, timeout);
     let (daemon, body) = on_demand::ask(env, request)?;
     let client = daemon.client;
@@ -118,5 +118,5 @@ not take it. To run a program that uses the W&B SDK, use wandb-cred exec.";
 const EXAMPLES: &str = "Examples:
   curl -H \"$(wandb-cred token --format header)\" https://api.wandb.ai/graphql ...
   wandb-cred token --format header | curl -H @- ...       keeps the token out of the process list
-  wandb-cred token --min-ttl 1800                         good for half an hour, or exit code 75
+  wandb-cred token --min-ttl 30m                          good for half an hour, or exit code 75
   wandb-cred token --need 72h >/dev/null && sbatch job    ask first, then queue for three days";

@@ -30,12 +30,48 @@ pub(super) fn from_table(
             (message, None)
         }
         DeserializeFault::WrongValue { expected } => {
-            (format!("wrong type of value: expected {}", expected.unwrap_or("another type")), None)
+            (wrong_value(text, error.span(), expected.unwrap_or("of another type")), None)
         }
-        DeserializeFault::MissingKey(_) | DeserializeFault::Other => (first_line.to_owned(), None),
+        DeserializeFault::MissingKey(key) => (format!("`{key}` is missing"), None),
+        DeserializeFault::Other => (first_line.to_owned(), None),
     };
     let place = error.span().map(|span| place(text, span.start));
     Mistake { place, profile: profile.map(str::to_owned), message, suggestion }
+}
+
+/// serde's words for what a value must be are Rust's.
+fn wrong_value(text: &str, span: Option<Range<usize>>, expected: &str) -> String {
+    let (key, inside) = match span.as_ref().and_then(|span| key_before(text, span.start)) {
+        Some((key, inside)) => (Some(key), inside),
+        None => (None, false),
+    };
+    let wanted = match expected {
+        "a sequence" if key.is_some_and(|key| key.ends_with("ids")) => "a list of numbers",
+        "a sequence" => "a list of strings",
+        "a boolean" => "true or false",
+        "a string" | "path string" => "a string, in quotes",
+        "i8" | "i16" | "i32" | "i64" | "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number",
+        "a map" | "newtype variant" => "a table",
+        other if other.starts_with("struct ") => "a table",
+        other => other,
+    };
+    match key {
+        Some(key) if inside => format!("each entry of `{key}` must be {wanted}"),
+        Some(key) => format!("`{key}` must be {wanted}"),
+        None => format!("wrong type of value: it must be {wanted}"),
+    }
+}
+
+/// The key of the value that begins at `at`, and whether that is an entry of a list.
+fn key_before(text: &str, at: usize) -> Option<(&str, bool)> {
+    let line = text.get(..at)?.rsplit('\n').next()?.trim_end();
+    let (before, inside) = match line.strip_suffix('=') {
+        Some(before) => (before, false),
+        None => (line.split_once('=')?.0, true),
+    };
+    let fits = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
+    let key = before.trim_end().rsplit(|c| !fits(c)).next()?;
+    (!key.is_empty()).then_some((key, inside))
 }
 
 pub(super) fn at(text: &str, span: Range<usize>, message: impl Into<String>) -> Mistake {

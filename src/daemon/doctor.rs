@@ -10,12 +10,12 @@ use crate::api;
 use crate::client::{self, Client, encode};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::doctor::{self, Context, Report, Step, loopback, machine, sdk};
+use crate::doctor::{self, Context, Report, Step, environment, loopback, machine, sdk};
 use crate::env::Env;
 use crate::error::{Error, Exit, FileFault, Reason};
 use crate::exchange::Exchange;
 use crate::http::Http;
-use crate::output;
+use crate::output::{self, Waiting};
 use crate::paths::{self, Places};
 use crate::profile::{self, Parts};
 
@@ -29,6 +29,9 @@ pub(super) struct Args {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    /// Print what is fine too
+    #[arg(long, short)]
+    verbose: bool,
     /// Check from this shell, even if a daemon answers
     #[arg(long)]
     alone: bool,
@@ -36,11 +39,13 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args) -> ExitCode {
     let env = Env::system();
+    let waiting = Waiting::begin(|| "checking each step to W&B (Ctrl-C ends)".to_owned());
     let (doctor, about) = check(args, &env);
+    drop(waiting);
     let text = if args.json {
         serde_json::to_string_pretty(&doctor).expect("our own types always serialise") + "\n"
     } else {
-        doctor::report::text(&doctor, &about, output::Style::detect(&env).has_colour())
+        doctor::report::text(&doctor, &about, output::Style::detect(&env).has_colour(), args.verbose)
     };
     match output::print(&text) {
         Err(error @ output::Error::Failed(_)) => super::report(&error.into()).into(),
@@ -79,9 +84,11 @@ fn check(args: &Args, env: &Env) -> (api::Doctor, String) {
     let status = client.as_ref().ok().and_then(|client| machine::daemon(client, &places, &mut report));
     machine::service(env, status.is_some(), &mut report);
     let base_url = chosen.as_ref().map(|(_, profile)| profile.base_url.clone());
+    let host = base_url.as_ref().and_then(|base_url| base_url.url().host_str().map(str::to_owned));
     if !loopback::check(env, status.as_ref(), &mut report) {
         sdk::environment(env, base_url.as_ref(), &places.runtime.join(paths::PROFILES), &mut report);
     }
+    environment::elsewhere(env, host.as_deref(), &mut report);
     let Some((name, profile)) = chosen else {
         report.skip(&[Step::Provider, Step::Server, Step::Exchange], "needs a valid profile");
         return stop(report);
@@ -89,7 +96,7 @@ fn check(args: &Args, env: &Env) -> (api::Doctor, String) {
     let about = format!("profile {name}: {} at {}", profile.kind(), profile.base_url);
     let known = status.is_some_and(|status| status.profiles.iter().any(|known| known.name == name));
     let asked = match &client {
-        Ok(client) if known && !args.alone => ask(client, &name, &mut report),
+        Ok(client) if known && !args.alone => ask(client, &name, env, &mut report),
         _ => None,
     };
     match asked {
@@ -177,9 +184,12 @@ fn unusable(error: &Error, report: &mut Report) {
 }
 
 /// What the daemon finds. `None`, with a warning, if it cannot be asked.
-fn ask(client: &Client, name: &str, report: &mut Report) -> Option<Vec<api::Finding>> {
+fn ask(client: &Client, name: &str, env: &Env, report: &mut Report) -> Option<Vec<api::Finding>> {
     match client.get::<api::Doctor>(&format!("/v1/doctor?profile={}", encode(name)), DAEMON_TIMEOUT) {
-        Ok(doctor) => Some(doctor.findings),
+        Ok(doctor) => {
+            environment::compare(&doctor.environment, env, report);
+            Some(doctor.findings)
+        }
         Err(client::Error::Problem(problem)) if problem.kind == api::ProblemKind::NotFound => None,
         Err(error) => {
             let found =

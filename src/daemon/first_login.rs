@@ -1,11 +1,17 @@
 //! `wandb-credd first-login`: finds out the issuer and the client ID for signing in, and writes a configuration file.
 //!
-//! `wandb-cred login` runs it first. If there is a configuration file, it does nothing.
+//! `wandb-cred login` runs it first, to write a draft, and again when the sign-in and the exchange have worked, to keep that.
+//! If there is a configuration file, it does nothing.
+
+use std::path::PathBuf;
 
 use super::failure::Failure;
 use super::{Source, init};
+use crate::atomic_file;
 use crate::clock::Clock;
-use crate::error::Exit;
+use crate::config::Config;
+use crate::env::Env;
+use crate::error::{Error, Exit, Stage};
 use crate::http::Http;
 use crate::oidc::discover::{self, CliConfig};
 use crate::output::{eprint_line, is_interactive};
@@ -21,11 +27,23 @@ pub(super) struct Args {
     profile: String,
     #[command(flatten)]
     first: FirstLoginArgs,
+    /// Write this file instead, which no daemon reads by itself
+    #[arg(long, value_name = "PATH")]
+    draft: Option<PathBuf>,
+    /// Write the configuration from this draft
+    #[arg(long, value_name = "PATH", conflicts_with = "draft")]
+    keep: Option<PathBuf>,
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let places = super::places(&args.source)?;
     let config = places.config.clone();
+    if let Some(draft) = &args.keep {
+        let text = std::fs::read_to_string(draft).map_err(|error| Error::io(Stage::Files, draft, &error))?;
+        init::write(&places, &text, false)?;
+        eprint_line(&format!("Wrote {}.", config.display()));
+        return Ok(());
+    }
     let given = args.first.issuer.is_some() || args.first.client_id.is_some() || args.first.host.is_some();
     if config.symlink_metadata().is_ok() {
         if !given {
@@ -63,13 +81,21 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
             return Err(Failure::next(Exit::Configuration, message, next).into());
         }
     };
-    init::write(&places, &args.render(&issuer, &client_id), false)?;
+    let text = args.render(&issuer, &client_id, Env::system().var("WANDB_BASE_URL"));
+    if let Some(draft) = &args.draft {
+        // What `check` would refuse could not serve the sign-in either.
+        Config::parse(&text).map_err(|mistake| Failure::new(Exit::Usage, mistake.message))?;
+        atomic_file::create(draft, text.as_bytes())
+            .map_err(|atomic_file::Error { path, source }| Error::io(Stage::Files, &path, &source))?;
+        return Ok(());
+    }
+    init::write(&places, &text, false)?;
     eprint_line(&format!("Wrote {}.", config.display()));
     Ok(())
 }
 
 impl Args {
-    fn render(&self, issuer: &str, client_id: &str) -> String {
+    fn render(&self, issuer: &str, client_id: &str, usual: Option<String>) -> String {
         let quote = init::quote;
         let name = if self.profile.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_') {
             self.profile.clone()
@@ -77,7 +103,7 @@ impl Args {
             quote(&self.profile)
         };
         let mut text = format!("[profile.{name}]\n");
-        if let Some(host) = &self.first.host {
+        if let Some(host) = self.first.host.as_ref().or(usual.as_ref()) {
             let base = if host.contains("://") { host.clone() } else { format!("https://{host}") };
             text += &format!("base-url = {}\n", quote(&base));
         }
@@ -162,8 +188,10 @@ mod tests {
                 organization: None,
                 token_store: Some("file".into()),
             },
+            draft: None,
+            keep: None,
         };
-        let text = args.render("https://idp.example/\"x", "a\\b");
+        let text = args.render("https://idp.example/\"x", "a\\b", None);
         let parsed: toml::Table = text.parse().expect("TOML");
         let oidc = &parsed["profile"]["my profile"]["provider"]["oidc"];
         assert_eq!(oidc["issuer"].as_str(), Some("https://idp.example/\"x"));

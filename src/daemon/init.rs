@@ -1,6 +1,5 @@
 //! `wandb-credd init`: writes a configuration file for the environment.
 
-use std::fmt::Write as _;
 use std::io::ErrorKind;
 use std::path::Path;
 use std::time::Duration;
@@ -13,12 +12,15 @@ use crate::api;
 use crate::atomic_file;
 use crate::client::Client;
 use crate::clock::Clock;
+use crate::config::Config;
 use crate::env::Env;
-use crate::error::{Error, Exit, Stage};
+use crate::error::{Error, Exit, Mistake, Reason, Stage};
 use crate::http::Http;
 use crate::output;
 use crate::paths::{self, Places};
-use crate::provider;
+use crate::profile::Parts;
+use crate::prompt::ask;
+use crate::provider::{self, Detection};
 use crate::setup_args::InitArgs;
 
 #[derive(clap::Args)]
@@ -35,7 +37,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     if !args.init.force && !args.init.dry_run && config.symlink_metadata().is_ok() {
         return Err(exists(config).into());
     }
-    let found = detect(&Env::system())?;
+    let found = detect(args.init.audience.as_deref(), &Env::system())?;
     if args.init.dry_run {
         return Ok(output::print(&found)?);
     }
@@ -53,7 +55,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
 }
 
 /// A configuration for the best identity source that was found; comments name the others.
-fn detect(env: &Env) -> anyhow::Result<String> {
+fn detect(audience: Option<&str>, env: &Env) -> anyhow::Result<String> {
     let clock = Clock::system();
     let cx = provider::Context {
         profile: "default".to_owned(),
@@ -73,23 +75,69 @@ fn detect(env: &Env) -> anyhow::Result<String> {
         let next = "wandb-cred login --issuer URL --client-id ID, or write the file (man wandb-cred-config)";
         return Err(Failure::next(Exit::Configuration, message, next).into());
     };
+    let others = &found[1..];
+    let without = written(best, others, audience, env);
+    match check(&without, env) {
+        Ok(()) => Ok(without),
+        // Nobody but the person knows it.
+        Err(error) if error.reason == no_audience() && audience.is_none() => {
+            if !output::is_interactive() {
+                let next = "wandb-cred init --audience NAME";
+                return Err(Failure::next(Exit::Configuration, error.message, next).into());
+            }
+            let answer = ask("The name of your W&B organization (the audience that W&B expects): ")?;
+            let text = written(best, others, Some(&answer), env);
+            check(&text, env)?;
+            Ok(text)
+        }
+        Err(error) => Err(Failure::new(Exit::Configuration, error.message).into()),
+    }
+}
+
+fn no_audience() -> Reason {
+    Reason::Setting { key: "audience".to_owned() }
+}
+
+/// What `check` would refuse is not written.
+fn check(text: &str, env: &Env) -> Result<(), Error> {
+    let wrong =
+        |mistake: &Mistake| Error::misconfigured(format!("the configuration would be wrong{mistake}"));
+    let config = Config::parse(text).map_err(|mistake| wrong(&mistake))?;
+    if let Some(mistake) = config.broken.values().next() {
+        return Err(wrong(mistake));
+    }
+    let clock = Clock::system();
+    let parts = Parts { env: env.clone(), http: Http::new(clock.clone()), clock };
+    for (name, profile) in &config.profiles {
+        if let Some(provider) = profile.provider() {
+            provider.clone().build(profile.context(name, &parts))?;
+        }
+    }
+    Ok(())
+}
+
+fn written(best: &Detection, others: &[&Detection], audience: Option<&str>, env: &Env) -> String {
     let mut text = format!("# {}: {}\n", best.kind, best.why);
-    for other in &found[1..] {
-        writeln!(text, "# also found: {} ({})", other.kind, other.why)?;
+    let missing = best.settings.iter().filter(|(key, path)| *key == "path" && !Path::new(path).exists());
+    for (_, path) in missing {
+        text += &format!("# note: {path} is not there (yet)\n");
+    }
+    for other in others {
+        text += &format!("# also found: {} ({})\n", other.kind, other.why);
     }
     text += "[profile.default]\n";
     if let Some(url) = env.var("WANDB_BASE_URL") {
-        writeln!(text, "base-url = {}", quote(&url))?;
+        text += &format!("base-url = {}\n", quote(&url));
     }
-    match env.var("WANDB_CRED_AUDIENCE") {
-        Some(audience) => writeln!(text, "audience = {}", quote(&audience))?,
+    match audience {
+        Some(audience) => text += &format!("audience = {}\n", quote(audience)),
         None => text += "# audience = \"the name of your W&B organization\"\n",
     }
-    write!(text, "\n[profile.default.provider.{}]\n", best.kind)?;
+    text += &format!("\n[profile.default.provider.{}]\n", best.kind);
     for (key, value) in &best.settings {
-        writeln!(text, "{key} = {}", quote(value))?;
+        text += &format!("{key} = {}\n", quote(value));
     }
-    Ok(text)
+    text
 }
 
 /// A string in TOML's notation.

@@ -128,7 +128,7 @@ fn remedy(cx: &Context<'_>, token: &IdentityToken, reason: &Reason) -> String {
             "identity federation is off on this server: it needs an Enterprise licence (W&B support)".into()
         }
         Some(Cause::Issuer) => format!(
-            "an admin of the W&B organization adds it: Settings > Authentication > Set up JWT Issuer, exactly {issuer:?}"
+            "an admin of the W&B organization adds it: Settings > Authentication > JWT Issuers > Add JWT Issuer, exactly {issuer:?}"
         ),
         Some(Cause::Audience) => format!(
             "W&B expects the organization's name in `aud`, and the JWT says \"{audience}\": set `audience` in \

@@ -68,7 +68,7 @@ async fn check_documents(cx: &Context<'_>, token: &IdentityToken, probe: &mut Pr
     }
     probe.report.ok(
         Step::Issuer,
-        format!("{issuer:?} answers; an admin enters exactly this under Settings > Authentication > Set up JWT Issuer"),
+        format!("{issuer:?} answers; an admin enters exactly this under Settings > Authentication > JWT Issuers > Add JWT Issuer"),
     );
     let answer = get(cx, Step::Signature, &keys).await?;
     let set = KeySet::parse(&answer.body).map_err(|fault| {

@@ -1,5 +1,7 @@
 //! The findings of all steps, in order, as data and as text, without anything that looks like a token.
 
+use std::collections::BTreeMap;
+
 use crate::api::{self, Finding, Verdict};
 use crate::error::Exit;
 use crate::output;
@@ -134,6 +136,7 @@ impl Report {
             verdict: verdict.unwrap_or(Verdict::Ok).max(Verdict::Ok),
             exit: exit.unwrap_or(0),
             findings: self.findings,
+            environment: BTreeMap::new(),
         }
     }
 }
@@ -141,10 +144,11 @@ impl Report {
 /// From the least to the most urgent.
 const BY_URGENCY: [Exit; 4] = [Exit::TryLater, Exit::Unavailable, Exit::NeedsLogin, Exit::Configuration];
 
-/// For people: a line per finding, remedies below, the verdict at the end.
-pub fn text(doctor: &api::Doctor, about: &str, colour: bool) -> String {
+/// For people: a line per finding, remedies below, the verdict at the end; unless `verbose`, only of what is wrong.
+pub fn text(doctor: &api::Doctor, about: &str, colour: bool, verbose: bool) -> String {
     let mut text = format!("wandb-cred doctor {}, {about}\n\n", env!("CARGO_PKG_VERSION"));
-    for finding in &doctor.findings {
+    let wrong = |finding: &&Finding| matches!(finding.verdict, Verdict::Warn | Verdict::Fail);
+    for finding in doctor.findings.iter().filter(|finding| verbose || wrong(finding)) {
         let (mark, code) = match finding.verdict {
             Verdict::Ok => ("ok  ", "32"),
             Verdict::Warn => ("warn", "33"),
@@ -158,8 +162,14 @@ pub fn text(doctor: &api::Doctor, about: &str, colour: bool) -> String {
             text += &wrap(&format!("{:INDENT$}remedy: ", ""), remedy);
         }
     }
-    text.push('\n');
+    if verbose || doctor.findings.iter().any(|finding| wrong(&finding)) {
+        text.push('\n');
+    }
     text += &summary(doctor);
+    if !verbose {
+        let fine = doctor.findings.iter().filter(|finding| finding.verdict == Verdict::Ok).count();
+        text += &format!("; {fine} checks were fine (--verbose shows them)");
+    }
     text.push('\n');
     text
 }
@@ -251,7 +261,7 @@ mod tests {
             "it said (eyJhbGciOiJub25lIn0.e30.c2ln) and \x1b[2J",
             "not wb_at_planted, but x",
         );
-        let text = text(&report.finish("p"), "p", false);
+        let text = text(&report.finish("p"), "p", false, false);
         assert!(!text.contains("eyJ") && !text.contains("planted") && !text.contains('\x1b'), "{text}");
         assert!(
             text.contains("it said ([redacted]) and") && text.contains("not [redacted], but x"),

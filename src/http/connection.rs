@@ -131,7 +131,8 @@ fn build(env: &Env, network: &Network) -> Result<Connector, Error> {
     certificates::check(env)?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let roots = network.extra_roots()?;
-    let verifier = Verifier::new_with_extra_roots(roots, Arc::clone(&provider)).map_err(|_| certificates::none(env))?;
+    let verifier =
+        Verifier::new_with_extra_roots(roots, Arc::clone(&provider)).map_err(|_| certificates::none(env))?;
     let config = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(unusable)?

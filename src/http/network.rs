@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use hyper_util::client::proxy::matcher::Matcher;
 use ipnet::IpNet;
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
-use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use url::{Origin, Url};
 
 use super::addresses::{is_platform_address, literal, within};
@@ -130,7 +130,12 @@ impl Network {
         authorities(path)?;
         let files = if path.is_dir() {
             let entries = path.read_dir().map_err(|source| Error::io(Stage::Identity, path, &source))?;
-            entries.flatten().take(MAX_FILES).map(|entry| entry.path()).filter(|path| path.is_file()).collect()
+            entries
+                .flatten()
+                .take(MAX_FILES)
+                .map(|entry| entry.path())
+                .filter(|path| path.is_file())
+                .collect()
         } else {
             vec![path.clone()]
         };

@@ -56,7 +56,8 @@ impl DoctorCache {
         };
         // Boxed: every connection's task would be as large as the largest route.
         let report = Box::pin(doctor::diagnose(&cx, &Source::Daemon(Arc::clone(profile)))).await;
-        let findings = Arc::new(report.finish(&profile.name));
+        let environment = doctor::environment::fingerprint(&env);
+        let findings = Arc::new(api::Doctor { environment, ..report.finish(&profile.name) });
         *last = Some(LastRun { profile: Arc::clone(profile), started, findings: Arc::clone(&findings) });
         findings
     }

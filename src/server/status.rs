@@ -1,5 +1,6 @@
 //! What the daemon says of itself: `/v1/status`, `/v1/profiles`, `/readyz`. Never a token.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::answer::{self, Answer, whole_seconds};
@@ -27,6 +28,7 @@ pub(super) async fn status(state: &State, query: Option<&str>) -> Outcome {
         started_at: whole_seconds(state.started.wall),
         socket: state.socket.clone(),
         config: state.directory().config_path.clone(),
+        locked: state.locked.load(Ordering::Relaxed),
         profiles: describe_all(state),
         job_list,
         proxy: describe_proxy(state),
@@ -119,6 +121,12 @@ pub(super) fn describe(member: &Member, default: bool, now: Now) -> api::Profile
         }),
         jobs: profile.demand.jobs(),
         exchanges: profile.exchanges(),
+        next: profile
+            .identity
+            .as_ref()
+            .and_then(|identity| identity.read(|snapshot| snapshot.error.clone()))
+            .or_else(|| profile.access.read(|snapshot| snapshot.error.clone()))
+            .and_then(|error| api::next_command_after(&error, &profile.name)),
     }
 }
 

@@ -129,7 +129,7 @@ fn completions_are_scripts_their_shells_accept() {
     for shell in ["bash", "zsh", "fish", "elvish"] {
         let script = ran(&mut bare(home.path(), &["completions", shell]));
         assert_eq!(script.code, 0, "{shell}");
-        assert!(script.out.contains("min-ttl"), "{shell} knows no options");
+        assert!(script.out.contains("WANDB_CRED_COMPLETE"), "{shell} does not ask us");
         let file = home.path().join(shell);
         std::fs::write(&file, script.out).expect("written");
         // Only where that shell is installed; bash always is where these tests run.
@@ -198,4 +198,42 @@ fn the_daemons_program_says_when_its_output_could_not_be_written() {
             ran.err
         );
     }
+}
+
+#[test]
+fn init_says_that_a_token_file_is_not_there_and_takes_the_audience() {
+    let home = Home::with("exit 1");
+    let ran = ran(bare(home.folder.path(), &["init", "--audience", "acme", "--dry-run"])
+        .env("WANDB_CREDD", env!("CARGO_BIN_EXE_wandb-credd"))
+        .env("WANDB_IDENTITY_TOKEN_FILE", "/nonexistent/jwt"));
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    assert!(ran.out.contains("# note: /nonexistent/jwt is not there (yet)\n"), "{}", ran.out);
+    assert!(ran.out.contains("\naudience = \"acme\"\n"), "{}", ran.out);
+}
+
+/// GitHub makes a token for an audience only.
+#[test]
+fn init_writes_nothing_that_check_refuses() {
+    let home = Home::with("exit 1");
+    let init = |more: &[(&str, &str)], arguments: &[&str]| {
+        ran(bare(home.folder.path(), &[&["init"], arguments].concat())
+            .env("WANDB_CREDD", env!("CARGO_BIN_EXE_wandb-credd"))
+            .env("WANDB_CRED_CONFIG", home.config())
+            .env("ACTIONS_ID_TOKEN_REQUEST_URL", "https://token.example/x")
+            .env("ACTIONS_ID_TOKEN_REQUEST_TOKEN", "t")
+            .envs(more.iter().copied()))
+    };
+    let without = init(&[], &[]);
+    assert_eq!((without.code, home.config().exists()), (78, false), "{}", without.out);
+    assert!(without.err.ends_with("next: wandb-cred init --audience NAME\n"), "{}", without.err);
+    let bad_url = init(&[("WANDB_BASE_URL", "http://wandb.example")], &["--audience", "acme"]);
+    assert_eq!((bad_url.code, home.config().exists()), (78, false), "{}", bad_url.out);
+    assert!(bad_url.err.contains("https"), "{}", bad_url.err);
+    assert_eq!(init(&[], &["--audience", "acme"]).code, 0);
+    let checked = ran(bare(home.folder.path(), &["check"])
+        .env("WANDB_CREDD", env!("CARGO_BIN_EXE_wandb-credd"))
+        .env("WANDB_CRED_CONFIG", home.config())
+        .env("ACTIONS_ID_TOKEN_REQUEST_URL", "https://token.example/x")
+        .env("ACTIONS_ID_TOKEN_REQUEST_TOKEN", "t"));
+    assert_eq!(checked.code, 0, "{}", checked.err);
 }

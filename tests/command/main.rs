@@ -1,5 +1,7 @@
 //! Runs the built command against a daemon of canned answers: every subcommand, exit code and error text.
 
+mod check;
+mod completions;
 mod daemon_answers;
 mod exec;
 mod fake_daemon;
@@ -8,6 +10,8 @@ mod files;
 mod problems;
 mod service;
 mod status;
+mod terminal;
+mod waiting;
 
 use fake_daemon::{FakeDaemon, bare, on, ran};
 

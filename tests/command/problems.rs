@@ -98,3 +98,26 @@ fn the_daemons_own_next_command_and_retry_time_are_shown() {
         "wandb-cred: profile work: sign in (next attempt in 1 min 30 s)\n  next: wandb-cred login\n"
     );
 }
+
+/// The list of what was looked for would fill a screen.
+#[test]
+fn no_identity_is_said_in_two_lines() {
+    let body = format!(
+        r#"{{"type":"misconfigured","title":"T","status":502,"detail":"provider auto: {}","profile":"default","reason":{{"kind":"no-source"}}}}"#,
+        "looked for x ".repeat(100)
+    );
+    let body = body.replace(
+        r#"{"kind":"no-source"}"#,
+        &serde_json::to_string(&wandb_cred::error::Reason::NoSource).expect("serializes"),
+    );
+    let daemon =
+        FakeDaemon::start(vec![on("POST /v1/jobs", 502, body.clone()), on("GET /v1/token", 502, body)]);
+    for arguments in [&["exec", "--", "true"][..], &["token"]] {
+        let ran = daemon.run(arguments);
+        assert_eq!((ran.code, ran.out.as_str()), (78, ""));
+        assert_eq!(
+            ran.err,
+            "wandb-cred: no identity was found here, and none is configured\n  next: wandb-cred login --issuer URL --client-id ID, or wandb-cred doctor\n"
+        );
+    }
+}

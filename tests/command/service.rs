@@ -79,7 +79,11 @@ fn install_writes_the_units_and_starts_the_socket_and_uninstall_takes_them_away(
         "--user disable --now wandb-cred.socket\n--user stop wandb-cred.service\n--user daemon-reload\n"
     ));
     assert!(!home.unit("wandb-cred.socket").exists() && !home.unit("wandb-cred.service").exists());
-    assert_eq!(ran(&mut home.command(&["service", "uninstall"])).code, 0, "twice is no error");
+    let again = ran(&mut home.command(&["service", "uninstall"]));
+    assert_eq!(
+        (again.code, again.out.as_str()),
+        (0, "the service is not installed, so nothing was changed\n")
+    );
 }
 
 #[cfg(target_os = "linux")]

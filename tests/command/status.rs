@@ -118,7 +118,10 @@ fn watch_in_a_pipe_prints_changes_only_and_survives_the_daemon() {
     let second = lines.next().expect("a line").expect("text");
     child.kill().expect("killed");
     child.wait().expect("reaped");
-    assert!(second.starts_with("no daemon answers at"), "the same state was printed twice: {second}");
+    assert!(
+        second.starts_with(r#"{"error":"no daemon answers at"#),
+        "the same state was printed twice: {second}"
+    );
 }
 
 #[test]
@@ -139,4 +142,54 @@ fn watch_ends_when_its_reader_goes_away() {
         rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("killed");
     }
     assert_eq!(status.expect("it goes on without a reader").code(), Some(0));
+}
+
+#[test]
+fn a_narrow_terminal_gets_narrow_lines_and_q_ends_watching() {
+    let daemon = daemon("failed");
+    for (columns, last) in [(80, "SUBJECT"), (40, "TOKEN LEFT")] {
+        let line = format!("{} status --watch; echo 'the ''end'; stty -a", env!("CARGO_BIN_EXE_wandb-cred"));
+        let mut command = daemon.command(&[]);
+        command.env("NO_COLOR", "1");
+        let mut terminal = crate::terminal::Terminal::start(&command, columns, &line);
+        let shown = terminal.shows("q: end");
+        for line in terminal.text()[..shown].split("\r\n").filter(|line| !line.contains('\x1b')) {
+            assert!(line.chars().count() <= columns.into(), "{columns}: {line:?}");
+        }
+        assert!(terminal.text().contains(last), "{:?}", terminal.text());
+        terminal.keys("q");
+        terminal.shows_after(shown, "the end");
+        // The terminal is as it was, with its signals on.
+        let shown = terminal.shows_after(shown, "isig");
+        assert!(
+            terminal.text()[..shown].contains("\nisig") || terminal.text()[..shown].contains(" isig"),
+            "{}",
+            terminal.text()
+        );
+        assert_eq!(terminal.ends(), 0);
+    }
+}
+
+#[test]
+fn lock_says_what_it_changed() {
+    let locked = answer(&[]).replace(r#""config":null"#, r#""config":null,"locked":true"#);
+    let daemon = FakeDaemon::start(vec![
+        on("GET /v1/status", 200, locked),
+        on("POST /v1/lock", 200, r#"{"locked":true}"#),
+        on("POST /v1/unlock", 200, r#"{"locked":false}"#),
+    ]);
+    assert_eq!(daemon.run(&["lock"]).out, "it was locked already: no tokens are handed out\n");
+    assert_eq!(daemon.run(&["unlock"]).out, "unlocked\n");
+}
+
+#[test]
+fn help_on_a_terminal_has_colour_and_fits() {
+    let daemon = daemon("fresh");
+    for arguments in ["--help", "help token", "exec --help"] {
+        let line = format!("exec {} {arguments}", env!("CARGO_BIN_EXE_wandb-cred"));
+        let mut terminal = crate::terminal::Terminal::start(&daemon.command(&[]), 60, &line);
+        assert_eq!(terminal.ends(), 0);
+        terminal.shows("Usage:");
+        assert!(terminal.text().contains("\x1b["), "{arguments} has no colour");
+    }
 }

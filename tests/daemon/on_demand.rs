@@ -344,7 +344,15 @@ fn what_an_ended_job_left_in_the_environment_is_no_identity() {
     alone.envs(variables()).env_remove("WANDB_CRED_CONFIG").env("NO_GCE_CHECK", "true");
     let refused = ran(alone.env("AWS_EC2_METADATA_DISABLED", "true"));
     assert_ne!(refused.code, Some(0));
-    assert!(refused.err.contains("wandb-cred writes itself"), "{}", refused.err);
+    assert!(refused.err.contains("no identity was found here"), "{}", refused.err);
+    let mut doctor = home.program(COMMAND, &["doctor", "--alone", "--json"]);
+    doctor
+        .envs(variables())
+        .env_remove("WANDB_CRED_CONFIG")
+        .env_remove("WANDB_CRED_PROFILE")
+        .env("NO_GCE_CHECK", "true");
+    let looked = ran(doctor.env("AWS_EC2_METADATA_DISABLED", "true"));
+    assert!(looked.out.contains("wandb-cred writes itself"), "{}", looked.out);
     let refused = ran(home.program(COMMAND, &["token"]).env("WANDB_CRED_PROFILE", "work"));
     assert_eq!(refused.code, Some(78));
     assert!(refused.err.ends_with("next: unset WANDB_CRED_PROFILE\n"), "{}", refused.err);

@@ -110,3 +110,34 @@ fn an_environment_that_the_command_set_up_raises_no_alarm() {
     assert_eq!((&json["verdict"], output.status.code()), (&json!("ok"), Some(0)), "{text}");
     assert!(text.contains("set up by wandb-cred"), "{text}");
 }
+
+/// `doctor --alone` says ok, the daemon fails, and only this says why.
+#[test]
+fn what_only_the_shell_or_only_the_daemon_has_is_said() {
+    let mut world = World::new();
+    world.set_up();
+    world.env.insert("SSL_CERT_DIR", "/etc/ssl/certs".to_owned());
+    world.daemon();
+    world.env.clear();
+    world.env.insert("NO_PROXY", "planted".to_owned());
+    let visit = world.doctor(&["--json"]);
+    assert_eq!((visit.exit, visit.steps("warn")), (Some(0), vec!["daemon".to_owned()]), "{}", visit.out);
+    assert!(
+        visit.out.contains("NO_PROXY is set in this shell, and the daemon does not have it"),
+        "{}",
+        visit.out
+    );
+    assert!(visit.out.contains("the daemon has SSL_CERT_DIR, and this shell does not"), "{}", visit.out);
+    assert!(!visit.out.contains("planted"), "{}", visit.out);
+}
+
+#[test]
+fn an_entry_in_netrc_for_the_server_is_said() {
+    let mut world = World::new();
+    world.set_up();
+    world.write(".netrc", "machine 127.0.0.1 login user password planted\n");
+    let visit = world.doctor(&["--json"]);
+    assert_eq!(visit.exit, Some(0), "{}", visit.out);
+    assert!(visit.said("sdk-environment").contains("has an entry for 127.0.0.1"), "{}", visit.out);
+    assert!(!visit.out.contains("planted"), "{}", visit.out);
+}

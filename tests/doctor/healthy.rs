@@ -212,11 +212,20 @@ fn healthy(set_up: fn(&mut World)) {
 fn people_get_a_line_for_each_step_and_a_verdict() {
     let mut world = World::new();
     world.set_up();
-    let visit = world.doctor(&[]);
+    let visit = world.doctor(&["--verbose"]);
     assert_eq!(visit.exit, Some(0), "{visit:?}");
     assert!(visit.out.contains("ok   subject          W&B sees \"svc-train\" (from sub)"), "{}", visit.out);
     assert!(visit.out.ends_with("verdict: healthy; profile work can get tokens\n"), "{}", visit.out);
     let token = world.token();
     assert!(!visit.out.contains(token.rsplit('.').next().expect("a signature")), "{}", visit.out);
     assert!(visit.out.lines().all(|line| line.chars().count() <= 130), "{}", visit.out);
+}
+
+#[test]
+fn people_hear_only_of_what_is_wrong() {
+    let mut world = World::new();
+    world.set_up();
+    let short = world.doctor(&[]);
+    assert_eq!((short.exit, short.out.lines().count()), (Some(0), 3), "{short:?}");
+    assert!(short.out.contains("\n\nverdict: healthy; profile work can get tokens; "), "{}", short.out);
 }

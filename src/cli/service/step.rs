@@ -41,6 +41,7 @@ pub(super) fn perform(steps: &[Step], dry_run: bool, env: &Env) -> Result<(), Co
                     write(path, text)?;
                 }
             }
+            Step::Remove(path) if path.symlink_metadata().is_err() => {}
             Step::Remove(path) => {
                 say(format!("rm -f {}", path.display()))?;
                 if !dry_run {

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 
 use crate::api::next_command_in;
 use crate::api::{Kept, Profile, State, Status};
+use crate::clock::local;
 use crate::duration;
 use crate::output::Style;
 
@@ -21,34 +22,57 @@ fn identity_state(profile: &Profile) -> Option<State> {
     profile.identity.as_ref().map(|identity| identity.state)
 }
 
-/// A row per profile, then remarks on what is unusual.
-pub(super) fn table(status: &Status, now: Timestamp, style: Style) -> String {
+/// A row per profile, then remarks on what is unusual. No line is wider than the terminal: columns that do not fit are left
+/// out, the least needed first.
+pub(super) fn table(status: &Status, now: Timestamp, style: Style, width: usize) -> String {
     let head = format!("wandb-credd {} (pid {}) at {}", status.version, status.pid, status.socket.display());
-    let mut text = style.faint(&clean(&head)) + "\n\n";
+    let mut text: String = lines(&clean(&head), width, "").map(|line| style.faint(&line) + "\n").collect();
+    if status.locked {
+        text += &style.red("locked: no token is handed out");
+        text += &format!("\nnext: {}\n", style.bold("wandb-cred unlock"));
+    }
+    text.push('\n');
     if status.profiles.is_empty() {
         return text + "no profiles; next: wandb-cred init\n";
     }
-    let columns = ["PROFILE", "STATE", "TOKEN LEFT", "RENEWAL", "IDENTITY LEFT", "JOBS", "SUBJECT"];
-    let mut rows = vec![columns.map(str::to_owned)];
-    rows.extend(status.profiles.iter().map(|profile| row(profile, now)));
-    text += &align(&rows, |index, column, padded| match (index, column) {
-        (0, _) => style.bold(padded),
-        (_, 1) => colour(overall(&status.profiles[index - 1]), padded, style),
-        _ => padded.to_owned(),
-    });
-    for profile in &status.profiles {
-        let name = clean(&profile.name);
-        for (key, value) in remarks(profile, now) {
-            let value = clean(&value);
-            let line = format!("\n{name}: {key}: {value}");
-            text += &if key == "next" {
-                format!("\n{name}: next: {}", style.bold(&value))
-            } else {
-                style.yellow(&line)
+    let rows: Vec<_> = status.profiles.iter().map(|profile| row(profile, now)).collect();
+    let (columns, widths) = fitting(&rows, width);
+    let names = columns.iter().map(|&column| COLUMNS[column].to_owned()).collect::<Vec<_>>();
+    let picked = rows.iter().map(|row| columns.iter().map(|&column| row[column].clone()).collect());
+    for (index, cells) in std::iter::once(names).chain(picked).enumerate() {
+        let mut line = String::new();
+        for (position, cell) in cells.iter().enumerate() {
+            let cell = cut(cell, widths[position]);
+            let last = position + 1 == cells.len();
+            let padded = if last { cell } else { format!("{cell:<0$}", widths[position] + GAP) };
+            line += &match (index, columns[position]) {
+                (0, _) => style.bold(&padded),
+                (_, STATE) => colour(overall(&status.profiles[index - 1]), &padded, style),
+                _ => padded,
             };
         }
-        if !text.ends_with('\n') {
-            text.push('\n');
+        text += line.trim_end();
+        text.push('\n');
+    }
+    for profile in &status.profiles {
+        let name = clean(&profile.name);
+        let mut all = remarks(profile, now);
+        if !columns.contains(&SUBJECT)
+            && let Some(who) = who(profile)
+        {
+            all.insert(0, ("identity of", who.clone()));
+        }
+        for (key, value) in all {
+            let value = clean(&value);
+            let paint = |line: &str| match key {
+                "next" => style.bold(line),
+                "identity of" | "outlook" => line.to_owned(),
+                _ => style.yellow(line),
+            };
+            for line in lines(&format!("{name}: {key}: {value}"), width, "  ") {
+                text += &paint(&line);
+                text.push('\n');
+            }
         }
     }
     for (key, value) in proxy(status) {
@@ -95,6 +119,73 @@ fn proxy(status: &Status) -> Vec<(&'static str, String)> {
     lines
 }
 
+const COLUMNS: [&str; 7] = ["PROFILE", "STATE", "TOKEN LEFT", "RENEWAL", "IDENTITY LEFT", "JOBS", "SUBJECT"];
+const STATE: usize = 1;
+const SUBJECT: usize = 6;
+const GAP: usize = 2;
+
+/// The columns that fit into `width`, and how wide each is.
+fn fitting(rows: &[[String; 7]], width: usize) -> (Vec<usize>, Vec<usize>) {
+    let needed = |column: usize| {
+        let cells = rows.iter().map(|row| row[column].as_str()).chain([COLUMNS[column]]);
+        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
+    let mut columns: Vec<usize> = (0..COLUMNS.len()).collect();
+    let total = |columns: &[usize]| {
+        columns.iter().map(|&column| needed(column) + GAP).sum::<usize>().saturating_sub(GAP)
+    };
+    // Who it is, is worth a line of its own.
+    for least in [3, 4, 5, SUBJECT] {
+        if total(&columns) > width {
+            columns.retain(|&column| column != least);
+        }
+    }
+    let mut widths: Vec<usize> = columns.iter().map(|&column| needed(column)).collect();
+    let excess = total(&columns).saturating_sub(width);
+    if excess > 0 {
+        widths[0] = widths[0].saturating_sub(excess).max(8);
+    }
+    (columns, widths)
+}
+
+fn cut(cell: &str, width: usize) -> String {
+    if cell.chars().count() <= width {
+        return cell.to_owned();
+    }
+    cell.chars().take(width.saturating_sub(1)).chain(['\u{2026}']).collect()
+}
+
+/// `text` in lines of at most `width`, those after the first with `indent`.
+fn lines(text: &str, width: usize, indent: &str) -> impl Iterator<Item = String> {
+    let width = width.max(20);
+    let (mut lines, mut line) = (Vec::new(), String::new());
+    let mut empty = true;
+    for word in text.split(' ') {
+        let mut word: Vec<char> = word.chars().collect();
+        loop {
+            let room = width.saturating_sub(line.chars().count() + usize::from(!empty));
+            if word.len() <= room {
+                line.extend((!empty).then_some(' '));
+                line.extend(&word);
+                empty = false;
+                break;
+            }
+            if empty {
+                // A word that is longer than a line.
+                line.extend(word.drain(..room));
+            }
+            lines.push(std::mem::replace(&mut line, indent.to_owned()));
+            empty = true;
+        }
+    }
+    lines.push(line);
+    lines.into_iter()
+}
+
+fn who(profile: &Profile) -> Option<&String> {
+    profile.person.as_ref().map(|person| &person.account).or(profile.subject.as_ref())
+}
+
 fn row(profile: &Profile, now: Timestamp) -> [String; 7] {
     let star = if profile.default { "*" } else { "" };
     let renewal = match profile.access.next_renewal {
@@ -102,7 +193,6 @@ fn row(profile: &Profile, now: Timestamp) -> [String; 7] {
         None if !profile.hot && profile.access.expires_at.is_some() => "on next use".to_owned(),
         None => "-".to_owned(),
     };
-    let who = profile.person.as_ref().map(|person| &person.account).or(profile.subject.as_ref());
     [
         clean(&profile.name) + star,
         state(overall(profile)).to_owned(),
@@ -110,7 +200,7 @@ fn row(profile: &Profile, now: Timestamp) -> [String; 7] {
         renewal,
         profile.identity.as_ref().map_or("-".to_owned(), left),
         profile.jobs.to_string(),
-        who.map_or("-".to_owned(), |who| clean(who)),
+        who(profile).map_or("-".to_owned(), |who| clean(who)),
     ]
 }
 
@@ -121,8 +211,14 @@ fn remarks(profile: &Profile, now: Timestamp) -> Vec<(&'static str, String)> {
         Some(identity) => vec![("identity", identity), ("exchange", &profile.access)],
         None => vec![("tokens", &profile.access)],
     };
+    let mut said: Option<&String> = None;
     for (key, kept) in kept {
         if let Some(error) = &kept.last_error {
+            // An exchange fails as its identity did.
+            if said.is_some_and(|said| error.contains(said.as_str())) {
+                continue;
+            }
+            said = Some(error);
             let times = if kept.failures > 1 {
                 format!(" ({} times in a row)", kept.failures)
             } else {
@@ -136,7 +232,7 @@ fn remarks(profile: &Profile, now: Timestamp) -> Vec<(&'static str, String)> {
     }
     if let Some(outlook) = &profile.outlook {
         let left = duration::text(seconds_until(outlook.until, now));
-        remarks.push(("outlook", format!("until {} (in {left}): {}", outlook.until, outlook.reason)));
+        remarks.push(("outlook", format!("until {} (in {left}): {}", local(outlook.until), outlook.reason)));
     }
     if let Some(next) = next(profile) {
         remarks.push(("next", next));
@@ -149,7 +245,9 @@ fn next(profile: &Profile) -> Option<String> {
     // Whether tokens are there or not: without a sign-in there will be none.
     let state =
         if identity_state(profile) == Some(State::NeedsLogin) { State::NeedsLogin } else { overall(profile) };
-    next_command_in(state, &profile.provider, &profile.name)
+    let generic = next_command_in(state, &profile.provider, &profile.name)?;
+    // The daemon knows what went wrong, and so whether another attempt can help.
+    Some(profile.next.clone().unwrap_or(generic))
 }
 
 /// A block of `key: value` lines per profile, without colour or padding.
@@ -168,6 +266,9 @@ pub(super) fn blocks(status: &Status, now: Timestamp) -> String {
         line("profile", &profile.name);
         line("default", if profile.default { "yes" } else { "no" });
         line("state", state(overall(profile)));
+        if status.locked {
+            line("locked", "yes; next: wandb-cred unlock");
+        }
         line("server", &profile.base_url);
         line("provider", &profile.provider);
         for (name, value) in
@@ -263,6 +364,7 @@ pub(super) mod tests {
             sdk_files: None,
             jobs: 1,
             exchanges: 3,
+            next: None,
         }
     }
 
@@ -273,6 +375,7 @@ pub(super) mod tests {
             started_at: at(0),
             socket: "/run/user/1/wandb-cred/wandb-cred.sock".into(),
             config: None,
+            locked: false,
             profiles,
             job_list: None,
             proxy: None,
@@ -285,7 +388,7 @@ pub(super) mod tests {
 
     #[test]
     fn a_good_profile_is_one_row() {
-        let text = table(&status(vec![profile()]), at(0), Style::plain());
+        let text = table(&status(vec![profile()]), at(0), Style::plain(), 200);
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines[2], "PROFILE  STATE  TOKEN LEFT  RENEWAL    IDENTITY LEFT  JOBS  SUBJECT");
         assert_eq!(lines[3], "work*    fresh  1 h         in 40 min  10 min         1     ada@example.com");
@@ -299,7 +402,7 @@ pub(super) mod tests {
         bad.access.last_error = Some("api.wandb.ai did not answer within 10s\x1b[2J".into());
         bad.access.failures = 4;
         bad.outlook = Some(Outlook { until: at(7200), reason: "the job's token ends then".into() });
-        let text = table(&status(vec![bad.clone()]), at(0), Style::plain());
+        let text = table(&status(vec![bad.clone()]), at(0), Style::plain(), 200);
         assert!(text.contains("work: exchange: api.wandb.ai did not answer within 10s"), "{text}");
         assert!(text.contains("(4 times in a row)"), "{text}");
         assert!(text.contains("(in 2 h): the job's token ends then"), "{text}");
@@ -308,5 +411,33 @@ pub(super) mod tests {
         let plain = blocks(&status(vec![bad]), at(0));
         assert!(plain.contains("state: failed\n"), "{plain}");
         assert!(plain.contains("next: wandb-cred refresh --profile work\n"), "{plain}");
+    }
+
+    #[test]
+    fn every_line_fits_and_nothing_needed_is_lost() {
+        let mut bad = profile();
+        bad.name = "a-rather-long-name".into();
+        bad.access.state = State::Failed;
+        let error = "provider file: /run/user/1000/a/very/long/path/that/is/longer/than/a/line: no such file";
+        bad.identity.as_mut().expect("it has one").last_error = Some(error.into());
+        bad.access.last_error = Some(error.into());
+        bad.next = Some("wandb-cred doctor --profile a-rather-long-name".into());
+        let mut both = status(vec![profile(), bad]);
+        both.locked = true;
+        for width in [40, 80, 120] {
+            let text = table(&both, at(0), Style::plain(), width);
+            for line in text.lines() {
+                assert!(line.chars().count() <= width, "{width}: {line}");
+            }
+            let flat: String = text.split_whitespace().collect();
+            assert_eq!(flat.matches("nosuchfile").count(), 1, "an error is said once: {text}");
+            for words in
+                ["wandb-cred unlock", "doctor --profile a-rather-long-name", "ada@example.com", "TOKEN LEFT"]
+            {
+                let words: String = words.split_whitespace().collect();
+                assert!(flat.contains(&words), "{width}: {words}: {text}");
+            }
+            assert!(!flat.contains("refresh"), "{text}");
+        }
     }
 }

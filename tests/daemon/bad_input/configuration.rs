@@ -25,7 +25,7 @@ fn an_unknown_kind_of_provider_is_reported_and_the_other_profile_works() {
 
 #[test]
 fn a_value_of_the_wrong_type_is_reported_and_the_other_profile_works() {
-    mistake_in_profile("[profile.bad.provider.file]\npath = 7\n", Some(2), &["wrong type of value"]);
+    mistake_in_profile("[profile.bad.provider.file]\npath = 7\n", Some(2), &["`path` must be a string"]);
 }
 
 #[test]
@@ -40,7 +40,11 @@ fn a_base_url_over_plain_http_is_reported_and_the_other_profile_works() {
 
 #[test]
 fn a_base_url_without_scheme_is_reported_and_the_other_profile_works() {
-    mistake_in_profile("[profile.bad]\nbase-url = \"wandb.example\"\n", Some(2), &["has no scheme", "https://wandb.example"]);
+    mistake_in_profile(
+        "[profile.bad]\nbase-url = \"wandb.example\"\n",
+        Some(2),
+        &["has no scheme", "https://wandb.example"],
+    );
 }
 
 #[test]
@@ -59,7 +63,11 @@ fn an_empty_command_is_reported_and_the_other_profile_works() {
 
 #[test]
 fn a_command_that_is_no_list_is_reported_and_the_other_profile_works() {
-    mistake_in_profile("[profile.bad.provider.command]\nargv = \"x\"\n", Some(2), &["expected a sequence"]);
+    mistake_in_profile(
+        "[profile.bad.provider.command]\nargv = \"x\"\n",
+        Some(2),
+        &["`argv` must be a list of strings"],
+    );
 }
 
 #[test]

@@ -27,7 +27,7 @@ fn reports_an_issuer_that_wandb_does_not_know() {
         },
         &["exchange"],
         78,
-        &["not configured", "Set up JWT Issuer"],
+        &["not configured", "Add JWT Issuer"],
     );
 }
 

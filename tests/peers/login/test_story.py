@@ -31,6 +31,7 @@ def test_nothing_configured_and_nobody_to_ask(fresh):
 def test_sign_in_then_a_run_over_many_expiries(fresh, tmp_path):
     """One browser page; then a program for which the ID token (4 s) and the access token (5 s) expire many times."""
     op, wandb = Provider(ID_TTL=4), Wandb(expires_in=5)
+    fresh["WANDB_BASE_URL"] = wandb.url
     try:
         command = subprocess.Popen(
             [BIN / "wandb-cred", "login", "--no-browser", "--issuer", op.issuer, "--client-id", "cli", "--token-store", "file"],
@@ -41,7 +42,6 @@ def test_sign_in_then_a_run_over_many_expiries(fresh, tmp_path):
         assert command.returncode == 0 and "signed in as alice@example.com" in out
         config = tmp_path / ".config/wandb-cred/config.toml"
         assert config.stat().st_mode & 0o077 == 0
-        config.write_text(config.read_text().replace("[profile.default]", f'[profile.default]\nbase-url = "{wandb.url}"'))
         # No daemon runs now: exec brings one, which finds the session.
         program = ("import json,os,time\nseen=set()\nend=time.time()+25\nwhile time.time()<end:\n"
                    "  c=json.load(open(os.environ['WANDB_CREDENTIALS_FILE']))['credentials'][os.environ['WANDB_BASE_URL']]\n"
@@ -53,6 +53,50 @@ def test_sign_in_then_a_run_over_many_expiries(fresh, tmp_path):
         assert stats["authorization_code success"] == 1, "one page"
         assert "refresh_token invalid_grant" not in stats
         assert {claims_of(jwt)["email"] for jwt in wandb.assertions} == {"alice@example.com"}
+    finally:
+        op.stop()
+
+
+def refusing():
+    """A W&B server that knows no such issuer."""
+    class Handler(loopback.Handler):
+        def do_POST(self):
+            self.body()
+            self.answer(400, {"error": "invalid_grant", "error_description": "unknown issuer"})
+
+    return loopback.start(Handler)
+
+
+def sign_in(env, op, client="cli"):
+    command = subprocess.Popen(
+        [BIN / "wandb-cred", "login", "--no-browser", "--issuer", op.issuer, "--client-id", client, "--token-store", "file"],
+        env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    url = next((line.strip() for line in command.stderr if line.startswith("http")), None)
+    if url:
+        person(url, "alice")
+    out, err = command.communicate(timeout=60)
+    return command.returncode, out, err
+
+
+def test_what_does_not_work_leaves_nothing_and_the_next_attempt_is_as_the_first(fresh, tmp_path):
+    op = Provider()
+    try:
+        config = tmp_path / ".config/wandb-cred/config.toml"
+        # A typo in the issuer.
+        done = run(fresh, "login", "--issuer", op.issuer + "/typo", "--client-id", "cli", "--token-store", "file",
+                   stdin=subprocess.DEVNULL)
+        assert done.returncode != 0 and "nothing was written" in done.stderr, done.stderr
+        assert not config.exists()
+        # W&B does not take what the provider gave.
+        code, out, err = sign_in({**fresh, "WANDB_BASE_URL": refusing()}, op)
+        assert code == 78 and out == "" and "nothing was written: you signed in as alice@example.com, and" in err, err
+        assert not config.exists()
+        assert not [path for path in (tmp_path / ".local").rglob("*") if path.is_file() and b"refresh" in path.read_bytes()]
+        wandb = Wandb()
+        code, out, err = sign_in({**fresh, "WANDB_BASE_URL": wandb.url}, op)
+        assert code == 0 and f"default: signed in as alice@example.com, and {wandb.url} gives tokens" in out, err
+        assert config.exists() and len(wandb.assertions) == 1
+        assert not list((tmp_path / "run").rglob("draft.toml"))
     finally:
         op.stop()
 
