@@ -67,6 +67,7 @@ pub(super) fn variables(job: &Job, env: &Env) -> Result<Variables, CommandError>
     };
     // So that a wandb-cred inside the job asks for the same profile.
     variables.push(("WANDB_CRED_PROFILE", Some(job.profile.clone())));
+    variables.sort_by_key(|(_, value)| value.is_none());
     Ok(variables)
 }
 
