@@ -111,7 +111,7 @@ impl Config {
                 );
                 return Err(mistake::at(text, span, message));
             }
-            let plain = plain_http(table.get_ref());
+            let plain = table.get_ref().as_table().and_then(plain_http);
             match profile::Config::deserialize(ValueDeserializer::from(table)) {
                 Ok(profile) => drop(config.profiles.insert(name, profile)),
                 Err(error) => {
@@ -221,8 +221,7 @@ const MAX_FILE: u64 = 1024 * 1024;
 
 /// Where the profile names a W&B server by plain http, without a word that it may: that mistake is known only when the whole
 /// table has been read.
-fn plain_http(profile: &DeValue<'_>) -> Option<Range<usize>> {
-    let profile = profile.as_table()?;
+fn plain_http(profile: &DeTable<'_>) -> Option<Range<usize>> {
     let url = profile.get("base-url").filter(|_| !profile.contains_key("allow-plain-http"))?;
     url.get_ref().as_str()?.parse::<BaseUrl>().is_err().then(|| url.span())
 }

@@ -333,10 +333,12 @@ async fn is_owner(client: SocketAddr, ours: SocketAddr) -> bool {
     if !cfg!(target_os = "linux") {
         return true;
     }
-    // On a busy machine the table is long.
-    let user = match blocking::run(move || peer::user(client, ours)).await {
+    let user = match peer::ask(client, ours) {
         Ok(user) => user,
-        Err(_) => peer::user(client, ours),
+        Err(_) => match blocking::run(move || peer::look_up(client, ours)).await {
+            Ok(user) => user,
+            Err(_) => peer::look_up(client, ours),
+        },
     };
     let own = user == Some(rustix::process::geteuid().as_raw());
     if !own && let Some(count) = REFUSED.count() {

@@ -13,6 +13,7 @@
 //! | `load` | the load generator: raw epoll, so that it is not what is measured |
 //! | `command` | whole runs of the command against other programs; its system calls |
 //! | `peers` | `git credential-cache`, `ssh-add` and `oidc-token` |
+//! | `proxy` | the loopback proxy beside nginx |
 //! | `idle` | resident memory, wake-ups |
 //! | `start` | the time from start to first answer |
 //! | `storm` | 512 processes and a daemon without a token |
@@ -37,6 +38,7 @@ mod command;
 mod idle;
 mod load;
 mod peers;
+mod proxy;
 mod server;
 mod setup;
 mod start;
@@ -52,7 +54,7 @@ struct Args {
     /// Measure only what repeats exactly
     #[arg(long)]
     short: bool,
-    /// Measure only this: server, hang, command, start, storm, system-calls or idle
+    /// Measure only this: server, hang, proxy, command, start, storm, system-calls or idle
     #[arg(long)]
     only: Vec<String>,
     /// Serve as a baseline: answer on this socket with the bytes of that file
@@ -82,6 +84,9 @@ fn main() -> Result<ExitCode> {
         }
         if wanted("hang") {
             server::hang(&setup, &mut table)?;
+        }
+        if wanted("proxy") {
+            proxy::beside_nginx(&setup, &mut table)?;
         }
         if wanted("start") {
             start::time(&setup, &mut table)?;

@@ -50,6 +50,11 @@ impl Setup {
         self.start_daemon(name, &format!("http://{}", self.sandbox), None)
     }
 
+    /// The same, for another server.
+    pub(crate) fn daemon_of(&self, name: &str, base_url: &str) -> Result<Daemon> {
+        self.start_daemon(name, base_url, None)
+    }
+
     /// The same, exchanging over TLS.
     pub(crate) fn tls_daemon(&self, name: &str) -> Result<Daemon> {
         let proxy = TlsProxy::start(&self.sandbox, self.dir.path())?;
@@ -139,6 +144,16 @@ impl Running {
     /// Resident memory in KiB.
     pub(crate) fn resident(&self) -> Result<u64> {
         field(&self.proc("status"), "VmRSS:")
+    }
+
+    /// Seconds of CPU, in user space and in the kernel.
+    pub(crate) fn cpu(&self) -> Result<f64> {
+        let stat = std::fs::read_to_string(self.proc("stat"))?;
+        let fields = stat.rsplit(')').next().context("a name")?;
+        let mut fields = fields.split_ascii_whitespace().skip(11).take(2).map(str::parse::<f64>);
+        let (user, system) = (fields.next().context("utime")??, fields.next().context("stime")??);
+        // In hundredths on every Linux.
+        Ok((user + system) / 100.0)
     }
 
     pub(crate) fn threads(&self) -> Result<u64> {

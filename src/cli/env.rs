@@ -18,7 +18,7 @@ pub(super) struct Args {
     /// The shell that evaluates the output
     #[arg(long, short, value_enum, default_value_t = Shell::Sh)]
     shell: Shell,
-    /// Use the loopback proxy instead of the SDK files: for any W&B client, of any version
+    /// Use the loopback proxy, not the SDK files: for W&B clients of any version
     #[arg(long)]
     proxy: bool,
     /// The process that needs the credentials [default: the calling one]

@@ -33,7 +33,7 @@ pub(super) struct Args {
     /// Start the command at once, with or without a token
     #[arg(long, conflicts_with = "job")]
     best_effort: bool,
-    /// Use the loopback proxy instead of the SDK files: for any W&B client, of any version
+    /// Use the loopback proxy, not the SDK files: for W&B clients of any version
     #[arg(long)]
     proxy: bool,
     /// If no daemon runs, start one that nobody else uses

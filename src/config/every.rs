@@ -6,7 +6,7 @@ use std::ops::Range;
 use serde::de::DeserializeOwned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 
-use super::{Config, is_name, mistake};
+use super::{Config, is_name, mistake, plain_http};
 use crate::error::Mistake;
 use crate::error::foreign::{DeserializeFault, deserialize_fault};
 use crate::{profile, server};
@@ -71,6 +71,7 @@ fn of_profile(text: &str, name: &str, head: Range<usize>, table: toml::Spanned<D
         table.remove("provider");
     }
     let chosen = found.is_empty();
+    let head = plain_http(&table).unwrap_or(head);
     every::<profile::Config>(table, span, &mut |error| {
         let missing = deserialize_fault(error.message()) == DeserializeFault::MissingKey("provider");
         if chosen || !missing {

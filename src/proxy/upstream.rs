@@ -113,8 +113,10 @@ impl Upstream {
             }
             let mut idle = upstream.idle();
             let kept = idle.entry(origin).or_default();
-            // The oldest are first.
-            kept.retain(|idle| !idle.send.is_closed() && idle.since.elapsed() < MAX_IDLE);
+            // Not each time: what is closed is passed over when one is taken.
+            if kept.len() >= MAX_KEPT {
+                kept.retain(|idle| !idle.send.is_closed() && idle.since.elapsed() < MAX_IDLE);
+            }
             if kept.len() < MAX_KEPT {
                 kept.push(Idle { send, since: Instant::now() });
             }
@@ -140,4 +142,4 @@ impl std::fmt::Display for Failed {
 const MAX_IDLE: Duration = Duration::from_secs(50);
 
 /// For each server.
-const MAX_KEPT: usize = 64;
+const MAX_KEPT: usize = 128;

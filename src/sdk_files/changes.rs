@@ -5,7 +5,8 @@ use std::path::Path;
 
 #[cfg(target_os = "linux")]
 pub(super) struct Watcher {
-    /// Best effort: instances are a limited resource (`fs.inotify.max_user_instances`).
+    /// Best effort: instances are a limited resource (`fs.inotify.max_user_instances`, 128 on most systems), so a profile
+    /// that nobody uses takes none.
     events: Option<tokio::net::unix::pipe::Receiver>,
     watching: bool,
 }
@@ -13,16 +14,17 @@ pub(super) struct Watcher {
 #[cfg(target_os = "linux")]
 impl Watcher {
     pub(super) fn new() -> Self {
-        use rustix::fs::inotify::{self, CreateFlags};
-        let instance = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).ok();
-        let events =
-            instance.and_then(|fd| tokio::net::unix::pipe::Receiver::from_owned_fd_unchecked(fd).ok());
-        Self { events, watching: false }
+        Self { events: None, watching: false }
     }
 
     /// Starts watching `dir`, unless it does so already or cannot.
     pub(super) fn watch(&mut self, dir: &Path) {
-        use rustix::fs::inotify::{self, WatchFlags};
+        use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+        if self.events.is_none() && dir.is_dir() {
+            let instance = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).ok();
+            self.events =
+                instance.and_then(|fd| tokio::net::unix::pipe::Receiver::from_owned_fd_unchecked(fd).ok());
+        }
         if let (Some(events), false) = (&self.events, self.watching) {
             let flags = WatchFlags::CLOSE_WRITE | WatchFlags::MOVED_TO | WatchFlags::DELETE;
             self.watching = inotify::add_watch(events, dir, flags | WatchFlags::ONLYDIR).is_ok();

@@ -289,6 +289,7 @@ fn folders_that_cannot_be_used_are_passed_over_with_one_line() {
     let home = Home::new(&sandbox.profile("work"));
     let temp = home.path("temp");
     fs::create_dir(&temp).expect("made");
+    let credd = with_grace(&home, "1s");
     let loose = home.path("loose");
     fs::create_dir_all(loose.join("wandb-cred")).expect("made");
     fs::set_permissions(loose.join("wandb-cred"), fs::Permissions::from_mode(0o777)).expect("chmod");
@@ -306,6 +307,7 @@ fn folders_that_cannot_be_used_are_passed_over_with_one_line() {
         let mut job = home.program(COMMAND, &["exec", "--", "sh", "-c", "echo $WANDB_IDENTITY_TOKEN_FILE"]);
         job.env_remove("WANDB_CRED_SOCKET")
             .env_remove("XDG_RUNTIME_DIR")
+            .env("WANDB_CREDD", &credd)
             .env("TMPDIR", &temp)
             .env(name, &value);
         // Not shared with another row, or with /run/user of whoever runs the tests.

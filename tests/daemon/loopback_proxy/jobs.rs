@@ -186,6 +186,34 @@ fn a_daemon_on_demand_has_a_proxy_for_its_jobs() {
 }
 
 #[test]
+fn a_job_that_the_daemon_cannot_see_has_a_key_as_long_as_its_connection() {
+    let namespace = ["-rpf", "--mount-proc", "--kill-child"];
+    if ran(std::process::Command::new("unshare").args(namespace).arg("true")).code != Some(0) {
+        println!("skipped: this user may not make PID namespaces");
+        return;
+    }
+    let sandbox = Sandbox::start(&[]);
+    let home = Home::new(&sandbox.profile("work"));
+    let _daemon = home.daemon_of(&mut home.program("unshare", &[&namespace[..], &[DAEMON, "run"]].concat()));
+    let told = home.path("told");
+    let script = format!(
+        "echo $WANDB_BASE_URL $WANDB_API_KEY > {0}.new; mv {0}.new {0}; exec sleep 600",
+        told.display()
+    );
+    let mut job =
+        home.program(COMMAND, &["exec", "--proxy", "--", "sh", "-c", &script]).spawn().expect("starts");
+    let told = until("the job has a key", 20, || std::fs::read_to_string(&told).ok());
+    let (url, key) = told.trim().split_once(' ').expect("a URL and a key");
+    let port = url.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port");
+    let proxy = super::client::Proxy { port, key: key.to_owned() };
+    let ask = || proxy.post("/graphql", &[], br#"{"query":"query Viewer { viewer { id } }"}"#);
+    assert_eq!(ask().status, 200);
+    job.kill().expect("it runs");
+    job.wait().expect("it ends");
+    until("the key is refused", 10, || (ask().status == 401).then_some(()));
+}
+
+#[test]
 fn an_old_sdk_is_noticed_without_starting_python() {
     let sandbox = Sandbox::start(&[]);
     let home = Home::new(&sandbox.profile("work"));

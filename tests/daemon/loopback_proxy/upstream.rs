@@ -150,9 +150,12 @@ fn a_client_that_goes_away_takes_its_upload_with_it() {
     let head = world.proxy.head("PUT /files/x", &[("Content-Length", "100000000")]);
     stream.write_all(head.as_bytes()).expect("sent");
     stream.write_all(&vec![b'x'; 3 * 1024 * 1024]).expect("sent");
+    until("it is on its way", 10, || {
+        let sent = world.daemon.get("/v1/status").json()["proxy"]["jobs"][0]["bytes_sent"].as_u64();
+        sent.filter(|sent| *sent > 0)
+    });
     drop(stream);
     until("the server hears of it", 10, || (world.server.aborted() == 1).then_some(()));
-    // Nothing of it is counted as a row.
     assert_eq!(world.proxy.get("/x").status, 200);
 }
 
