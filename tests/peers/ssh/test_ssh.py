@@ -1,5 +1,6 @@
 """Access tokens over a real ssh: `feed` into a session, and an upstream through a forwarded socket."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -67,8 +68,12 @@ class Machine:
     def access(self):
         return json.loads(self.ask("status", "--json"))["profiles"][0]["access"]
 
+    @contextlib.contextmanager
     def daemon(self):
-        return running([binary("wandb-credd")], env=self.env, log=self.folder / "log")
+        with running([binary("wandb-credd")], env=self.env, log=self.folder / "log") as process:
+            # Before that, `token` would start another on demand.
+            wait_for("the daemon", self.socket.exists)
+            yield process
 
 
 @pytest.fixture
