@@ -6,7 +6,8 @@ import signal
 import subprocess
 import time
 
-from conftest import HERE, binary, interpreter, wait_for
+from conftest import HERE
+from programs import binary, interpreter, wait_for
 
 CLIENTS = HERE / "clients"
 ROWS = 28

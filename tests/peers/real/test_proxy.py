@@ -1,7 +1,8 @@
 """Clients through the loopback proxy: the oldest and the newest. proxy_versions.py has all, by scripts/test-proxy."""
 
 import pytest
-from conftest import HERE, WEAVE_VERSION, interpreter
+from conftest import HERE, WEAVE_VERSION
+from programs import interpreter
 from proxied import carries_files, endures, survives_a_killed_daemon, survives_revocations
 
 ENDS = ["0.12.21", "0.31.0"]

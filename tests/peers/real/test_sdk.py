@@ -6,8 +6,8 @@ The sandbox counts who exchanges: the clients never do.
 import json
 
 import pytest
-from conftest import HERE, WANDB_VERSIONS, WEAVE_VERSION
-from programs import binary, interpreter, run_client
+from conftest import HERE, WANDB_VERSIONS, WEAVE_VERSION, run_client
+from programs import binary, interpreter
 
 CLIENTS = HERE / "clients"
 
