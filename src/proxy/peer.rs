@@ -1,7 +1,9 @@
 //! Whose connection it is. A port on loopback is open to every user of this machine; on Linux the kernel tells the owner of
 //! the other end (sock_diag(7), proc_pid_net(5)).
 
-use std::net::{IpAddr, SocketAddr};
+#[cfg(target_os = "linux")]
+use std::net::IpAddr;
+use std::net::SocketAddr;
 
 /// The user of the socket at `client` that is connected to `ours`. The error says that the kernel was not asked: it must be
 /// looked up in the table.
@@ -89,6 +91,7 @@ pub(super) fn look_up(_client: SocketAddr, _ours: SocketAddr) -> Option<u32> {
     None
 }
 
+#[cfg(target_os = "linux")]
 fn user_in(table: &str, client: SocketAddr, ours: SocketAddr) -> Option<u32> {
     let ends = [false, true].map(|mapped| (end(client, mapped), end(ours, mapped)));
     table.lines().find_map(|line| {
@@ -102,6 +105,7 @@ fn user_in(table: &str, client: SocketAddr, ours: SocketAddr) -> Option<u32> {
 }
 
 /// As the kernel prints it: words of the address in this machine's byte order.
+#[cfg(target_os = "linux")]
 fn end(address: SocketAddr, mapped: bool) -> String {
     let octets = match address.ip().to_canonical() {
         IpAddr::V4(ip) if mapped => ip.to_ipv6_mapped().octets().to_vec(),

@@ -18,6 +18,7 @@ pub(super) struct Ends {
 
 enum Watched {
     /// Readable once it has ended.
+    #[cfg_attr(not(target_os = "linux"), expect(dead_code))]
     Descriptor(OwnedFd),
     /// Where there are no such descriptors.
     Number(Pid),
