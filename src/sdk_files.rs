@@ -191,17 +191,11 @@ impl Files {
             if wrote {
                 watcher.watch(&self.dir);
             }
-            let retry = async {
-                match failures {
-                    0 => std::future::pending().await,
-                    n => clock.sleep(RETRY.delay(n, None)).await,
-                }
-            };
             tokio::select! {
                 changed = identity_changed => if changed.is_err() { return },
                 changed = access.changed() => if changed.is_err() { return },
                 _ = withdrawn.changed() => {}
-                _ = retry => {}
+                () = retry(failures, &clock) => {}
                 () = watcher.changed() => {
                     // The SDK truncates the file and then writes it: let it finish first.
                     let _ = clock.sleep(FOREIGN_WRITE_DELAY).await;
@@ -314,6 +308,14 @@ impl Files {
                 written.access = written.access.filter(|_| !access);
             });
         }
+    }
+}
+
+/// When to write again after so many failures in a row; never after none.
+async fn retry(failures: u32, clock: &Clock) {
+    match failures {
+        0 => std::future::pending().await,
+        n => drop(clock.sleep(RETRY.delay(n, None)).await),
     }
 }
 

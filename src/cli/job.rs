@@ -10,6 +10,7 @@ use crate::api::{Job, JobRequest, ProxyAccess};
 use crate::client::{self, Client};
 use crate::env::Env;
 use crate::error::{Exit, Reason};
+use crate::paths::{CREDENTIALS_FILE, IDENTITY_TOKEN_FILE};
 
 /// What the command line asks for.
 pub(super) struct Wanted<'a> {
@@ -132,8 +133,6 @@ const BASE_URL: &str = "WANDB_BASE_URL";
 const API_KEY: &str = "WANDB_API_KEY";
 const APP_URL: &str = "WANDB_APP_URL";
 const TRACE_URL: &str = "WF_TRACE_SERVER_URL";
-const IDENTITY_TOKEN_FILE: &str = "WANDB_IDENTITY_TOKEN_FILE";
-const CREDENTIALS_FILE: &str = "WANDB_CREDENTIALS_FILE";
 
 const LOOPBACK: [&str; 2] = ["127.0.0.1", "localhost"];
 

@@ -100,6 +100,8 @@ impl Lifetime {
                     }
                 }
                 if state.uses() != uses || state.is_asked() {
+                    // Told to stop, it has not slept: each round looks at all processes.
+                    let _ = clock.sleep(BUSY).await;
                     continue;
                 }
                 match StartLock::try_take(start_lock) {

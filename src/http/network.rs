@@ -125,32 +125,18 @@ impl Network {
 
     /// The authorities beside the system's. Reads files.
     pub(super) fn extra_roots(&self) -> Result<Vec<CertificateDer<'static>>, Error> {
-        let Some(path) = &self.ca_file else { return Ok(Vec::new()) };
-        // The same files, and the same words if they are none.
-        authorities(path)?;
-        let files = if path.is_dir() {
-            let entries = path.read_dir().map_err(|source| Error::io(Stage::Identity, path, &source))?;
-            entries
-                .flatten()
-                .take(MAX_FILES)
-                .map(|entry| entry.path())
-                .filter(|path| path.is_file())
-                .collect()
-        } else {
-            vec![path.clone()]
-        };
-        let mut roots = Vec::new();
-        for file in files {
-            let pem = read_file::read(&file, MAX_AUTHORITIES)?;
-            roots.extend(CertificateDer::pem_slice_iter(&pem).flatten());
-        }
-        Ok(roots)
+        self.ca_file.as_deref().map_or_else(|| Ok(Vec::new()), authorities)
     }
 
     /// A client that trusts the authorities. Reads files.
     pub(super) fn trust(&self, builder: reqwest::ClientBuilder) -> Result<reqwest::ClientBuilder, Error> {
         Ok(match &self.ca_file {
-            Some(path) => builder.tls_certs_merge(authorities(path)?),
+            Some(path) => {
+                let roots = authorities(path)?;
+                let roots: Result<Vec<_>, _> =
+                    roots.iter().map(|root| reqwest::Certificate::from_der(root)).collect();
+                builder.tls_certs_merge(roots.map_err(unusable)?)
+            }
             None => builder,
         })
     }
@@ -184,10 +170,11 @@ impl Network {
     }
 }
 
-fn authorities(path: &Path) -> Result<Vec<reqwest::Certificate>, Error> {
+fn authorities(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
     let parse = |file: &Path| {
         let pem = read_file::read(file, MAX_AUTHORITIES)?;
-        Ok::<_, Error>(reqwest::Certificate::from_pem_bundle(&pem).unwrap_or_default())
+        let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+        Ok::<_, Error>(found.unwrap_or_default())
     };
     let mut found = Vec::new();
     if path.is_dir() {

@@ -14,7 +14,7 @@ use tracing::{debug, warn};
 use zeroize::Zeroizing;
 
 use super::changes::Watcher;
-use super::{FOREIGN_WRITE_DELAY, RETRY, WRITE_TIMEOUT, format};
+use super::{FOREIGN_WRITE_DELAY, WRITE_TIMEOUT, format, retry};
 use crate::atomic_file;
 use crate::blocking;
 use crate::clock::{Clock, Now};
@@ -88,15 +88,9 @@ impl Combined {
                 }
             }
             watcher.watch(&self.dir);
-            let retry = async {
-                match failures {
-                    0 => std::future::pending().await,
-                    n => clock.sleep(RETRY.delay(n, None)).await,
-                }
-            };
             tokio::select! {
                 () = changed.notified() => {}
-                _ = retry => {}
+                () = retry(failures, &clock) => {}
                 () = watcher.changed() => drop(clock.sleep(FOREIGN_WRITE_DELAY).await),
             }
         }
