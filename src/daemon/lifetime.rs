@@ -54,10 +54,9 @@ impl Lifetime {
     pub(super) fn outlives_signals(&self, state: &State) -> bool {
         match self {
             Self::Service => false,
-            Self::Private(process) => process.is_running(),
             // Its tasks need not register: whether one has our paths is found out while it waits.
             Self::ForAJob { .. } => true,
-            Self::OnDemand { .. } => state.jobs_running() > 0,
+            Self::Private(_) | Self::OnDemand { .. } => state.jobs_running() > 0,
         }
     }
 
