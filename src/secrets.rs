@@ -55,7 +55,7 @@ impl Key {
             hash.update((part.len() as u64).to_be_bytes());
             hash.update(part.as_bytes());
         }
-        let suffix: String = hash.finalize()[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+        let suffix = &format!("{:x}", hash.finalize())[..16];
         let safe = |c: char| if c.is_ascii_alphanumeric() || c == '-' || c == '_' { c } else { '_' };
         let profile: String = self.profile.chars().take(40).map(safe).collect();
         format!("{profile}-{suffix}")

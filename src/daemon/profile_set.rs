@@ -167,8 +167,7 @@ fn close(closing: &mut JoinSet<()>, running: &Running, clock: &Clock) {
 fn fingerprint(name: &str, profile: &profile::Config) -> String {
     // `Debug` redacts a secret, and a changed one must count as a change.
     let secret = profile.secret().map_or("", |secret| secret.expose());
-    let digest = Sha256::new_with_prefix(format!("{name} {profile:?}")).chain_update(secret).finalize();
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    format!("{:x}", Sha256::new_with_prefix(format!("{name} {profile:?}")).chain_update(secret).finalize())
 }
 
 /// For a refresh under way at the end: one request (20 s), and one write to a keyring (5 s). The units wait for longer.

@@ -186,7 +186,7 @@ impl Audit {
     /// The same for the same token until the daemon ends, and no other way to find out which one.
     fn name(&self, token: TokenHash) -> String {
         let digest = Sha256::new_with_prefix(self.salt).chain_update(token.to_string()).finalize();
-        digest[..16].iter().map(|byte| format!("{byte:02x}")).collect()
+        format!("{digest:x}")[..32].to_owned()
     }
 
     fn send(&self, log: &Log, record: Record) {
