@@ -1,6 +1,8 @@
 //! Processes that are not our children: which one is meant, whether it runs, when it ends. And our own: its memory
 //! and its limits.
 
+use std::io;
+
 use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 
@@ -140,6 +142,14 @@ pub fn system() -> String {
     format!("{} {}", boot.trim(), namespace.display())
 }
 
+/// Whether a program that could not be started may start in a moment: it is being written (ETXTBSY), or the system is short of
+/// processes, memory or descriptors.
+pub fn may_start_later(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let passing = [Errno::TXTBSY, Errno::AGAIN, Errno::NOMEM, Errno::MFILE, Errno::NFILE, Errno::INTR];
+    passing.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+}
+
 /// How many files this process may have open; `None` without a limit.
 pub fn file_limit() -> Option<u64> {
     rustix::process::getrlimit(rustix::process::Resource::Nofile).current
@@ -151,6 +161,17 @@ const MAX_FILES: u64 = 8192;
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_program_may_start_once_resources_are_back() {
+        use rustix::io::Errno;
+        for errno in [Errno::TXTBSY, Errno::AGAIN, Errno::NOMEM, Errno::MFILE] {
+            assert!(may_start_later(&errno.into()), "{errno:?}");
+        }
+        for errno in [Errno::NOENT, Errno::ACCESS, Errno::NOEXEC, Errno::NOTDIR] {
+            assert!(!may_start_later(&errno.into()), "{errno:?}");
+        }
+    }
 
     #[test]
     fn a_name_with_brackets_does_not_hide_the_start_time() {

@@ -8,6 +8,7 @@ use std::process::{Command, ExitStatus};
 use super::command_error::CommandError;
 use crate::env::Env;
 use crate::error::Exit;
+use crate::process;
 
 /// The program beside this one, so that both have one version; else the one in PATH. `WANDB_CREDD` overrides.
 pub(super) fn find(env: &Env) -> PathBuf {
@@ -42,7 +43,16 @@ pub(super) fn not_started(program: &Path, error: &io::Error) -> CommandError {
     if error.kind() == ErrorKind::NotFound && program == Path::new(NAME) {
         return not_found();
     }
-    CommandError::new(Exit::Unavailable, format!("cannot run {}: {error}", program.display())).hint(INSTALL)
+    let shown = program.display();
+    let message = format!("cannot run {shown}: {error}");
+    if process::may_start_later(error) {
+        let message = format!("{message}; this machine, or its limit for you, has nothing to spare");
+        return CommandError::new(Exit::System, message).hint("ulimit -a");
+    }
+    CommandError::new(Exit::Unavailable, message).hint(match error.kind() {
+        ErrorKind::PermissionDenied => format!("chmod +x {shown}, unless its file system forbids programs"),
+        _ => INSTALL.to_owned(),
+    })
 }
 
 /// It is not installed.

@@ -7,6 +7,7 @@ use std::ffi::{OsStr, OsString};
 use std::io::ErrorKind;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
+use std::path::Path;
 use std::process::{self, ExitCode};
 
 use super::command_error::CommandError;
@@ -109,7 +110,11 @@ fn apply(command: &mut process::Command, variables: job::Variables) {
 fn become_command(mut command: process::Command, program: &OsStr) -> CommandError {
     let error = command.exec();
     let exit = if error.kind() == ErrorKind::NotFound { Exit::NotFound } else { Exit::NotExecutable };
-    CommandError::new(exit, format!("cannot run {}: {error}", program.display()))
+    let name = program.to_string_lossy();
+    let found = exit == Exit::NotFound && Path::new(program).symlink_metadata().is_ok();
+    // The kernel says so too where the program is there, but not what its first line or its header asks for.
+    let why = if found { "; the file is there, but not the interpreter that it names" } else { "" };
+    CommandError::new(exit, format!("cannot run `{name}`: {error}{why}"))
 }
 
 /// What there is once the daemon knows of this process.

@@ -15,6 +15,7 @@ use tokio::process::{Child, Command};
 use zeroize::Zeroizing;
 
 use crate::error::{Error, ProgramFault, Reason};
+use crate::process;
 use crate::redact::redact;
 
 /// What a program that succeeded has written.
@@ -59,7 +60,7 @@ pub(crate) async fn run(
     }
     let fault = |fault| Reason::Program { program: program.clone(), fault };
     let child = process.spawn().map_err(|error| {
-        if passes(&error) {
+        if process::may_start_later(&error) {
             let message = format!("cannot run {program} just now: {error}");
             return Error::transient(message).because(fault(ProgramFault::NotStarted));
         }
@@ -122,14 +123,6 @@ pub(crate) async fn run(
             Err(Error::transient(message).because(fault(ended(status))))
         }
     }
-}
-
-/// Whether starting a program may succeed in a moment: it is being written (ETXTBSY), or the system is short of
-/// processes, memory or descriptors.
-fn passes(error: &std::io::Error) -> bool {
-    use rustix::io::Errno;
-    let passing = [Errno::TXTBSY, Errno::AGAIN, Errno::NOMEM, Errno::MFILE, Errno::NFILE, Errno::INTR];
-    passing.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
 fn ended(status: ExitStatus) -> ProgramFault {
@@ -256,17 +249,6 @@ mod tests {
             ),
         ] {
             assert_eq!(summary(stderr.as_bytes()), gist);
-        }
-    }
-
-    #[test]
-    fn a_want_of_resources_passes() {
-        use rustix::io::Errno;
-        for errno in [Errno::TXTBSY, Errno::AGAIN, Errno::NOMEM, Errno::MFILE] {
-            assert!(passes(&errno.into()), "{errno:?}");
-        }
-        for errno in [Errno::NOENT, Errno::ACCESS, Errno::NOEXEC, Errno::NOTDIR] {
-            assert!(!passes(&errno.into()), "{errno:?}");
         }
     }
 

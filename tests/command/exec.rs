@@ -55,7 +55,11 @@ fn a_command_that_cannot_run_ends_as_in_sh() {
     let daemon = job_daemon();
     let ran = daemon.run(&["exec", "--", "no-such-command-here"]);
     assert_eq!(ran.code, 127);
-    assert!(ran.err.starts_with("wandb-cred: cannot run no-such-command-here: No such file"), "{}", ran.err);
+    assert!(
+        ran.err.starts_with("wandb-cred: cannot run `no-such-command-here`: No such file"),
+        "{}",
+        ran.err
+    );
     assert_eq!(daemon.run(&["exec", "--", "/etc/passwd"]).code, 126);
 }
 
@@ -191,4 +195,24 @@ fn env_speaks_other_shells_and_of_other_processes() {
     assert!(csh.starts_with("setenv WANDB_IDENTITY_TOKEN_FILE '/run/it'\\''s/identity-token';\n"), "{csh}");
     assert!(daemon.requests()[0].contains(r#""pid":4242"#));
     assert_eq!(daemon.run(&["env", "--pid", "0"]).code, 64);
+}
+
+#[test]
+fn what_cannot_be_run_is_told_from_what_is_not_there() {
+    let home = tempfile::tempdir().expect("temp dir");
+    let credd = home.path().join("wandb-credd");
+    std::fs::write(&credd, "#!/bin/sh\n").expect("written");
+    let denied = ran(&mut exec_alone(home.path(), &credd, &["exec", "--", "true"]));
+    assert_eq!(denied.code, 69, "{}", denied.err);
+    assert!(denied.err.contains(&format!("next: chmod +x {}", credd.display())), "{}", denied.err);
+
+    let daemon = job_daemon();
+    let script = daemon.folder.path().join("train");
+    program(&script, "exit 0");
+    let edited = Command::new("sed").args(["-i", "1s|.*|#!/nonexistent/python|"]).arg(&script).status();
+    assert!(edited.expect("sed").success());
+    let train = script.to_str().expect("UTF-8");
+    let failed = ran(&mut daemon.command(&["exec", "--", train]));
+    assert_eq!(failed.code, 127, "{}", failed.err);
+    assert!(failed.err.contains("not the interpreter that it names"), "{}", failed.err);
 }
