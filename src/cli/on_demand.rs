@@ -159,12 +159,13 @@ fn start(key: &Key, why: Option<&str>, env: &Env) -> Result<Client, CommandError
         explain(why, &passed_over, &base.path, env);
         return Ok(client);
     }
-    let reasons: Vec<_> = passed_over.into_iter().map(|(_, error)| error.message).collect();
-    Err(no_folder(&reasons))
+    Err(no_folder(passed_over.into_iter().map(|(_, error)| error.message).collect()))
 }
 
 /// There is no place for a socket on this machine.
-pub(super) fn no_folder(reasons: &[String]) -> CommandError {
+pub(super) fn no_folder(mut reasons: Vec<String>) -> CommandError {
+    // Several names in one folder that is not there fail alike.
+    reasons.dedup();
     let message = format!("no folder for a daemon's socket can be used: {}", reasons.join("; "));
     CommandError::new(Exit::Configuration, message).hint("set TMPDIR to a folder of your own on this machine")
 }

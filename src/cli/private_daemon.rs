@@ -30,7 +30,7 @@ pub(super) fn folder(env: &Env) -> Result<PathBuf, CommandError> {
         remove_leftovers(&base.path);
         return create_folder(&base.path);
     }
-    Err(on_demand::no_folder(&unusable))
+    Err(on_demand::no_folder(unusable))
 }
 
 /// Starts it in this folder, which it removes when it ends.
