@@ -71,6 +71,10 @@ pub(super) fn run(args: &Args, env: &Env) -> Outcome {
         .hint("wandb-cred refresh"));
     }
     args.need.check(&client, &token.profile)?;
+    if let Some(words) = env.var(MASK) {
+        // Before the token itself: a CI system masks what comes after the command.
+        output::eprint_line(&output::printable(&format!("{words}{}", token.access_token)));
+    }
     output::print_line(match args.format {
         Format::Json => String::from_utf8_lossy(&body).trim_end().to_owned(),
         format => render(&token, format),
@@ -101,6 +105,10 @@ fn is_bearer(token: &str) -> bool {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte);
     !token.is_empty() && token.bytes().all(fits)
 }
+
+/// The words by which the CI system of this job is told, in a line of output, to mask what follows them (GitHub:
+/// `::add-mask::`). The step that starts the daemon can mask only the token of that moment, not its successors.
+const MASK: &str = "WANDB_CRED_MASK";
 
 /// How long the daemon may take for a first exchange, if the caller does not say.
 const TOKEN_TIMEOUT: Duration = Duration::from_secs(60);
