@@ -75,7 +75,7 @@ function end(folder) {
     env: { ...process.env, WANDB_CRED_SOCKET: socket(folder) }, encoding: 'utf8', timeout: 5_000,
   })
   const holder = Number(read(holderFile(folder)))
-  if (holder) signal(-holder, 'SIGTERM')
+  if (holder) signal(holder, 'SIGTERM')
   const deadline = Date.now() + 10_000
   while (holder && fs.existsSync(runtime(folder)) && Date.now() < deadline) {
     Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 20)

@@ -83,11 +83,12 @@ def identity(wandb):
 
 class Releases(loopback.Handler):
     def do_GET(self):
-        file = self.server.folder / self.path.lstrip("/")
+        file = self.server.folder / (self.path.lstrip("/") + ("index.html" if self.path.endswith("/") else ""))
         if not file.is_file():
             return self.send(404, "Not Found")
         data = file.read_bytes()
         self.send_response(200)
+        self.send_header("Content-Type", "text/html" if file.suffix == ".html" else "application/octet-stream")
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)

@@ -20,7 +20,7 @@ import uuid
 import yaml
 
 import programs
-from runners import left_running
+from runners import outlasting
 
 ACTION = programs.ROOT / "action.yml"
 COMMAND = re.compile(r"^\s*::(?P<name>[\w-]+)(?: (?P<properties>[^:]*))?::(?P<data>.*)$")
@@ -75,7 +75,7 @@ class Job:
         for script, env, state in reversed(self.posts):
             assert self._step("post", self._node(script), env | {f"STATE_{k}": v for k, v in state.items()}, {}) == 0
         self.posts = []
-        self.killed = left_running(self.tracking)
+        self.killed = outlasting(self.tracking)
         for pid, _ in self.killed:
             os.kill(pid, signal.SIGKILL)
         for made in [*self.temp.glob("*.sh"), *self.temp.glob("_*")]:
@@ -83,7 +83,7 @@ class Job:
 
     def remains(self):
         """What the job left behind: processes that the runner had to kill, and files."""
-        return [*self.killed, *left_running(self.tracking), *self.temp.iterdir()]
+        return [*self.killed, *outlasting(self.tracking), *self.temp.iterdir()]
 
     def _node(self, script):
         return [shutil.which("node"), ACTION.parent / script]

@@ -1,6 +1,7 @@
 """What the small runners share: which processes of a job still run."""
 
 import pathlib
+import time
 
 
 def left_running(mark):
@@ -13,4 +14,12 @@ def left_running(mark):
         except OSError:
             # It has ended, or is somebody else's.
             pass
+    return found
+
+
+def outlasting(mark, seconds=3):
+    """Those that still run after a while: what has been told to end takes a moment."""
+    deadline = time.monotonic() + seconds
+    while (found := left_running(mark)) and time.monotonic() < deadline:
+        time.sleep(0.02)
     return found
