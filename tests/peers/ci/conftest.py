@@ -39,12 +39,12 @@ def folder():
 
 @pytest.fixture
 def wandb(tmp_path):
-    with programs.sandbox(tmp_path, "--audience", "acme", "--subject", SUBJECT) as server:
+    with programs.sandbox(tmp_path, "--audience", "acme", "--audience", "api://AzureADTokenExchange", "--subject", SUBJECT) as server:
         yield server
 
 
 class Identity(loopback.Handler):
-    """GitHub's ID token service and Buildkite's agent API; the JWTs are of the sandbox, which W&B's stand-in trusts."""
+    """GitHub's ID token service, Buildkite's agent API and Azure DevOps'; the JWTs are of the sandbox, which W&B's stand-in trusts."""
 
     def do_GET(self):
         url = urlsplit(self.path)
@@ -56,6 +56,10 @@ class Identity(loopback.Handler):
         self.answer(200, {"value": self.server.mint(query["audience"][0])})
 
     def do_POST(self):
+        if urlsplit(self.path).path == "/azure/oidctoken":
+            if self.headers.get("authorization") != f"Bearer {self.server.request_token}":
+                return self.answer(401, {"message": "unauthorized"})
+            return self.answer(200, {"oidcToken": self.server.mint("api://AzureADTokenExchange")})
         body = json.loads(self.body())
         if self.path != "/v3/jobs/0189-job/oidc/tokens":
             return self.answer(404, {"message": "Not Found"})
@@ -67,7 +71,7 @@ class Identity(loopback.Handler):
 @pytest.fixture
 def identity(wandb):
     server = loopback.Server(Identity)
-    server.request_token, server.minted = "request-token", []
+    server.request_token, server.minted, server.wandb = "request-token", [], wandb
 
     def mint(audience):
         token = wandb.mint(urlencode({"audience": audience, "subject": SUBJECT, "life": 300}))
