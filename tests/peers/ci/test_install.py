@@ -19,11 +19,12 @@ ARCHIVE = f"wandb-cred-1.2.3-{TARGET}.tar.gz"
 
 @pytest.fixture(scope="session")
 def programs(built, tmp_path_factory):
-    """The command, and something small for the daemon: packing a debug build takes long."""
+    """The command, and something small for the others: packing a debug build takes long."""
     folder = tmp_path_factory.mktemp("programs")
     (folder / "wandb-cred").symlink_to(built / "wandb-cred")
-    (folder / "wandb-credd").write_text("#!/bin/sh\necho wandb-credd\n")
-    (folder / "wandb-credd").chmod(0o755)
+    for name in ["wandb-credd", "wandb-cred-sandbox"]:
+        (folder / name).write_text(f"#!/bin/sh\necho {name}\n")
+        (folder / name).chmod(0o755)
     return folder
 
 
