@@ -121,7 +121,10 @@ the profile has not been used for a while, the daemon makes one exchange first, 
 many programs ask.
 
 W&B accepts the token as an HTTP bearer token. It is not an API key: WANDB_API_KEY does
-not take it. To run a program that uses the W&B SDK, use wandb-cred exec.";
+not take it. To run a program that uses the W&B SDK, use wandb-cred exec.
+
+In a CI job, WANDB_CRED_MASK holds the words by which the system is told to mask what
+follows them (GitHub: ::add-mask::). They and the token then come first, on standard error.";
 
 const EXAMPLES: &str = "Examples:
   curl -H \"$(wandb-cred token --format header)\" https://api.wandb.ai/graphql ...

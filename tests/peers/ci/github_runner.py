@@ -47,6 +47,8 @@ class Job:
             self.env["ACTIONS_ID_TOKEN_REQUEST_TOKEN"] = identity.request_token
         self.env |= env or {}
         self.paths, self.masks, self.posts = [], [], []
+        # Of each step's command: how a step gets into the job's container.
+        self.enter = []
         self.lines, self.outputs, self.failed = [], {}, False
         self.killed = []
 
@@ -99,7 +101,7 @@ class Job:
             files[kind].parent.mkdir(exist_ok=True)
             files[kind].touch()
         process = subprocess.Popen(
-            [str(arg) for arg in argv], env=self.step_env(env, files), cwd=self.workspace, stdin=subprocess.DEVNULL,
+            [str(arg) for arg in [*self.enter, *argv]], env=self.step_env(env, files), cwd=self.workspace, stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         if cancel:
             threading.Thread(target=self._cancel, args=(process, cancel), daemon=True).start()

@@ -1,11 +1,14 @@
 """The GitHub Action, by a small runner of ours."""
 
+import hashlib
 import json
 import os
 import signal
 import subprocess
 import sys
+import tarfile
 import threading
+import tomllib
 
 import pytest
 
@@ -202,6 +205,45 @@ def test_two_jobs_on_one_machine_have_nothing_in_common(folder, identity, begin)
     ended(jobs[0])
     assert jobs[1].run("wandb-cred token >/dev/null") == 0, "the other goes on"
     ended(jobs[1])
+
+
+def test_the_release_of_the_actions_own_repository_is_installed(folder, identity, begin, built, releases):
+    version = tomllib.loads((ROOT / "Cargo.toml").read_text())["package"]["version"]
+    place = releases.folder / f"acme/wandb-cred/releases/download/v{version}"
+    place.mkdir(parents=True)
+    archive = place / f"wandb-cred-{version}-x86_64-unknown-linux-gnu.tar.gz"
+    with tarfile.open(archive, "w:gz", compresslevel=1) as file:
+        for name in ["wandb-cred", "wandb-credd"]:
+            file.add(built / name, name)
+    (place / "SHA256SUMS").write_text(f"{hashlib.sha256(archive.read_bytes()).hexdigest()}  {archive.name}\n")
+    env = {"GITHUB_SERVER_URL": releases.url, "GITHUB_ACTION_REPOSITORY": "acme/wandb-cred"}
+    job = Job(folder / "runner", identity, env)
+    assert begin(job, install_from="release") == 0, job.log
+    assert job.run("wandb-cred token >/dev/null") == 0, job.log
+    ended(job)
+    other = Job(folder / "other", identity, env)
+    assert begin(other, install_from="release", sha256="f" * 64) == 1
+    assert other.lines[-1].startswith("::error") and "nothing was installed" in other.lines[-1], other.log
+    ended(other)
+
+
+def test_a_job_in_a_container_whose_steps_have_no_parent_there(job, begin):
+    """As `docker exec` starts them."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root for a PID namespace")
+    container = subprocess.Popen(["unshare", "--pid", "--mount-proc", "--fork", "--kill-child", "sleep", "600"])
+    try:
+        children = f"/proc/{container.pid}/task/{container.pid}/children"
+        first = wait_for("the first process", lambda: open(children).read().split())[0]
+        wait_for("it to be in place", lambda: "sleep" in open(f"/proc/{first}/cmdline").read())
+        job.enter = ["nsenter", "--target", first, "--pid", "--mount", f"--wd={job.workspace}"]
+        assert job.run("test $PPID = 0") == 0, job.log
+        assert begin(job) == 0, job.log
+        assert job.run("wandb-cred token >/dev/null") == 0, job.log
+        ended(job)
+    finally:
+        container.kill()
+        container.wait()
 
 
 @pytest.mark.parametrize("home", ["none", "read-only"])

@@ -190,3 +190,17 @@ def test_the_archive_is_reproducible_and_names_no_place(programs, archive, tmp_p
     for file in (tmp_path / "unpacked/completions").iterdir():
         assert "/tmp" not in file.read_text() and str(ROOT) not in file.read_text()
     assert {"wandb-cred", "wandb-credd", "LICENSE-MIT", "LICENSE-APACHE"} <= set(os.listdir(tmp_path / "unpacked"))
+
+
+def test_the_pages_lines_for_by_hand_install_both_programs(release, tmp_path):
+    page = (ROOT / "docs/install.md").read_text()
+    lines = page.split("## By hand", 1)[1].split("```sh\n", 1)[1].split("```", 1)[0]
+    assert "wandb-cred service install\n" in lines
+    lines = lines.replace("https://github.com/OWNER/wandb-cred/releases/download", release.url).replace("version=0.1.0", "version=1.2.3")
+    (release.release / "SHA256SUMS").write_text(f"{'0' * 64}  other.whl\n{sha256(release.release / ARCHIVE)}  {ARCHIVE}\n")
+    env = {"PATH": f"{tmp_path}/home/.local/bin{os.pathsep}{os.environ['PATH']}", "HOME": str(tmp_path / "home")}
+    (tmp_path / "home").mkdir()
+    lines = lines.replace("wandb-cred service install", "wandb-cred --version")
+    done = subprocess.run(["bash", "-e", "-c", lines], env=env, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and done.stdout.splitlines()[-1].startswith("wandb-cred "), done.stderr
+    assert (tmp_path / "home/.local/bin/wandb-credd").exists()

@@ -122,5 +122,7 @@ def test_every_recipe_names_this_version_and_this_repository():
     assert component["version"]["default"] == MANIFEST["version"]
     assert component["releases"]["default"] == f"{MANIFEST['repository']}/releases/download"
     assert f"{MANIFEST['repository']}/releases/download" in (ROOT / "contrib/ci/install.sh").read_text()
+    page = (ROOT / "docs/install.md").read_text()
+    assert set(re.findall(r"(?:wandb-cred[-_]|version=)(\d+\.\d+\.\d+)", page)) == {MANIFEST["version"]}
     formula = (ROOT / "contrib/homebrew/wandb-cred.rb").read_text()
     assert formula.count(MANIFEST["repository"]) == 3 and f"/tags/v{MANIFEST['version']}.tar.gz" in formula
