@@ -1,5 +1,5 @@
 #!/bin/sh
-# Puts wandb-cred and wandb-credd into a folder of a CI job, or says why it cannot:
+# Puts both programs into a folder of a CI job, or says why it cannot:
 #
 #   install.sh FOLDER VERSION FROM
 #
@@ -42,7 +42,7 @@ unpack_archive() {
         found=$(sha256 "$1")
         [ "$found" = "$2" ] || fail "$(basename "$1") has the SHA-256 $found, not $2; nothing was installed"
     fi
-    tar -xzf "$1" -C "$folder" wandb-cred wandb-credd || fail "$1 does not hold both programs"
+    tar -xzf "$1" -C "$folder" "wandb-cred" "wandb-credd" || fail "$1 does not hold both programs"
 }
 
 # unpack_wheel WHAT: a file, or a name and version for the index that pip is configured for.
@@ -96,7 +96,7 @@ pypi) unpack_wheel "wandb-cred==$version" ;;
 esac
 chmod 755 "$folder/wandb-cred" "$folder/wandb-credd"
 
-for program in wandb-cred wandb-credd; do
+for program in "wandb-cred" "wandb-credd"; do
     "$folder/$program" --version >/dev/null 2>&1 ||
         fail "$program does not run here ($(uname -sm)); on Linux it needs glibc 2.17 or later, which Alpine does not have"
 done

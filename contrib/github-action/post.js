@@ -7,5 +7,5 @@ const runner = require('./runner.js')
 const folder = process.env.STATE_folder
 if (folder) {
   const warnings = job.end(folder)
-  if (warnings) console.log(`::group::What wandb-credd warned of\n${warnings}\n::endgroup::`)
+  if (warnings) console.log(`::group::Warnings of wandb-credd\n${warnings}\n::endgroup::`)
 }

@@ -12,7 +12,7 @@ let
 in
 {
   options.services.wandb-cred = {
-    enable = lib.mkEnableOption "wandb-cred for every user";
+    enable = lib.mkEnableOption "the daemon for every user";
     package = lib.mkOption {
       type = lib.types.package;
       default = flake.packages.${pkgs.stdenv.hostPlatform.system}.default;

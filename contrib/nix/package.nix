@@ -28,11 +28,10 @@ rustPlatform.buildRustPackage {
 
   postInstall = ''
     installManPage man/*.[158]
-    for shell in bash zsh fish; do
-      $out/bin/wandb-cred completions $shell >wandb-cred.$shell
-    done
     installShellCompletion --cmd wandb-cred \
-      --bash wandb-cred.bash --zsh wandb-cred.zsh --fish wandb-cred.fish
+      --bash <($out/bin/wandb-cred completions bash) \
+      --zsh <($out/bin/wandb-cred completions zsh) \
+      --fish <($out/bin/wandb-cred completions fish)
   ''
   + lib.optionalString stdenv.hostPlatform.isLinux ''
     install -Dm444 -t $out/share/systemd/user systemd/wandb-cred.socket systemd/wandb-cred.service

@@ -53,6 +53,7 @@ class Identity(loopback.Handler):
             return self.answer(404, {"message": "not found"})
         if self.headers.get("authorization") != f"bearer {self.server.request_token}":
             return self.answer(401, {"message": "unauthorized"})
+        self.server.gate.wait(30)
         self.answer(200, {"value": self.server.mint(query["audience"][0])})
 
     def do_POST(self):
@@ -73,6 +74,10 @@ def identity(wandb):
     server = loopback.Server(Identity)
     server.request_token, server.minted, server.wandb = "request-token", [], wandb
 
+    # A test that clears it has an identity service that does not answer.
+    server.gate = threading.Event()
+    server.gate.set()
+
     def mint(audience):
         token = wandb.mint(urlencode({"audience": audience, "subject": SUBJECT, "life": 300}))
         server.minted.append(token)
@@ -81,6 +86,7 @@ def identity(wandb):
     server.mint = mint
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server
+    server.gate.set()
     server.shutdown()
     server.server_close()
 

@@ -161,10 +161,19 @@ def test_a_script_that_minds_no_signal_is_killed_and_leaves_nothing(job, begin):
     ended(job)
 
 
-def test_a_main_step_that_is_cancelled_halfway_is_cleaned_up(job, begin, identity):
-    holds = lambda: any("exec-job" in str(path) for path in job.temp.rglob("wandb-cred.sock"))
-    identity.request_token = "not this one"
-    assert begin(job, cancel=holds) != 0
+def test_a_main_step_that_is_cancelled_while_it_waits_is_cleaned_up(job, begin, identity):
+    identity.gate.clear()
+    asks = lambda: any(path.name == "wandb-cred.sock" for path in job.temp.rglob("*"))
+    assert begin(job, cancel=asks) == -signal.SIGINT
+    ended(job)
+
+
+def test_a_second_use_in_one_job_goes_before_the_first(job, begin, wandb):
+    assert begin(job) == 0, job.log
+    first = job.env["WANDB_CRED_SOCKET"]
+    assert begin(job, proxy="true") == 0, job.log
+    assert job.env["WANDB_CRED_SOCKET"] != first
+    assert job.run("wandb-cred token >/dev/null; test -n \"$WANDB_API_KEY\" -a -z \"$WANDB_IDENTITY_TOKEN_FILE\"") == 0, job.log
     ended(job)
 
 
@@ -184,6 +193,20 @@ def test_a_job_whose_runner_dies_takes_its_daemon_along(folder, identity, built,
         runner.wait()
     wait_for("its end", lambda: not left_running(job.tracking), 10)
     assert not list(job.temp.glob("*/exec-job")), "tokens are left"
+
+
+def test_steps_without_the_action_share_a_daemon_that_holds_none_of_them_up(folder, identity, built, wandb):
+    env = {"PATH": f"{built}:{os.environ['PATH']}", "WANDB_CRED_AUDIENCE": "acme", "WANDB_BASE_URL": wandb.url,
+           "TMPDIR": str(folder), "WANDB_CRED_SOCKET": str(folder / "s/wandb-cred.sock")}
+    (folder / "s").mkdir(mode=0o700)
+    job = Job(folder / "runner", identity, env)
+    for _ in range(2):
+        assert job.run("wandb-cred exec -- sh -c 'test -s $WANDB_IDENTITY_TOKEN_FILE'") == 0, job.log
+    assert wandb.exchanges() == 1
+    # The runner may kill it at any moment from now on.
+    wait_for("its files to be gone", lambda: not list(folder.rglob("identity-token")), 8)
+    job.finish()
+    assert [command for _, command in job.killed if "wandb-credd" in command]
 
 
 def test_two_jobs_on_one_machine_have_nothing_in_common(folder, identity, begin):

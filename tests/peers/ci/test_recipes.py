@@ -95,6 +95,19 @@ def test_the_flake_and_its_modules_evaluate(system, tmp_path):
     assert written["source"]["value"] == {"profile": {"work": {"audience": "acme", "provider": {"gcp": {}}}}}
 
 
+def test_what_runs_on_other_machines_passes_shellcheck(tmp_path):
+    _, body = yaml.safe_load_all((ROOT / "templates/wandb-cred.yml").read_text())
+    (job,) = body.values()
+    posix = [tmp_path / name for name in ["before_script", "after_script"]]
+    for file in posix:
+        file.write_text("".join(job[file.name]))
+    posix += [*(ROOT / "contrib/ci").glob("*.sh"), ROOT / "scripts/tarball", ROOT / "scripts/formula"]
+    plugin = ROOT / "contrib/buildkite/wandb-cred"
+    for shell, files in {"sh": posix, "bash": [plugin / "lib/job.bash", *(plugin / "hooks").iterdir()]}.items():
+        done = subprocess.run([tool("shellcheck"), "--severity", "warning", "-s", shell, *files], capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout
+
+
 def test_binstall_finds_the_archive_that_is_made(tmp_path):
     binstall = MANIFEST["metadata"]["binstall"]
     target = "x86_64-unknown-linux-gnu"
