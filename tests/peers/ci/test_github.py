@@ -44,6 +44,7 @@ def test_the_later_steps_of_a_job_have_credentials(job, begin, wandb, identity):
     assert job.run(f"{python} {CLIENTS}/log_rows.py rows 3") == 0, job.log
     assert job.run(f"{python} {CLIENTS}/log_rows.py more 2") == 0, job.log
     # The steps' own `wandb-cred` finds the job's daemon.
+    assert job.run("wandb-cred exec -- sh -c 'test -s $WANDB_CREDENTIALS_FILE'") == 0, job.log
     assert job.run("wandb-cred status --json >status.json") == 0, job.log
     profile = json.loads((job.workspace / "status.json").read_text())["profiles"][0]
     assert (profile["subject"], profile["exchanges"]) == (SUBJECT, 1)

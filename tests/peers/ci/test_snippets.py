@@ -57,6 +57,17 @@ def test_every_example_is_known():
         assert version in pinned
 
 
+def test_the_actions_and_the_components_own_files(folder):
+    action = (ROOT / "action.yml").read_text()
+    check_schema("github-actions", action, folder)
+    main = (ROOT / "contrib/github-action/main.js").read_text()
+    assert set(re.findall(r"input\('([\w-]+)'\)", main)) == set(yaml.safe_load(action)["inputs"])
+    for step in ["main", "post"]:
+        assert (ROOT / yaml.safe_load(action)["runs"][step]).is_file()
+    header = gitlab_runner.COMPONENT.read_text().split("\n---\n")[0]
+    check_schema("gitlab-ci", header, folder)
+
+
 @pytest.mark.parametrize("file, number", [("github/workflows/train.yml", 0), ("github/workflows/train.yml", 1),
                                           ("forgejo/workflows/train.yml", 0)])
 def test_github_and_forgejo(folder, identity, wandb, built, work, file, number):
