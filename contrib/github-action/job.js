@@ -57,10 +57,10 @@ function startDaemon(folder, holder, env) {
   const file = fs.openSync(log(folder), 'a', 0o600)
   const argv = ['run', '--background', '--lifetime-of', String(holder)]
   const options = { env, stdio: ['ignore', 'ignore', file], timeout: 60_000 }
-  const { status, error } = spawnSync(path.join(bin(folder), 'wandb-credd'), argv, options)
+  const { status, signal, error } = spawnSync(path.join(bin(folder), 'wandb-credd'), argv, options)
   fs.closeSync(file)
   if (error) throw error
-  if (status !== 0) throw new Error(fs.readFileSync(log(folder), 'utf8').trim() || `wandb-credd ended with ${status}`)
+  if (status !== 0) throw new Error(fs.readFileSync(log(folder), 'utf8').trim() || `wandb-credd ended with ${status ?? signal}`)
 }
 
 // The variables that W&B clients need; null for those that must not be set.
@@ -90,11 +90,11 @@ function end(folder) {
 
 // What a program prints; what it says on standard error is the error if it fails, and is shown if it does not.
 function done(program, argv, options) {
-  const { status, error, stdout, stderr } = spawnSync(program, argv, {
+  const { status, signal, error, stdout, stderr } = spawnSync(program, argv, {
     encoding: 'utf8', timeout: 120_000, stdio: ['ignore', 'pipe', 'pipe'], ...options,
   })
   if (error) throw error
-  if (status !== 0) throw new Error(stderr.trim() || `${path.basename(program)} ended with ${status}`)
+  if (status !== 0) throw new Error(stderr.trim() || `${path.basename(program)} ended with ${status ?? signal}`)
   process.stderr.write(stderr)
   return stdout
 }

@@ -86,7 +86,9 @@ function maskTokens(folder, env, variables) {
   runner.mask(job.done(path.join(job.bin(folder), 'wandb-cred'), ['token', ...need], { env: quiet }).trim())
   if (variables.WANDB_API_KEY) runner.mask(variables.WANDB_API_KEY)
   const file = variables.WANDB_IDENTITY_TOKEN_FILE
-  if (file) runner.mask(fs.readFileSync(file, 'utf8'))
+  const identity = file ? fs.readFileSync(file, 'utf8') : ''
+  // Where access tokens come from another daemon, the file holds a word of everyday language.
+  if (identity.includes('.')) runner.mask(identity)
 }
 
 // Runs the script as the runner runs one: its output, its exit code, and the signals of a cancelled job.

@@ -58,9 +58,11 @@ wandb_cred_begin() {
     environment=$(wandb-cred env --pid "$WANDB_CRED_KIT_HOLDER" "${proxy[@]}") || return
     eval "$environment"
 
-    # Agents before 3.66 have no redactor.
-    local secret
-    for secret in "$(wandb-cred token)" "$(cat "${WANDB_IDENTITY_TOKEN_FILE:-/dev/null}")" "${WANDB_API_KEY:-}"; do
+    # Agents before 3.66 have no redactor. Where access tokens come from another daemon, the file holds a word, no JWT.
+    local secret identity
+    identity=$(cat "${WANDB_IDENTITY_TOKEN_FILE:-/dev/null}")
+    case $identity in *.*) ;; *) identity= ;; esac
+    for secret in "$(wandb-cred token)" "$identity" "${WANDB_API_KEY:-}"; do
         [ -z "$secret" ] || printf %s "$secret" | buildkite-agent redactor add >/dev/null 2>&1 || true
     done
 }
