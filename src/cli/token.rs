@@ -106,12 +106,12 @@ fn is_bearer(token: &str) -> bool {
     !token.is_empty() && token.bytes().all(fits)
 }
 
+/// How long the daemon may take for a first exchange, if the caller does not say.
+const TOKEN_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// The words by which the CI system of this job is told, in a line of output, to mask what follows them (GitHub:
 /// `::add-mask::`). The step that starts the daemon can mask only the token of that moment, not its successors.
 const MASK: &str = "WANDB_CRED_MASK";
-
-/// How long the daemon may take for a first exchange, if the caller does not say.
-const TOKEN_TIMEOUT: Duration = Duration::from_secs(60);
 
 const DETAILS: &str = "\
 Print a W&B access token. It is always one that is still good.
