@@ -73,10 +73,16 @@ impl Files {
         self.withdrawn.send_replace(true);
     }
 
+    /// Returns at once when somebody uses them again.
     pub async fn wait_until_gone(&self) {
-        let mut written = self.written.subscribe();
-        let gone = written.wait_for(|now| !now.is_any());
-        let _ = tokio::time::timeout(WRITE_TIMEOUT, gone).await;
+        let (mut written, mut withdrawn) = (self.written.subscribe(), self.withdrawn.subscribe());
+        let over = async {
+            tokio::select! {
+                _ = written.wait_for(|now| !now.is_any()) => {}
+                _ = withdrawn.wait_for(|withdrawn| !withdrawn) => {}
+            }
+        };
+        let _ = tokio::time::timeout(WRITE_TIMEOUT, over).await;
     }
 
     /// Somebody uses them.

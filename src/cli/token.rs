@@ -71,6 +71,10 @@ pub(super) fn run(args: &Args, env: &Env) -> Outcome {
         .hint("wandb-cred refresh"));
     }
     args.need.check(&client, &token.profile)?;
+    if let Some(words) = env.var(MASK) {
+        // Before the token itself: a CI system masks what comes after the command.
+        output::eprint_line(&output::printable(&format!("{words}{}", token.access_token)));
+    }
     output::print_line(match args.format {
         Format::Json => String::from_utf8_lossy(&body).trim_end().to_owned(),
         format => render(&token, format),
@@ -105,6 +109,10 @@ fn is_bearer(token: &str) -> bool {
 /// How long the daemon may take for a first exchange, if the caller does not say.
 const TOKEN_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// The words by which the CI system of this job is told, in a line of output, to mask what follows them (GitHub:
+/// `::add-mask::`). The step that starts the daemon can mask only the token of that moment, not its successors.
+const MASK: &str = "WANDB_CRED_MASK";
+
 const DETAILS: &str = "\
 Print a W&B access token. It is always one that is still good.
 
@@ -113,7 +121,10 @@ the profile has not been used for a while, the daemon makes one exchange first, 
 many programs ask.
 
 W&B accepts the token as an HTTP bearer token. It is not an API key: WANDB_API_KEY does
-not take it. To run a program that uses the W&B SDK, use wandb-cred exec.";
+not take it. To run a program that uses the W&B SDK, use wandb-cred exec.
+
+In a CI job, WANDB_CRED_MASK holds the words by which the system is told to mask what
+follows them (GitHub: ::add-mask::). They and the token then come first, on standard error.";
 
 const EXAMPLES: &str = "Examples:
   curl -H \"$(wandb-cred token --format header)\" https://api.wandb.ai/graphql ...

@@ -84,6 +84,7 @@ impl Lifetime {
             },
             Self::OnDemand { grace, start_lock, folder } => loop {
                 state.jobs_ended().await;
+                let mut jobs = state.job_changes();
                 if adopt(state, folder).await {
                     continue;
                 }
@@ -95,7 +96,8 @@ impl Lifetime {
                 if !told {
                     tokio::select! {
                         _ = clock.sleep(*grace) => {}
-                        () = state.job_registered() => continue,
+                        // Even one that has ended since: its files are still here.
+                        _ = jobs.changed() => continue,
                     }
                 }
                 if state.uses() != uses || state.is_asked() {

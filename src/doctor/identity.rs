@@ -230,7 +230,8 @@ fn source_remedy(kind: &str, error: &Error) -> String {
         "env" => "set the variable in the environment that starts the daemon",
         "command" => "run the command by hand in the daemon's environment (HOME, PATH)",
         "github-actions" => {
-            "give the job `permissions: id-token: write`; pull requests from forks never get it"
+            "give the job `permissions: id-token: write` (Forgejo: `enable-openid-connect: true`); pull requests from \
+             forks never get it"
         }
         "gitlab" => "add to the job: id_tokens: {WANDB_ID_TOKEN: {aud: YOUR_ORGANIZATION}}",
         "buildkite" => "run inside a job: its agent sets BUILDKITE_AGENT_ACCESS_TOKEN and BUILDKITE_JOB_ID",

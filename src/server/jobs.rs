@@ -199,10 +199,10 @@ impl Jobs {
         self.0.count.subscribe()
     }
 
-    /// Waits until there are none, or until there are some.
-    pub(super) async fn until(&self, any: bool) {
+    /// Waits until there are none.
+    pub(super) async fn until_none(&self) {
         // The sender is ours: it does not go away.
-        let _ = self.0.count.subscribe().wait_for(|count| (*count > 0) == any).await;
+        let _ = self.0.count.subscribe().wait_for(|count| *count == 0).await;
     }
 
     /// Writes no more: the folder is about to be removed. Waits for a write under way.

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::info;
 
@@ -103,12 +104,12 @@ impl State {
 
     /// Waits until no process uses the SDK files.
     pub async fn jobs_ended(&self) {
-        self.jobs.until(false).await;
+        self.jobs.until_none().await;
     }
 
-    /// Waits until a process does.
-    pub async fn job_registered(&self) {
-        self.jobs.until(true).await;
+    /// Follows the jobs from now on: it also tells of one that came and went before anybody looked.
+    pub fn job_changes(&self) -> watch::Receiver<usize> {
+        self.jobs.changes()
     }
 
     /// A process that carries `path`, one of our files, in its environment: its profile stays hot until it ends. Whether that
@@ -134,6 +135,9 @@ impl State {
         }
         let directory = self.directory();
         self.combinations.end().await;
+        if self.jobs.count() > 0 {
+            return;
+        }
         let files = || directory.members.values().filter_map(|member| member.files.as_ref());
         files().for_each(|files| files.withdraw());
         for files in files() {

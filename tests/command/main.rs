@@ -28,6 +28,14 @@ fn token_prints_plain() {
 }
 
 #[test]
+fn token_tells_the_ci_system_to_mask_it_first() {
+    let daemon = token_daemon();
+    let ran = ran(daemon.command(&["token", "-f", "json"]).env("WANDB_CRED_MASK", "::add-mask::"));
+    assert_eq!((ran.out.trim_end(), ran.err.as_str()), (TOKEN, "::add-mask::wb_at_1\n"));
+    assert_eq!(daemon.run(&["token"]).err, "");
+}
+
+#[test]
 fn token_prints_a_header() {
     prints("header", "Authorization: Bearer wb_at_1\n");
 }

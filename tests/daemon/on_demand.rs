@@ -149,6 +149,24 @@ fn a_child_that_outlives_its_job_keeps_its_files() {
 }
 
 #[test]
+fn a_job_of_a_moment_leaves_no_files_until_the_grace_is_over() {
+    let sandbox = Sandbox::start(&[]);
+    let home = Home::new(&sandbox.profile("work"));
+    let credd = with_grace(&home, "30s");
+    for _ in 0..8 {
+        // The second comes while the files of the first are being removed, and may be gone before anybody looks.
+        for _ in 0..2 {
+            let ended = ran(home.program(COMMAND, &["exec", "--", "true"]).env("WANDB_CREDD", &credd));
+            assert_eq!(ended.code, Some(0), "{}", ended.err);
+        }
+        let file = folders(&home).pop().expect("a folder").join("profiles/work/identity-token");
+        until("its files are gone", 8, || (!file.exists()).then_some(()));
+    }
+    kill_process(Pid::from_raw(daemon_pid(&home) as i32).expect("a pid"), Signal::TERM).expect("sent");
+    until("it leaves", 20, || folders(&home).is_empty().then_some(()));
+}
+
+#[test]
 fn who_uses_the_files_is_told() {
     let sandbox = Sandbox::start(&[]);
     let home = Home::new(&sandbox.profile("work"));

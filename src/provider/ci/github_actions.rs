@@ -3,7 +3,8 @@
 //! The runner gives the job a request URL and a request token; each call mints a new JWT of 5 minutes. The
 //! request token itself ends about six hours after the job began, and nothing renews it: that is the outlook.
 //!
-//! The job needs `permissions: id-token: write`, which pull requests from forks never get.
+//! The job needs `permissions: id-token: write`, which pull requests from forks never get; on Forgejo
+//! `enable-openid-connect: true`.
 //! `iss` is `https://token.actions.githubusercontent.com` (GitHub Enterprise: `https://HOST/_services/token`;
 //! Forgejo: `https://HOST/api/actions`), `sub` is `repo:OWNER/REPO:ref:refs/heads/BRANCH`,
 //! `repo:OWNER/REPO:environment:NAME` or `repo:OWNER/REPO:pull_request`, unless the repository customizes it.
@@ -139,15 +140,21 @@ struct Minted {
 }
 
 fn missing(env: &Env) -> String {
-    match env.var("GITHUB_ACTIONS").or_else(|| env.var("FORGEJO_ACTIONS")) {
-        Some(_) => format!(
-            "{URL} and {TOKEN} are not set, so the job may not ask for ID tokens; add `permissions: id-token: write` \
-             to the job (pull requests from forks never get it)"
-        ),
-        None => format!(
+    let is = |name| env.var(name).is_some();
+    // Forgejo's runner calls itself Gitea's and GitHub's too, and Gitea's calls itself GitHub's.
+    let why = if is("FORGEJO_ACTIONS") {
+        "so the job may not ask for ID tokens; add `enable-openid-connect: true` to the workflow or the job (Forgejo 15 or later)"
+    } else if is("GITEA_ACTIONS") {
+        "and Gitea Actions has no ID tokens; use another identity, such as `client-credentials`"
+    } else if is("GITHUB_ACTIONS") {
+        "so the job may not ask for ID tokens; add `permissions: id-token: write` to the job (pull requests from forks \
+         never get it)"
+    } else {
+        return format!(
             "provider {KIND}: {URL} and {TOKEN} are not set: this is not a job of GitHub or Forgejo Actions"
-        ),
-    }
+        );
+    };
+    format!("{URL} and {TOKEN} are not set, {why}")
 }
 
 const KIND: &str = "github-actions";
@@ -191,6 +198,16 @@ mod tests {
             Config::default().build(context(&[("GITHUB_ACTIONS", "true")])).err().expect("no permission");
         assert!(error.to_string().contains("id-token: write"), "{error}");
         assert!(Config::in_environment(&context(&[("GITHUB_ACTIONS", "true")]).env).is_err());
+    }
+
+    #[test]
+    fn other_runners_that_call_themselves_github_get_their_own_remedy() {
+        let gitea = [("GITHUB_ACTIONS", "true"), ("GITEA_ACTIONS", "true")];
+        let forgejo = [gitea[0], gitea[1], ("FORGEJO_ACTIONS", "true")];
+        for (vars, remedy) in [(&gitea[..], "no ID tokens"), (&forgejo[..], "enable-openid-connect: true")] {
+            let error = Config::default().build(context(vars)).err().expect("no variables").to_string();
+            assert!(error.contains(remedy) && !error.contains("permissions"), "{error}");
+        }
     }
 
     #[test]
