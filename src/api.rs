@@ -210,6 +210,10 @@ pub struct JobRequest {
     /// Answer only when both files exist. If not, the answer comes at once, and the files when they can.
     #[serde(default = "yes", skip_serializing_if = "Clone::clone")]
     pub wait: bool,
+    /// Wait also for what another program may do in a moment, such as writing a token file: for jobs that start together with
+    /// others. Else what does not pass by itself is an answer at once.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub patient: bool,
 }
 
 /// Between the names of profiles that one job uses together.

@@ -99,7 +99,7 @@ fn first(args: &Args, begin: impl Fn(&Client) -> Result<api::Login, CommandError
 
 /// Has W&B take the identity. Says who is signed in, where, and until when.
 fn accepted(client: &Client, login: &api::Login) -> Result<String, CommandError> {
-    let target = format!("/v1/token?profile={}&wait={}", encode(&login.profile), EXCHANGE_WAIT.as_secs());
+    let target = format!("/v1/token?profile={}", encode(&login.profile));
     client.get_body(&target, EXCHANGE_WAIT + ANSWER_MARGIN)?;
     let status = client.status()?;
     let profile = status.profiles.into_iter().find(|profile| profile.name == login.profile);

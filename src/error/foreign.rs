@@ -49,6 +49,12 @@ pub fn is_docker_desktop(body: &str) -> bool {
     body.contains("unreachable")
 }
 
+/// Whether a failed look-up means that no name server answered, so that the name may well exist: EAI_AGAIN, in the words of
+/// glibc and macOS, and of musl (gai_strerror(3), which is all that the standard library passes on).
+pub fn is_lookup_without_answer(message: &str) -> bool {
+    ["Temporary failure", "Try again", "temporary failure"].iter().any(|words| message.contains(words))
+}
+
 /// What serde and `toml` say about a value that does not fit.
 #[derive(Debug, PartialEq, Eq)]
 pub enum DeserializeFault<'a> {

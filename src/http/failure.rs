@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::CONNECT_TIMEOUT;
 use super::addresses::LookupError;
+use crate::error::foreign::is_lookup_without_answer;
 use crate::error::{Error, NetworkFault, Reason};
 
 pub(super) fn unusable(why: impl std::fmt::Display) -> Error {
@@ -48,6 +49,9 @@ pub(super) fn network_fault(error: &(dyn std::error::Error + 'static)) -> Networ
     while let Some(error) = cause {
         if let Some(lookup) = error.downcast_ref::<LookupError>() {
             return match lookup {
+                LookupError::Unknown(error) if is_lookup_without_answer(&error.to_string()) => {
+                    NetworkFault::Other
+                }
                 LookupError::Unknown(_) => NetworkFault::UnknownName,
                 LookupError::Forbidden(_) | LookupError::NotLoopback(_) | LookupError::NotWithin(_) => {
                     NetworkFault::ForbiddenAddress
