@@ -137,6 +137,9 @@ pub struct Kept {
     pub state: State,
     pub expires_at: Option<Timestamp>,
     pub expires_in: Option<u64>,
+    /// The seconds of its whole life, of which `expires_in` are left.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lifetime: Option<u64>,
     pub next_renewal: Option<Timestamp>,
     pub last_error: Option<String>,
     /// Failures in a row.
@@ -356,7 +359,15 @@ pub enum LoginMethod {
     Device,
 }
 
-/// Answer of `POST /v1/login` and `GET /v1/login/{id}`.
+/// `POST /v1/login/{id}/callback`: the address at which the browser ended, where that is on another machine.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Callback {
+    /// Holds what the provider answered: a code that only the daemon can redeem.
+    pub url: String,
+}
+
+/// Answer of `POST /v1/login`, `GET /v1/login/{id}` and `POST /v1/login/{id}/callback`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Login {
     /// 32 hexadecimal digits.
@@ -380,6 +391,9 @@ pub struct Login {
     /// Why it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// The same as data, if it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<crate::error::Reason>,
     /// The command to type next, if it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,

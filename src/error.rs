@@ -148,6 +148,8 @@ pub enum Reason {
     SessionRefused { error: String },
     /// The person said no, or let the time pass.
     Declined,
+    /// The provider offers no sign-in by a code on another device.
+    NoDeviceFlow,
     /// The provider answered without an ID token.
     NoIdToken,
     /// The store of the session is locked.
@@ -382,6 +384,8 @@ impl Error {
             Reason::MalformedToken { .. } | Reason::TokenExpired { .. } | Reason::AudienceMismatch { .. } => {
                 Some(FETCH_AGAIN)
             }
+            Reason::Unreachable { host, .. } if is_this_machine(host) => Some(LOOK_AGAIN),
+            Reason::Unreachable { .. } if self.is_lasting() => Some(FETCH_AGAIN),
             // They sign in to the source by another program.
             _ if self.kind == Kind::NeedsLogin && self.stage == Stage::Identity => Some(LOOK_AGAIN),
             _ => None,

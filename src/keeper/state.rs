@@ -14,6 +14,8 @@ use crate::token::Expires;
 pub struct Snapshot<T> {
     /// The last good token; it may have expired since.
     pub token: Option<T>,
+    /// The whole of its life, as it began.
+    pub life: Duration,
     /// Why the last attempt failed; `None` after a success.
     pub error: Option<Error>,
     /// Failures in a row.
@@ -77,6 +79,7 @@ impl<T> Default for Snapshot<T> {
     fn default() -> Self {
         Self {
             token: None,
+            life: Duration::ZERO,
             error: None,
             failures: 0,
             attempts: 0,
@@ -96,7 +99,7 @@ impl<T: Expires> Snapshot<T> {
         let Some(Restored { token, age }) = restored else { return Self::default() };
         let life = token.expiry().remaining(now) + age;
         let wait = policy.renew_in(life, &token.renewal()).saturating_sub(age);
-        Self { token: Some(token), due: Some(later(now, wait)), ..Self::default() }
+        Self { token: Some(token), life, due: Some(later(now, wait)), ..Self::default() }
     }
 
     /// The token, if it has a usable rest of life.
@@ -128,7 +131,8 @@ impl<T: Expires> Snapshot<T> {
 
     /// Returns the time until the next attempt.
     pub(super) fn on_success(&mut self, token: T, policy: Policy, now: Now) -> Duration {
-        let wait = policy.renew_in(token.expiry().remaining(now), &token.renewal());
+        self.life = token.expiry().remaining(now);
+        let wait = policy.renew_in(self.life, &token.renewal());
         self.end(now, wait);
         self.error = None;
         self.failures = 0;
@@ -285,7 +289,9 @@ impl<T: Expires> Snapshot<T> {
     fn forced_wait(&self, now: Now) -> Duration {
         let gap = match self.last_attempt {
             Some(last) if self.good(now, Duration::ZERO).is_some() || self.error.is_some() => {
-                (last.boot + FORCED_GAP).saturating_sub(now.boot)
+                let mended = self.error.as_ref().and_then(Error::look_again_after);
+                let gap = mended.map_or(FORCED_GAP, |gap| gap.min(FORCED_GAP));
+                (last.boot + gap).saturating_sub(now.boot)
             }
             _ => Duration::ZERO,
         };

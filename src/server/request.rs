@@ -60,6 +60,11 @@ impl Query {
         Ok(parsed)
     }
 
+    /// How long the caller waits, if it says so.
+    pub(super) fn wait(&self) -> Option<Duration> {
+        self.wait
+    }
+
     pub(super) fn need(&self) -> Need {
         Need { min_ttl: self.min_ttl, timeout: self.timeout() }
     }
