@@ -137,6 +137,9 @@ pub struct Kept {
     pub state: State,
     pub expires_at: Option<Timestamp>,
     pub expires_in: Option<u64>,
+    /// The seconds of its whole life, of which `expires_in` are left.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lifetime: Option<u64>,
     pub next_renewal: Option<Timestamp>,
     pub last_error: Option<String>,
     /// Failures in a row.
@@ -210,6 +213,10 @@ pub struct JobRequest {
     /// Answer only when both files exist. If not, the answer comes at once, and the files when they can.
     #[serde(default = "yes", skip_serializing_if = "Clone::clone")]
     pub wait: bool,
+    /// Wait also for what another program may do in a moment, such as writing a token file: for jobs that start together with
+    /// others. Else what does not pass by itself is an answer at once.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub patient: bool,
 }
 
 /// Between the names of profiles that one job uses together.
@@ -352,7 +359,15 @@ pub enum LoginMethod {
     Device,
 }
 
-/// Answer of `POST /v1/login` and `GET /v1/login/{id}`.
+/// `POST /v1/login/{id}/callback`: the address at which the browser ended, where that is on another machine.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Callback {
+    /// Holds what the provider answered: a code that only the daemon can redeem.
+    pub url: String,
+}
+
+/// Answer of `POST /v1/login`, `GET /v1/login/{id}` and `POST /v1/login/{id}/callback`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Login {
     /// 32 hexadecimal digits.
@@ -376,6 +391,9 @@ pub struct Login {
     /// Why it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// The same as data, if it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<crate::error::Reason>,
     /// The command to type next, if it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,

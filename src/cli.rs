@@ -18,6 +18,7 @@ mod feed;
 mod init;
 mod job;
 mod job_wide;
+mod keys;
 mod lock;
 mod login;
 mod logout;

@@ -96,7 +96,9 @@ impl Config {
             .map_err(|error| mistake::from_table(text, None, &error, &["profile"]))?;
         let mut config = Self { server, ..Self::default() };
         let Some(profiles) = profiles else {
-            return Err(Mistake::new("there is no [profile.NAME] table; run: wandb-cred init"));
+            return Err(Mistake::new(
+                "there is no [profile.NAME] table; write one, or run: wandb-cred init --force",
+            ));
         };
         let span = profiles.span();
         let DeValue::Table(profiles) = profiles.into_inner() else {
@@ -112,12 +114,14 @@ impl Config {
                 return Err(mistake::at(text, span, message));
             }
             let plain = table.get_ref().as_table().and_then(plain_http);
+            let whole = table.get_ref().as_table().cloned();
+            let named = |message: &str| whole.as_ref().and_then(|table| mistake::named(table, message));
             match profile::Config::deserialize(ValueDeserializer::from(table)) {
                 Ok(profile) => drop(config.profiles.insert(name, profile)),
                 Err(error) => {
                     let mistake = mistake::from_toml(text, Some(&name), &error);
                     // What concerns the table as a whole is said at its head.
-                    let span = plain.unwrap_or(span);
+                    let span = plain.or(named(error.message())).unwrap_or(span);
                     let place = mistake.place.or(mistake::at(text, span, "").place);
                     let mistake = Mistake { place, ..mistake };
                     config.broken.insert(name, mistake);
@@ -176,9 +180,8 @@ fn read(path: &Path) -> Result<Content, Error> {
         let shown = path.display();
         match error.file_fault() {
             Some(FileFault::Missing) => {
-                error.message = format!(
-                    "there is no configuration at {shown}; fix WANDB_CRED_CONFIG, or run: wandb-cred init"
-                );
+                error.message =
+                    format!("there is no configuration at {shown}, which WANDB_CRED_CONFIG names");
                 error
             }
             Some(FileFault::TooLarge) => error.hint("is it a configuration?"),
@@ -285,7 +288,12 @@ path = "/x"
             ),
             ("provider.command", "provider.comand", 8, vec!["`comand`", "did you mean `command`?"]),
             ("default-profile", "defualt-profile", 2, vec!["did you mean `default-profile`?"]),
-            ("timeout = \"30s\"", "timeout = \"soon\"", 10, vec!["`soon` is not a duration"]),
+            (
+                "timeout = \"30s\"",
+                "timeout = \"soon\"",
+                10,
+                vec!["`timeout` must be a duration like \"30s\""],
+            ),
             ("argv = [\"true\"]", "argv = \"true\"", 9, vec!["profile `work`"]),
             ("https://", "http://", 5, vec!["https"]),
             ("https://api.wandb.ai/", "api.wandb.ai", 5, vec!["write \"https://api.wandb.ai\""]),

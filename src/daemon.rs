@@ -20,7 +20,7 @@ use tracing::level_filters::LevelFilter;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::env::Env;
-use crate::error::{Error, Exit, FileFault, Stage};
+use crate::error::{Error, Exit, FileFault, Reason, Stage};
 use crate::http::Http;
 use crate::paths::{self, Places};
 use crate::process;
@@ -42,6 +42,7 @@ mod lifetime;
 mod log;
 mod profile_set;
 mod rebind;
+mod record_network;
 mod service;
 
 use failure::Failure;
@@ -68,6 +69,8 @@ enum Subcommand {
     Init(init::Args),
     /// Write a configuration file for signing in, if there is none
     FirstLogin(first_login::Args),
+    /// Write down what this shell knows of its network, for a service
+    RecordNetwork(record_network::Args),
     /// Find out why W&B does not accept you, and how to fix it
     Doctor(doctor::Args),
 }
@@ -124,6 +127,7 @@ pub fn main() -> ExitCode {
         Some(Subcommand::Check(source)) => check::run(&source),
         Some(Subcommand::Init(args)) => init::run(&args),
         Some(Subcommand::FirstLogin(args)) => first_login::run(&args),
+        Some(Subcommand::RecordNetwork(args)) => record_network::run(&args),
         Some(Subcommand::Doctor(args)) => return doctor::run(&args),
     };
     match outcome {
@@ -153,10 +157,34 @@ fn not_parsed(error: &clap::Error) -> Exit {
 fn report(error: &anyhow::Error) -> Exit {
     let exit = exit_for(error);
     // A reader that has gone away is no error.
-    if exit != Exit::Success {
-        output::eprint_line(&format!("wandb-credd: {error:#}"));
+    let said = format!("{error:#}");
+    if exit != Exit::Success && !said.is_empty() {
+        output::eprint_line(&format!("wandb-credd: {said}"));
+        if let Some(next) = error.downcast_ref::<Error>().and_then(next_step) {
+            output::eprint_line(&format!("  next: {next}"));
+        }
     }
     exit
+}
+
+/// What helps against what is wrong with the configuration, or a file.
+fn next_step(error: &Error) -> Option<String> {
+    let checks = std::env::args().nth(1).is_some_and(|subcommand| subcommand == "check");
+    Some(match &error.reason {
+        Reason::Mistakes { path, .. } if checks => format!("edit {}, then: wandb-cred check", path.display()),
+        Reason::Mistakes { .. } => "wandb-cred check".to_owned(),
+        Reason::File { fault: FileFault::Missing, .. } if error.stage == Stage::Configuration => {
+            "wandb-cred init, or unset WANDB_CRED_CONFIG".to_owned()
+        }
+        Reason::File {
+            path,
+            fault: FileFault::NotARegularFile | FileFault::TooLarge | FileFault::Malformed,
+        } if error.stage == Stage::Configuration => {
+            format!("move {} away, then: wandb-cred init", path.display())
+        }
+        Reason::Variable { name } => format!("unset {name}"),
+        _ => return None,
+    })
 }
 
 fn exit_for(error: &anyhow::Error) -> Exit {

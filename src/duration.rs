@@ -1,8 +1,9 @@
 //! Durations as people write them (`90s`, `72h`, `1h30m`) and read them (`3 h 20 min`).
 
+use std::fmt;
 use std::time::Duration;
 
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, de};
 
 /// A duration in the configuration: "30s", "5m", "2h" or "1h30m".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -10,7 +11,21 @@ pub struct HumanDuration(pub Duration);
 
 impl<'de> Deserialize<'de> for HumanDuration {
     fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
-        parse(&String::deserialize(input)?).map(Self).map_err(serde::de::Error::custom)
+        input.deserialize_str(AsText)
+    }
+}
+
+struct AsText;
+
+impl de::Visitor<'_> for AsText {
+    type Value = HumanDuration;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a duration like \"30s\", \"5m\" or \"2h\"")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<HumanDuration, E> {
+        parse(text).map(HumanDuration).map_err(|_| E::invalid_value(de::Unexpected::Str(text), &self))
     }
 }
 

@@ -148,6 +148,8 @@ pub enum Reason {
     SessionRefused { error: String },
     /// The person said no, or let the time pass.
     Declined,
+    /// The provider offers no sign-in by a code on another device.
+    NoDeviceFlow,
     /// The provider answered without an ID token.
     NoIdToken,
     /// The store of the session is locked.
@@ -180,7 +182,7 @@ pub enum Reason {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum NetworkFault {
-    /// The name leads to no address.
+    /// There is no such name.
     UnknownName,
     /// The name leads to an address that plain http must not reach.
     ForbiddenAddress,
@@ -191,6 +193,7 @@ pub enum NetworkFault {
     CertificateName,
     /// Signed by an authority that is not trusted here.
     CertificateUntrusted,
+    /// Also: no name server answered.
     Other,
 }
 
@@ -346,11 +349,71 @@ impl Error {
         self.kind == Kind::Transient
     }
 
+    /// Whoever waits waits in vain: nothing changes by itself, but for what another program on this machine may be about to
+    /// do, such as writing a file or starting to listen.
+    pub fn is_lasting(&self) -> bool {
+        use NetworkFault::{
+            CertificateExpired, CertificateName, CertificateUntrusted, ForbiddenAddress, Other, Refused,
+            UnknownName,
+        };
+        match &self.reason {
+            Reason::Unreachable { host, fault } => match fault {
+                Refused => is_this_machine(host),
+                UnknownName | ForbiddenAddress | CertificateExpired | CertificateName
+                | CertificateUntrusted => true,
+                Other => false,
+            },
+            Reason::File { fault, .. } => *fault != FileFault::TimedOut,
+            // It has been run, and has answered.
+            Reason::Program { fault, .. } => {
+                !matches!(fault, ProgramFault::NotStarted | ProgramFault::TimedOut)
+            }
+            _ => !self.is_transient(),
+        }
+    }
+
+    /// How soon it is worth looking again for somebody who asks: what is wrong is on this machine, where people mend it and
+    /// ask again at once. `None` where a server is asked, which has its own say.
+    pub fn look_again_after(&self) -> Option<Duration> {
+        match &self.reason {
+            Reason::File { .. }
+            | Reason::Variable { .. }
+            | Reason::Setting { .. }
+            | Reason::Program { .. }
+            | Reason::NoSource => Some(LOOK_AGAIN),
+            Reason::MalformedToken { .. } | Reason::TokenExpired { .. } | Reason::AudienceMismatch { .. } => {
+                Some(FETCH_AGAIN)
+            }
+            Reason::Unreachable { host, .. } if is_this_machine(host) => Some(LOOK_AGAIN),
+            Reason::Unreachable { .. } if self.is_lasting() => Some(FETCH_AGAIN),
+            // They sign in to the source by another program.
+            _ if self.kind == Kind::NeedsLogin && self.stage == Stage::Identity => Some(LOOK_AGAIN),
+            _ => None,
+        }
+    }
+
     /// Asking again is in vain until somebody acts, who will be noticed.
     pub fn needs_word(&self) -> bool {
         self.kind == Kind::NeedsLogin || matches!(self.reason, Reason::FeedEnded { .. })
     }
 }
+
+/// Whether the host of a reason is this machine: `localhost`, a loopback address, or a socket.
+fn is_this_machine(host: &str) -> bool {
+    let name = host.strip_prefix('[').and_then(|rest| rest.split(']').next()).unwrap_or(host);
+    let name = if name.matches(':').count() == 1 { name.split(':').next().unwrap_or(name) } else { name };
+    let name = name.trim_end_matches('.');
+    host.starts_with("unix:")
+        || name == "localhost"
+        || name.ends_with(".localhost")
+        || name.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
+}
+
+/// Looking at a file or running a program costs little, but many may ask at once.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+
+/// The same where the token may come from a server.
+const FETCH_AGAIN: Duration = Duration::from_secs(3);
 
 /// The fault of a failed file operation, as far as its kind tells.
 impl From<&std::io::Error> for FileFault {

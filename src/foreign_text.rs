@@ -51,6 +51,13 @@ pub fn message(text: String) -> String {
     message
 }
 
+/// Whether what was written in the place of an address looks like one, and may be repeated: a key or a token that was put there
+/// by mistake may not, and neither may a password in front of an @.
+pub fn is_address(text: &str) -> bool {
+    let named = text.contains(['.', ':']) || text.starts_with("localhost");
+    named && text.len() <= MAX_ADDRESS && !text.contains('@') && !text.starts_with("eyJ")
+}
+
 /// Whether `url` is that of a web page, which a person may be shown and a browser be told to open.
 pub fn is_page(url: &Url) -> bool {
     matches!(url.scheme(), "https" | "http") && url.as_str().len() <= MAX_PAGE
@@ -87,6 +94,9 @@ const MAX_NAME: usize = 320;
 
 /// Longer than any message of ours with the paths and lists in it.
 const MAX_MESSAGE: usize = 16 * 1024;
+
+/// A token is longer.
+const MAX_ADDRESS: usize = 100;
 
 /// What browsers take at least (RFC 9110, section 4.1, recommends 8,000).
 const MAX_PAGE: usize = 8000;

@@ -27,7 +27,7 @@ mod network;
 use addresses::{Addresses, literal};
 pub use addresses::{is_loopback, is_platform_address};
 pub use connection::Connection;
-use failure::{failed, plain, through, timed_out, unusable};
+use failure::{Hop, failed, plain, through, timed_out, unusable};
 pub use network::{Network, Proxy, plain_networks};
 
 /// The clients, one for each way that a request can go.
@@ -149,7 +149,9 @@ impl Http {
 
     /// The proxy that a request to `url` goes through, if it goes through one; as `host:port`.
     pub fn proxy_of(&self, url: &Url) -> Option<String> {
-        (Way::of(url, Destination::Network) == Way::Tls).then(|| self.clients.network.proxy_of(url))?
+        let hop = (Way::of(url, Destination::Network) == Way::Tls)
+            .then(|| self.clients.network.proxy_of(url))??;
+        Some(hop.at)
     }
 
     /// The same rules for a server with a private authority, such as a cluster's API server: only the
@@ -221,23 +223,23 @@ impl Http {
             check_url(request.url(), reach)?;
         }
         let url = request.url().clone();
-        let host = url.host_str().unwrap_or_default().to_owned();
+        let host = shown_host(&url);
         request.headers_mut().extend(network.headers(&url).await?);
         let sent = self.clock.now();
         let way = Way::of(&url, reach);
+        let proxy = || (way == Way::Tls).then(|| network.proxy_of(&url)).flatten();
         let exchange = async {
             let client = self.client(way).await?;
-            let response = client.execute(request).await.map_err(|error| failed(&host, &error))?;
+            let response =
+                client.execute(request).await.map_err(|error| failed(&host, &error, proxy().as_ref()))?;
             let status = response.status().as_u16();
             let headers = response.headers().clone();
-            let body = read_body(response, limit, &host).await?;
+            let body = read_body(response, limit, &host, proxy).await?;
             Ok::<_, Error>((status, headers, body))
         };
         let done = tokio::time::timeout(timeout, exchange).await;
-        let (status, headers, body) =
-            done.unwrap_or_else(|_| Err(timed_out(&host, timeout))).map_err(|error| {
-                through(error, (way == Way::Tls).then(|| network.proxy_of(&url)).flatten().as_deref())
-            })?;
+        let late = |_| Err(through(timed_out(&host, timeout), proxy().as_ref()));
+        let (status, headers, body) = done.unwrap_or_else(late)?;
         let now = self.clock.now();
         let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
         let retry_after = header(RETRY_AFTER).and_then(|value| parse_retry_after(value, now));
@@ -308,13 +310,20 @@ pub fn check_url(url: &Url, reach: Destination) -> Result<(), Error> {
     }
 }
 
+/// The host, with the port if it is not the usual one: what refuses connections is a port.
+fn shown_host(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+}
+
 async fn read_body(
     mut response: reqwest::Response,
     limit: usize,
     host: &str,
+    proxy: impl Fn() -> Option<Hop>,
 ) -> Result<Zeroizing<Vec<u8>>, Error> {
     let mut body = Zeroizing::new(Vec::new());
-    while let Some(chunk) = response.chunk().await.map_err(|error| failed(host, &error))? {
+    while let Some(chunk) = response.chunk().await.map_err(|error| failed(host, &error, proxy().as_ref()))? {
         if body.len() + chunk.len() > limit {
             let reason = Reason::TooLarge { from: host.to_owned(), limit: limit as u64 };
             return Err(Error::transient(format!("{host} sent more than {limit} bytes")).because(reason));

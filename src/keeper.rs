@@ -120,7 +120,7 @@ impl<T: Expires> Keeper<T> {
     }
 
     /// A token with at least `need.min_ttl` of life: from memory, or from the one renewal that all callers
-    /// share. Waits through retries of a transient fault that are due within the caller's timeout.
+    /// share. Waits through retries of a transient fault that are due within the caller's timeout, if it may pass by itself.
     ///
     /// # Errors
     ///
@@ -128,20 +128,29 @@ impl<T: Expires> Keeper<T> {
     pub async fn get(&self, need: Need) -> Result<T, Error> {
         match self.peek(need.min_ttl) {
             Some(token) => Ok(token),
-            None => self.wait(need, Want::Life).await,
+            None => self.wait(need, Want::Life, false).await,
+        }
+    }
+
+    /// [`Self::get`] for a caller that has said how long it waits, or that starts at the same time as other programs: it also
+    /// waits for what one of them may do, such as writing a file or starting to listen.
+    pub async fn get_patiently(&self, need: Need) -> Result<T, Error> {
+        match self.peek(need.min_ttl) {
+            Some(token) => Ok(token),
+            None => self.wait(need, Want::Life, true).await,
         }
     }
 
     /// A token that came from the source after this call, shared with all other callers; or the failure of that
     /// one attempt. In the backoff of an earlier failure, that failure is the answer.
     pub async fn fetch_new(&self, timeout: Duration) -> Result<T, Error> {
-        self.wait(Need { min_ttl: Duration::ZERO, timeout }, Want::New).await
+        self.wait(Need { min_ttl: Duration::ZERO, timeout }, Want::New, false).await
     }
 
     /// The same for a person who asks: does not wait for backoff, but for the server's word and between two
     /// forced renewals.
     pub async fn refresh(&self, timeout: Duration) -> Result<T, Error> {
-        self.wait(Need { min_ttl: Duration::ZERO, timeout }, Want::ForcedNew).await
+        self.wait(Need { min_ttl: Duration::ZERO, timeout }, Want::ForcedNew, false).await
     }
 
     /// The token was refused somewhere. One renewal, if the report is about the current token.
@@ -205,6 +214,15 @@ impl<T: Expires> Keeper<T> {
         self.shared.wake.notify_one();
     }
 
+    /// The next attempt need not wait for the backoff to end: a person says that it may work now.
+    pub fn hurry(&self) {
+        let now = self.shared.clock.now();
+        self.shared.published.send_if_modified(|snapshot| {
+            snapshot.hurry(now);
+            false
+        });
+    }
+
     /// What is now known of the token that an earlier daemon had.
     pub fn amend(&self, token: T) {
         self.shared.published.send_modify(|snapshot| {
@@ -241,11 +259,12 @@ impl<T: Expires> Keeper<T> {
         Error::new(self.shared.label.stage, kind, reason, message)
     }
 
-    async fn wait(&self, need: Need, want: Want) -> Result<T, Error> {
+    async fn wait(&self, need: Need, want: Want, patient: bool) -> Result<T, Error> {
         let mut follow = self.subscribe();
         let question = Question {
             want,
             min_ttl: need.min_ttl,
+            patient,
             deadline: self.shared.clock.now().boot + need.timeout,
             attempts: follow.borrow().attempts,
         };
@@ -368,7 +387,7 @@ impl<T: Expires> Keeper<T> {
                     self.log_success(before, wait);
                 }
                 Err(error) => {
-                    let wait = snapshot.on_failure(error.clone(), now);
+                    let wait = snapshot.on_failure(error.clone(), self.shared.label.stage, now);
                     self.log_failure(before, &error, snapshot.good(now, Duration::ZERO).is_some(), wait);
                 }
             }

@@ -6,7 +6,7 @@
 //! ends.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::api::{self, LoginMethod, LoginState};
 use crate::clock::{Clock, Wake};
-use crate::error::Error;
+use crate::error::{Error, Reason};
 use crate::oidc::session::{Session, SignedOut};
 use crate::oidc::{self, Tokens};
 use crate::token::TokenHash;
@@ -26,6 +26,9 @@ mod listener;
 pub mod loopback;
 pub mod notify;
 mod page;
+mod returned;
+
+use returned::Door;
 
 /// All sign-ins of one daemon. Cloning is cheap.
 #[derive(Clone)]
@@ -40,8 +43,8 @@ struct Entry {
     id: String,
     method: LoginMethod,
     published: watch::Receiver<Option<api::Login>>,
-    /// Told of each command that asks how far it is.
-    asked: Arc<Notify>,
+    followers: Arc<Followers>,
+    door: Door,
     task: tokio::task::AbortHandle,
 }
 
@@ -88,8 +91,33 @@ impl Logins {
     pub fn get(&self, id: &str) -> Option<api::Login> {
         let entries = self.entries.lock().expect("no holder panics");
         let entry = entries.values().find(|entry| entry.id == id)?;
-        entry.asked.notify_one();
+        entry.followers.asked();
         entry.published.borrow().clone()
+    }
+
+    /// The same when it has ended, or after `timeout`. A caller that is dropped meanwhile does not wait for the sign-in any more.
+    pub async fn follow(&self, id: &str, timeout: Duration) -> Option<api::Login> {
+        let (mut published, following) = {
+            let entries = self.entries.lock().expect("no holder panics");
+            let entry = entries.values().find(|entry| entry.id == id)?;
+            (entry.published.clone(), entry.followers.join())
+        };
+        let over = |login: &Option<api::Login>| {
+            login.as_ref().is_some_and(|login| login.state != LoginState::Waiting)
+        };
+        let _ = tokio::time::timeout(timeout, published.wait_for(over)).await;
+        following.answered();
+        published.borrow().clone()
+    }
+
+    /// Takes the address at which the browser ended on another machine: the same answer as if it had come here, judged the
+    /// same way. The error says what is wrong with it.
+    pub async fn returned(&self, id: &str, address: &str) -> Result<(), &'static str> {
+        let door = {
+            let entries = self.entries.lock().expect("no holder panics");
+            entries.values().find(|entry| entry.id == id).map(|entry| entry.door.clone())
+        };
+        door.ok_or("the sign-in has ended, or another one replaced it")?.take(address).await
     }
 
     /// Signs out, and cancels a sign-in in progress.
@@ -105,19 +133,20 @@ impl Logins {
         let mut id = TokenHash::of(CsrfToken::new_random().secret()).to_string();
         id.truncate(32);
         let (publish, published) = watch::channel(None);
-        let asked = Arc::new(Notify::new());
+        let (followers, door) = (Arc::<Followers>::default(), Door::default());
         let attempt = Attempt {
             id: id.clone(),
             session,
             method,
             publish,
-            asked: Arc::clone(&asked),
+            followers: Arc::clone(&followers),
+            door: door.clone(),
             is_answered: AtomicBool::new(false),
             listeners: self.listeners.clone(),
             clock: self.clock.clone(),
         };
         let task = tokio::spawn(attempt.run()).abort_handle();
-        Entry { id, method, published, asked, task }
+        Entry { id, method, published, followers, door, task }
     }
 }
 
@@ -127,7 +156,8 @@ struct Attempt {
     session: Arc<Session>,
     method: LoginMethod,
     publish: watch::Sender<Option<api::Login>>,
-    asked: Arc<Notify>,
+    followers: Arc<Followers>,
+    door: Door,
     /// The person is done: from here on nothing is given up.
     is_answered: AtomicBool,
     listeners: listener::Listeners,
@@ -160,12 +190,16 @@ impl Attempt {
 
     /// Ends when a command has waited for this sign-in, and none does any more.
     async fn abandoned(&self) {
-        self.asked.notified().await;
+        self.followers.told.notified().await;
         loop {
+            let Some(patience) = self.followers.patience() else {
+                self.followers.told.notified().await;
+                continue;
+            };
             tokio::select! {
-                () = self.asked.notified() => {}
+                () = self.followers.told.notified() => {}
                 // A machine that was suspended stopped the command too.
-                wake = self.clock.sleep(ABANDONED_AFTER) => {
+                wake = self.clock.sleep(patience) => {
                     if wake == Wake::Elapsed && !self.is_answered.load(Ordering::Relaxed) {
                         return;
                     }
@@ -214,7 +248,8 @@ impl Attempt {
             let login = login.get_or_insert_with(|| self.login(String::new(), Duration::ZERO));
             login.state = LoginState::Failed;
             login.error = Some(error.to_string());
-            login.next = Some(api::next_after_sign_in(&error.reason, self.session.profile()));
+            login.reason = Some(error.reason.clone()).filter(|reason| *reason != Reason::Other);
+            login.next = Some(api::next_after_sign_in(&error.reason, self.method, self.session.profile()));
         });
     }
 
@@ -230,8 +265,60 @@ impl Attempt {
             expires_at: self.clock.now().wall + timeout,
             account: None,
             error: None,
+            reason: None,
             next: None,
         }
+    }
+}
+
+/// The commands that wait for one sign-in.
+#[derive(Default)]
+struct Followers {
+    /// Those that hold a connection until it ends.
+    waiting: AtomicUsize,
+    /// The last of them has closed it.
+    hung_up: AtomicBool,
+    told: Notify,
+}
+
+impl Followers {
+    /// One asks, and will ask again.
+    fn asked(&self) {
+        self.hung_up.store(false, Ordering::Relaxed);
+        self.told.notify_one();
+    }
+
+    fn join(self: &Arc<Self>) -> Following {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        self.asked();
+        Following { followers: Arc::clone(self), answered: false }
+    }
+
+    /// How long to wait for a word of any; `None` while one is there.
+    fn patience(&self) -> Option<Duration> {
+        if self.waiting.load(Ordering::Relaxed) > 0 {
+            return None;
+        }
+        Some(if self.hung_up.load(Ordering::Relaxed) { HUNG_UP_AFTER } else { ABANDONED_AFTER })
+    }
+}
+
+struct Following {
+    followers: Arc<Followers>,
+    answered: bool,
+}
+
+impl Following {
+    fn answered(mut self) {
+        self.answered = true;
+    }
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        self.followers.waiting.fetch_sub(1, Ordering::Relaxed);
+        self.followers.hung_up.store(!self.answered, Ordering::Relaxed);
+        self.followers.told.notify_one();
     }
 }
 
@@ -243,5 +330,8 @@ fn timed_out(timeout: Duration) -> Error {
 /// The limit for codes that are valid for longer: nobody enters a code after a quarter of an hour.
 const DEVICE_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 
-/// Commands ask twice a second.
+/// Those that only ask now and then do so more often.
 const ABANDONED_AFTER: Duration = Duration::from_secs(10);
+
+/// After Ctrl-C: another that waits may be between two questions.
+const HUNG_UP_AFTER: Duration = Duration::from_millis(500);

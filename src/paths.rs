@@ -15,7 +15,9 @@ mod places;
 mod sdk_environment;
 
 pub use identity::VARIABLES as IDENTITY_VARIABLES;
-pub use on_demand::{Base, Key, OnDemand, SchedulerJob, bases, is_on_demand, scheduler_job, start_lock};
+pub use on_demand::{
+    Base, Key, OnDemand, SchedulerJob, bases, is_on_demand, scheduler_job, start_lock, starts_with_others,
+};
 pub use places::{Places, home_state_dir, state_dir};
 pub use sdk_environment::{
     CREDENTIALS, CREDENTIALS_FILE, IDENTITY_TOKEN, IDENTITY_TOKEN_FILE, PROFILES, SdkEnvironment,

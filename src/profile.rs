@@ -17,6 +17,7 @@ use crate::env::Env;
 use crate::error::{Reason, Stage};
 use crate::exchange::Exchange;
 use crate::feed::{self, Upstream};
+use crate::foreign_text;
 use crate::http::{self, Destination, Http, Network};
 use crate::keeper::{Demand, Keeper, Label, Policy, Restored};
 use crate::oidc::session::Session;
@@ -358,15 +359,32 @@ impl BaseUrl {
     fn with_any_scheme(text: &str) -> Result<Self, String> {
         let text = text.trim_end_matches('/');
         let text = if text == FORGE_PAGE { MULTI_TENANT[1] } else { text };
+        let known = foreign_text::is_address(text);
+        let shown = if known { &format!("`{text}`") } else { "it" };
         // `wandb.corp:8080` would be a URL of the scheme `wandb.corp`.
-        if !text.contains("://") && !text.is_empty() {
-            return Err(format!("`{text}` has no scheme: write \"https://{text}\""));
+        if !text.contains("://") {
+            let mangled = ["https", "http"].iter().find_map(|scheme| text.strip_prefix(scheme));
+            let mangled = mangled.filter(|rest| rest.starts_with([':', '/']));
+            let host = mangled.unwrap_or(text).trim_start_matches([':', '/']);
+            let scheme = if is_loopback_name(host) { "http" } else { "https" };
+            return Err(match host {
+                "" => format!("{shown} names no host: write it like {LIKE}"),
+                _ if !known => format!("{shown} has no scheme: write it like {LIKE}"),
+                host => format!("{shown} has no scheme: write \"{scheme}://{host}\""),
+            });
         }
-        let url: Url = text.parse().map_err(|error| {
-            format!("`{text}` is not a URL ({error}); write it like \"https://api.wandb.ai\"")
-        })?;
+        let url: Url =
+            text.parse().map_err(|error| format!("{shown} is not a URL ({error}); write it like {LIKE}"))?;
+        if !["https", "http"].contains(&url.scheme()) {
+            let rest = text.split_once("://").map(|(_, rest)| rest).filter(|_| known);
+            let write = rest.map(|rest| rest.trim_matches('/')).filter(|rest| rest.contains('.'));
+            let write = write.map_or_else(|| LIKE.to_owned(), |rest| format!("\"https://{rest}\""));
+            return Err(format!("a W&B server is reached by https, not by {}: write {write}", url.scheme()));
+        }
         if url.query().is_some() || url.fragment().is_some() {
-            return Err("a base URL has no query and no fragment".to_owned());
+            let end = text.find(['?', '#']).unwrap_or(text.len());
+            let write = if !known { LIKE } else { &format!("\"{}\"", &text[..end]) };
+            return Err(format!("a base URL has no query and no fragment: write {write}"));
         }
         if url.scheme() != "http" {
             http::check_url(&url, Destination::Network).map_err(|error| error.to_string())?;
@@ -374,6 +392,13 @@ impl BaseUrl {
         Ok(Self { url, text: text.to_owned() })
     }
 }
+
+/// A host, perhaps with a port, that is this machine: there, plain http is what people mean.
+fn is_loopback_name(host: &str) -> bool {
+    format!("http://{host}").parse().is_ok_and(|url| http::is_loopback(&url))
+}
+
+const LIKE: &str = "\"https://api.wandb.ai\"";
 
 /// Plain http is judged later, by what else the profile says.
 fn any_scheme<'de, D: Deserializer<'de>>(input: D) -> Result<BaseUrl, D::Error> {
@@ -416,6 +441,36 @@ mod tests {
         }
         let why = "http://wandb.corp".parse::<BaseUrl>().expect_err("plain http");
         assert!(why.contains("allow-plain-http"), "{why}");
+    }
+
+    #[test]
+    fn what_is_to_be_written_is_what_was_meant() {
+        for (text, write) in [
+            ("localhost:8080", "\"http://localhost:8080\""),
+            ("127.0.0.1:8080", "\"http://127.0.0.1:8080\""),
+            ("//wandb.corp", "\"https://wandb.corp\""),
+            ("https:/wandb.corp", "\"https://wandb.corp\""),
+            ("https//wandb.corp", "\"https://wandb.corp\""),
+            ("https:/phost.corp", "\"https://phost.corp\""),
+            ("http.corp/x", "\"https://http.corp/x\""),
+            ("ftp://wandb.corp/", "\"https://wandb.corp\""),
+            ("https://wandb.corp/?a=b", "\"https://wandb.corp/\""),
+            ("https://", LIKE),
+            ("", LIKE),
+            ("file:///x", LIKE),
+            ("ada:planted@wandb.corp", LIKE),
+            ("https://ada:planted@wandb.corp?x", LIKE),
+            ("ssh://ada:planted@wandb.corp", LIKE),
+            ("planted0planted0planted0planted0planted0", LIKE),
+            ("eyJhbGciOi.planted.planted", LIKE),
+        ] {
+            let why = text.parse::<BaseUrl>().expect_err(text);
+            assert!(
+                why.ends_with(&format!("write {write}")) || why.ends_with(&format!("like {write}")),
+                "{text}: {why}"
+            );
+            assert!(!why.contains("planted"), "{why}");
+        }
     }
 
     #[test]

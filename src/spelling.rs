@@ -10,6 +10,11 @@ pub fn nearest<'a>(unknown: &str, known: impl IntoIterator<Item = &'a str>) -> O
         return None;
     }
     let near: Vec<_> = known.into_iter().filter(|known| known.len() <= LONGEST).collect();
+    // `OIDC`, `base_url`: another way to write the same.
+    let plain = |name: &str| name.to_ascii_lowercase().replace('_', "-");
+    if let Some(same) = near.iter().copied().find(|known| plain(known) == plain(unknown)) {
+        return Some(same);
+    }
     let begins = |known: &&str| known.strip_prefix(unknown).is_some_and(|rest| rest.starts_with('-'));
     if let Some(longer) = near.iter().copied().find(begins).filter(|_| !unknown.is_empty()) {
         return Some(longer);
@@ -37,6 +42,8 @@ mod tests {
         assert_eq!(nearest("audeince", known), Some("audience"));
         assert_eq!(nearest("baseurl", known), Some("base-url"));
         assert_eq!(nearest("github", ["gitlab", "github-actions"]), Some("github-actions"));
+        assert_eq!(nearest("OIDC", ["aws", "oidc"]), Some("oidc"));
+        assert_eq!(nearest("GitHub_Actions", ["gitlab", "github-actions"]), Some("github-actions"));
         assert_eq!(nearest("something", known), None);
         assert_eq!(nearest("", []), None);
     }

@@ -1,6 +1,6 @@
 //! The one place that chooses the command to type next.
 
-use super::{ProblemKind, State};
+use super::{LoginMethod, ProblemKind, State};
 use crate::error::{Error, Reason, Stage};
 
 /// What helps after a problem of this kind with `profile`, if a command does.
@@ -16,7 +16,7 @@ pub fn next_command(kind: ProblemKind, profile: Option<&str>) -> Option<String> 
         }
         ProblemKind::NeedsLogin => for_profile("wandb-cred login"),
         ProblemKind::Locked => "wandb-cred unlock".to_owned(),
-        ProblemKind::LifetimeTooShort => for_profile("wandb-cred refresh"),
+        ProblemKind::LifetimeTooShort => for_profile("wandb-cred status"),
         ProblemKind::Misconfigured => "wandb-cred check".to_owned(),
         ProblemKind::ExchangeRejected | ProblemKind::IdentityRejected => for_profile("wandb-cred doctor"),
         ProblemKind::NoSuchProfile
@@ -36,6 +36,10 @@ pub fn next_command_after(error: &Error, profile: &str) -> Option<String> {
     };
     let kind = ProblemKind::from(error);
     match (kind, &error.reason) {
+        // It was renewed just now: there is no more to be had. What is typed takes its time too.
+        (_, Reason::LifetimeTooShort { left, .. }) => {
+            Some(format!("ask for less: wandb-cred token --min-ttl {}s --profile {profile}", left * 9 / 10))
+        }
         // Only they know with what people sign in to other sources.
         (ProblemKind::NeedsLogin, _) if error.stage == Stage::Identity => Some(after_signing_in(profile)),
         // The configuration is valid: what it names is missing, or not what it should be.
@@ -62,17 +66,23 @@ fn after_signing_in(profile: &str) -> String {
 }
 
 /// What helps after a sign-in that failed.
-pub fn next_after_sign_in(reason: &Reason, profile: &str) -> String {
+pub fn next_after_sign_in(reason: &Reason, method: LoginMethod, profile: &str) -> String {
+    let login = match method {
+        LoginMethod::Browser => "wandb-cred login",
+        LoginMethod::Device => "wandb-cred login --device",
+    };
     match reason {
         // The same command again would fail the same way.
         Reason::PortUnavailable { .. } => format!("wandb-cred login --device --profile {profile}"),
+        // It takes the address at which the browser ends, wherever that is.
+        Reason::NoDeviceFlow => format!("wandb-cred login --no-browser --profile {profile}"),
         Reason::Unreachable { .. } | Reason::TimedOut { .. } | Reason::ConnectionLost { .. } => {
-            format!("check the network and `issuer`, then: wandb-cred login --profile {profile}")
+            format!("check the network and `issuer`, then: {login} --profile {profile}")
         }
         Reason::StoreLocked | Reason::StoreUnavailable => {
-            format!("unlock the keyring, or set `token-store`, then: wandb-cred login --profile {profile}")
+            format!("unlock the keyring, or set `token-store`, then: {login} --profile {profile}")
         }
-        _ => format!("wandb-cred login --profile {profile}"),
+        _ => format!("{login} --profile {profile}"),
     }
 }
 

@@ -105,7 +105,8 @@ impl From<Problem> for CommandError {
                 .hint("wandb-cred login --issuer URL --client-id ID, or wandb-cred doctor");
         }
         let mut message = if problem.detail.is_empty() { problem.title } else { problem.detail };
-        if let Some(seconds) = problem.retry_after {
+        // What must be mended first is not waited for.
+        if let Some(seconds) = problem.retry_after.filter(|_| problem.kind != ProblemKind::Misconfigured) {
             message = format!("{message} (next attempt in {})", duration::text(seconds));
         }
         let next = problem.next.or_else(|| next_command(problem.kind, problem.profile.as_deref()));
@@ -115,7 +116,11 @@ impl From<Problem> for CommandError {
 
 impl From<Error> for CommandError {
     fn from(error: Error) -> Self {
-        Self::new(Exit::from(&error), error.message)
+        let next = match &error.reason {
+            Reason::Variable { name } => Some(format!("unset {name}")),
+            _ => None,
+        };
+        Self { hint: next.map(Hint::Type), ..Self::new(Exit::from(&error), error.message) }
     }
 }
 

@@ -55,6 +55,10 @@ pub(super) fn run(args: &Args, env: &Env) -> Result<ExitCode, CommandError> {
     let (program, arguments) = args.command.split_first().expect("clap requires one");
     let mut command = process::Command::new(program);
     command.args(arguments);
+    // Before anything is waited for.
+    if !is_there(program, env) {
+        return Err(not_there(program));
+    }
     let offline = offline_mode(env);
     if args.job && offline.is_none() && !job_wide::is_within(env) {
         let profile = args.profiles.single().ok_or_else(|| {
@@ -109,12 +113,39 @@ fn apply(command: &mut process::Command, variables: job::Variables) {
 /// Returns only if it cannot.
 fn become_command(mut command: process::Command, program: &OsStr) -> CommandError {
     let error = command.exec();
-    let exit = if error.kind() == ErrorKind::NotFound { Exit::NotFound } else { Exit::NotExecutable };
-    let name = program.to_string_lossy();
-    let found = exit == Exit::NotFound && Path::new(program).symlink_metadata().is_ok();
-    // The kernel says so too where the program is there, but not what its first line or its header asks for.
-    let why = if found { "; the file is there, but not the interpreter that it names" } else { "" };
-    CommandError::new(exit, format!("cannot run `{name}`: {error}{why}"))
+    if error.kind() == ErrorKind::NotFound {
+        // The kernel says so too where the program is there, but not what its first line or its header asks for.
+        if Path::new(program).symlink_metadata().is_ok() {
+            let message =
+                format!("cannot run {}: the interpreter that it names is not there", program.display());
+            return CommandError::new(Exit::NotFound, message).hint(format!("head -1 {}", program.display()));
+        }
+        return not_there(program);
+    }
+    CommandError::new(Exit::NotExecutable, format!("cannot run {}: {error}", program.display())).hint(
+        format!(
+            "chmod +x {0}, or name the program that runs it: wandb-cred exec -- sh {0}",
+            program.display()
+        ),
+    )
+}
+
+/// Whether there is such a program at all, as execvp(3) looks for it.
+fn is_there(program: &OsStr, env: &Env) -> bool {
+    if program.as_encoded_bytes().contains(&b'/') {
+        return Path::new(program).exists();
+    }
+    let Some(path) = env.var("PATH") else { return true };
+    std::env::split_paths(&path).any(|folder| folder.join(program).exists())
+}
+
+fn not_there(program: &OsStr) -> CommandError {
+    let shown = program.display();
+    let next = match program.as_encoded_bytes().contains(&b'/') {
+        true => format!("ls {shown}"),
+        false => format!("check the spelling, or PATH: command -v {shown}"),
+    };
+    CommandError::new(Exit::NotFound, format!("cannot run {shown}: there is no such program")).hint(next)
 }
 
 /// What there is once the daemon knows of this process.
@@ -182,6 +213,10 @@ server is shown what is meant for another; each token must have more than 300 s 
 With --proxy (or `proxy = true` in the profile), the command gets WANDB_BASE_URL and
 WANDB_API_KEY of a proxy in the daemon instead, with a key that is good for this job on
 this machine. Every W&B client can use it, and a revoked token costs no data.
+
+What does not pass by itself, such as a token file that is missing, ends it at once. In a
+batch job, a CI job or a pod it waits for that for 30 s: what writes the file may have
+been started at the same moment.
 
 With WANDB_MODE=offline, dryrun or disabled, and with --best-effort, the command does
 not wait for a token.";

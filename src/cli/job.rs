@@ -10,7 +10,7 @@ use crate::api::{Job, JobRequest, ProxyAccess};
 use crate::client::{self, Client};
 use crate::env::Env;
 use crate::error::{Exit, Reason};
-use crate::paths::{CREDENTIALS_FILE, IDENTITY_TOKEN_FILE};
+use crate::paths::{self, CREDENTIALS_FILE, IDENTITY_TOKEN_FILE};
 
 /// What the command line asks for.
 pub(super) struct Wanted<'a> {
@@ -25,7 +25,8 @@ impl Wanted<'_> {
         let mut profiles = self.profiles.names(env);
         let profile = if profiles.len() == 1 { profiles.pop() } else { None };
         let proxy = self.proxy.then_some(true);
-        JobRequest { profile, profiles, pid, hold: pid.is_none(), proxy, wait: self.wait }
+        let patient = paths::starts_with_others(env);
+        JobRequest { profile, profiles, pid, hold: pid.is_none(), proxy, wait: self.wait, patient }
     }
 }
 

@@ -4,7 +4,8 @@ mod launchd;
 mod step;
 mod systemd;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use self::step::perform;
 use super::command_error::{CommandError, Outcome};
@@ -26,7 +27,7 @@ pub(super) struct Args {
 #[derive(clap::Subcommand)]
 enum Action {
     /// Install the service for this user, and start it
-    Install(DryRun),
+    Install(Install),
     /// Stop the service, and remove what install wrote
     Uninstall(DryRun),
     /// Show what is installed, and whether the daemon answers
@@ -41,15 +42,26 @@ struct DryRun {
     dry_run: bool,
 }
 
+// No doc comment, as above.
+#[derive(clap::Args)]
+struct Install {
+    #[command(flatten)]
+    dry_run: DryRun,
+    /// Record this shell's proxy and certificates in the configuration, without asking
+    #[arg(long, short)]
+    yes: bool,
+}
+
 pub(super) fn run(args: &Args, env: &Env) -> Outcome {
     match &args.action {
-        Action::Install(how) => install(how.dry_run, env),
+        Action::Install(how) => install(how, env),
         Action::Uninstall(how) => uninstall(how.dry_run, env),
         Action::Status => status(env),
     }
 }
 
-fn install(dry_run: bool, env: &Env) -> Outcome {
+fn install(how: &Install, env: &Env) -> Outcome {
+    let dry_run = how.dry_run.dry_run;
     let daemon = daemon_path(env)?;
     let (steps, next_steps) = if cfg!(target_os = "macos") {
         (launchd::install(env, &daemon)?, launchd::NEXT_STEPS)
@@ -60,6 +72,8 @@ fn install(dry_run: bool, env: &Env) -> Outcome {
         }
         (systemd::install(env, &daemon)?, systemd::NEXT_STEPS)
     };
+    // Before the daemon starts, which then reads it.
+    record_network(&daemon, how)?;
     perform(&steps, dry_run, env)?;
     for variable in ["WANDB_CRED_SOCKET", "WANDB_CRED_CONFIG"] {
         if let Some(value) = env.var(variable) {
@@ -72,6 +86,18 @@ fn install(dry_run: bool, env: &Env) -> Outcome {
         output::print(next_steps)?;
     }
     Ok(Exit::Success)
+}
+
+/// The daemon's program knows the configuration, and whether there is something to record.
+fn record_network(daemon: &Path, how: &Install) -> Result<(), CommandError> {
+    let mut command = Command::new(daemon);
+    command.arg("record-network");
+    command.args(how.yes.then_some("--yes")).args(how.dry_run.dry_run.then_some("--dry-run"));
+    match command.status() {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(daemon_program::failed("wandb-credd record-network", status)),
+        Err(error) => Err(daemon_program::not_started(daemon, &error)),
+    }
 }
 
 fn uninstall(dry_run: bool, env: &Env) -> Outcome {
@@ -141,4 +167,8 @@ fn refuse_a_second_daemon(env: &Env) -> Result<(), CommandError> {
 
 const DETAILS: &str = "\
 Let this user's service manager (systemd, or launchd on macOS) start the daemon as soon
-as a program asks it for a token, and restart it if it fails. This needs no root access.";
+as a program asks it for a token, and restart it if it fails. This needs no root access.
+
+A service does not see this shell. If the shell has a proxy (HTTPS_PROXY, NO_PROXY) or
+certificates of its own (SSL_CERT_FILE), install offers to record them in the
+configuration, for profiles that say nothing of it.";

@@ -5,12 +5,16 @@ use clap::ValueEnum;
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Shell {
     /// sh, bash, zsh, ksh, dash
+    #[value(aliases = ["bash", "zsh", "ksh", "dash"])]
     Sh,
     Fish,
     /// csh, tcsh
+    #[value(alias = "tcsh")]
     Csh,
     /// Nushell
+    #[value(alias = "nushell")]
     Nu,
+    #[value(alias = "pwsh")]
     Powershell,
     /// An object for other programs; null is a variable to remove
     Json,

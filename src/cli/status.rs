@@ -1,14 +1,13 @@
 //! `wandb-cred status`: what the daemon holds, and for how long.
 
 mod jobs;
-mod keys;
 mod render;
 
 use std::time::Duration;
 
-use self::keys::Keys;
 use self::render::overall;
 use super::command_error::{CommandError, Outcome};
+use super::keys::Keys;
 use crate::api::{State, Status};
 use crate::client::{self, Client};
 use crate::clock::Clock;

@@ -12,7 +12,7 @@ use crate::api;
 use crate::client::{ANSWER_MARGIN, Client};
 use crate::env::Env;
 use crate::error::Exit;
-use crate::{duration, output};
+use crate::{duration, output, paths};
 
 /// Print an access token
 #[derive(clap::Args)]
@@ -50,7 +50,8 @@ enum Format {
 
 pub(super) fn run(args: &Args, env: &Env) -> Outcome {
     let mut target = args.profile.target("/v1/token", env);
-    for (name, value) in [("min_ttl", args.min_ttl), ("wait", args.wait)] {
+    let wait = args.wait.or(paths::starts_with_others(env).then_some(PATIENCE));
+    for (name, value) in [("min_ttl", args.min_ttl), ("wait", wait)] {
         if let Some(value) = value {
             target += if target.contains('?') { "&" } else { "?" };
             target += &format!("{name}={}", value.as_secs());
@@ -105,6 +106,9 @@ fn is_bearer(token: &str) -> bool {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte);
     !token.is_empty() && token.bytes().all(fits)
 }
+
+/// In a job that starts together with what writes its identity: as long as the daemon waits for what passes by itself.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How long the daemon may take for a first exchange, if the caller does not say.
 const TOKEN_TIMEOUT: Duration = Duration::from_secs(60);

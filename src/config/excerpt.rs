@@ -20,20 +20,20 @@ impl Excerpt {
         Self { path: path.to_owned(), text }
     }
 
-    /// A mistake in `key` of a profile's provider, or in the provider as a whole.
-    pub fn in_provider(&self, profile: &str, kind: &str, key: Option<&str>, message: String) -> Mistake {
-        let place = self.provider(profile, kind).and_then(|(head, table)| {
+    /// A mistake in `key` of a table of a profile, or in that table as a whole.
+    pub fn within(&self, profile: &str, table: &[&str], key: Option<&str>, message: String) -> Mistake {
+        let place = self.table(profile, table).and_then(|(head, table)| {
             let key = key.and_then(|key| table.get_key_value(key)).map(|(key, _)| key.span());
             mistake::at(&self.text, key.unwrap_or(head), "").place
         });
         Mistake { place, profile: Some(profile.to_owned()), ..Mistake::new(message) }
     }
 
-    fn provider(&self, profile: &str, kind: &str) -> Option<(std::ops::Range<usize>, DeTable<'_>)> {
+    fn table(&self, profile: &str, path: &[&str]) -> Option<(std::ops::Range<usize>, DeTable<'_>)> {
         let mut table = DeTable::parse(&self.text).ok()?.into_inner();
         let mut head = 0..0;
-        for key in ["profile", profile, "provider", kind] {
-            let (found, value) = table.remove_entry(key)?;
+        for key in ["profile", profile].iter().chain(path) {
+            let (found, value) = table.remove_entry(*key)?;
             head = found.span();
             let DeValue::Table(inner) = value.into_inner() else { return None };
             table = inner;

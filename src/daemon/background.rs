@@ -40,7 +40,7 @@ pub(super) fn spawn(places: &Places) -> Result<(), Failure> {
         if let Some(status) = child.try_wait().map_err(failed)? {
             let exit = status.code().and_then(Exit::from_code).unwrap_or(Exit::Software);
             // It has printed the reason.
-            return Err(Failure::new(exit, "the background daemon did not start"));
+            return Err(Failure::new(exit, ""));
         }
         std::thread::sleep(POLL_INTERVAL);
     }

@@ -49,6 +49,33 @@ pub fn is_docker_desktop(body: &str) -> bool {
     body.contains("unreachable")
 }
 
+/// Whether a failed look-up means that no name server answered, so that the name may well exist: EAI_AGAIN, in the words of
+/// glibc and macOS, and of musl (gai_strerror(3), which is all that the standard library passes on).
+pub fn is_lookup_without_answer(message: &str) -> bool {
+    ["Temporary failure", "Try again", "temporary failure"].iter().any(|words| message.contains(words))
+}
+
+/// What a proxy that made no connection did, by the words of hyper-util 0.1 (`proxy/tunnel.rs`, `proxy/socks`): its errors are
+/// of a type that it keeps to itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyRefusal {
+    WantsPassword,
+    Refuses,
+    HangsUp,
+    /// The proxy itself was not reached.
+    NotThere,
+}
+
+pub fn proxy_refusal(message: &str) -> Option<ProxyRefusal> {
+    let rest = message.strip_prefix("tunnel error: ").or_else(|| message.strip_prefix("SOCKS error: "))?;
+    Some(match rest {
+        "proxy authorization required" => ProxyRefusal::WantsPassword,
+        "unexpected end of file" => ProxyRefusal::HangsUp,
+        "failed to create underlying connection" => ProxyRefusal::NotThere,
+        _ => ProxyRefusal::Refuses,
+    })
+}
+
 /// What serde and `toml` say about a value that does not fit.
 #[derive(Debug, PartialEq, Eq)]
 pub enum DeserializeFault<'a> {
@@ -65,7 +92,37 @@ pub enum DeserializeFault<'a> {
     WrongValue {
         expected: Option<&'a str>,
     },
+    /// A table with the name of one of the kinds belongs here.
+    NotAKind,
     Other,
+}
+
+/// What is wrong with text that is not TOML, in the words of `toml_parser` 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TomlFault {
+    DuplicateKey,
+    /// Text that stands for itself.
+    NoQuotes,
+    NoClosingQuote,
+    NoClosingBracket,
+    LineEnds,
+    /// A line that is neither a key with its value nor the head of a table.
+    NoKey,
+}
+
+pub fn toml_fault(message: &str) -> Option<TomlFault> {
+    let table: [(&str, TomlFault); 9] = [
+        ("duplicate key", TomlFault::DuplicateKey),
+        ("string values must be quoted", TomlFault::NoQuotes),
+        ("invalid basic string, expected `\"`", TomlFault::NoClosingQuote),
+        ("invalid literal string", TomlFault::NoClosingQuote),
+        ("unclosed", TomlFault::NoClosingBracket),
+        ("carriage return", TomlFault::LineEnds),
+        ("key with no value", TomlFault::NoKey),
+        ("invalid key-value pair", TomlFault::NoKey),
+        ("invalid unquoted key", TomlFault::NoKey),
+    ];
+    table.into_iter().find(|(start, _)| message.starts_with(start)).map(|(_, fault)| fault)
 }
 
 /// Reads the default messages of `serde::de::Error` (serde_core, `src/de/mod.rs`: `unknown_field`, `unknown_variant`,
@@ -76,6 +133,10 @@ pub fn deserialize_fault(message: &str) -> DeserializeFault<'_> {
     if wrong_value {
         let expected = message.split_once("expected ").map(|(_, expected)| expected);
         return DeserializeFault::WrongValue { expected };
+    }
+    // `toml`'s own, for an enum.
+    if ["wanted string or table", "wanted exactly 1 element"].iter().any(|start| message.starts_with(start)) {
+        return DeserializeFault::NotAKind;
     }
     let Some(found) = names.next() else { return DeserializeFault::Other };
     if message.starts_with("unknown field") {

@@ -18,10 +18,10 @@ use tokio_rustls::TlsConnector;
 use url::Url;
 
 use super::addresses::{Addresses, LookupError};
-use super::failure::{network_fault, timed_out, unusable};
+use super::failure::{Hop, network_fault, not_connected, timed_out, unusable};
 use super::{CONNECT_TIMEOUT, Destination, Http, Network, Way, certificates, check_url};
 use crate::env::Env;
-use crate::error::{Error, Reason};
+use crate::error::{Error, NetworkFault};
 use crate::read_file;
 
 /// A connection to a server, ready for the first request.
@@ -66,14 +66,20 @@ impl Http {
             Way::Tls => url.as_str().parse().ok().and_then(|uri: Uri| connector.proxies.intercept(&uri)),
             _ => None,
         };
+        let hop = proxy.as_ref().and_then(Hop::of);
         let stream: Connection = match proxy {
-            Some(proxy) => connector.tunnel(&proxy, host, port).await.map_err(|error| fail(&error))?,
+            Some(proxy) => {
+                let tunnel = connector.tunnel(&proxy, host, port).await;
+                tunnel
+                    .map_err(|error| not_connected(host, error.fault(), &error.to_string(), hop.as_ref()))?
+            }
             None => {
                 let allowed = if way == Way::Tls { Addresses::Any } else { Addresses::Platform };
                 Box::new(tcp(allowed, host, port).await.map_err(|error| fail(&error))?)
             }
         };
-        connector.secure(stream, host).await.map_err(|error| fail(&error))
+        let secured = connector.secure(stream, host).await;
+        secured.map_err(|error| not_connected(host, error.fault(), &error.to_string(), hop.as_ref()))
     }
 }
 
@@ -176,13 +182,17 @@ enum Failed {
     Proxy(String),
 }
 
+impl Failed {
+    fn fault(&self) -> NetworkFault {
+        match self {
+            Self::Lookup(error) => network_fault(error),
+            Self::Io(error) => network_fault(error),
+            Self::Http(error) => network_fault(error),
+            Self::Proxy(_) => NetworkFault::Other,
+        }
+    }
+}
+
 fn failed(host: &str, error: &Failed) -> Error {
-    let fault = match error {
-        Failed::Lookup(error) => network_fault(error),
-        Failed::Io(error) => network_fault(error),
-        Failed::Http(error) => network_fault(error),
-        Failed::Proxy(_) => crate::error::NetworkFault::Other,
-    };
-    Error::transient(format!("cannot connect to {host}: {error}"))
-        .because(Reason::Unreachable { host: host.to_owned(), fault })
+    not_connected(host, error.fault(), &error.to_string(), None)
 }

@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use hyper_util::client::proxy::matcher::Matcher;
+use hyper_util::client::proxy::matcher::{Intercept, Matcher};
 use ipnet::IpNet;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use rustls::pki_types::CertificateDer;
@@ -13,7 +13,7 @@ use rustls::pki_types::pem::PemObject as _;
 use url::{Origin, Url};
 
 use super::addresses::{is_platform_address, literal, within};
-use super::failure::unusable;
+use super::failure::{Hop, unusable};
 use crate::error::{Error, FileFault, Stage};
 use crate::private_file::{self, Holds};
 use crate::read_file;
@@ -82,6 +82,15 @@ pub fn plain_networks(written: &[String]) -> Result<Arc<[IpNet]>, String> {
     written.iter().map(parse).collect()
 }
 
+impl Hop {
+    pub(super) fn of(through: &Intercept) -> Option<Self> {
+        let uri = through.uri();
+        let host = uri.host()?;
+        let at = uri.port_u16().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
+        Some(Self { at, looks_up: matches!(uri.scheme_str(), Some("socks4" | "socks5")) })
+    }
+}
+
 impl Network {
     pub fn is_default(&self) -> bool {
         let Self { server: _, ca_file, proxy, headers_file, plain_http } = self;
@@ -105,11 +114,8 @@ impl Network {
     }
 
     /// The proxy that a request to `url` goes through, as reqwest itself chooses it; without user and password.
-    pub(super) fn proxy_of(&self, url: &Url) -> Option<String> {
-        let through = self.matcher().intercept(&url.as_str().parse().ok()?)?;
-        let uri = through.uri();
-        let host = uri.host()?;
-        Some(uri.port_u16().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}")))
+    pub(super) fn proxy_of(&self, url: &Url) -> Option<Hop> {
+        Hop::of(&self.matcher().intercept(&url.as_str().parse().ok()?)?)
     }
 
     /// Chooses the proxy for a request.
@@ -121,6 +127,16 @@ impl Network {
             }
             None => Matcher::from_system(),
         }
+    }
+
+    /// What could not be used of what the profile names, with its key. Reads files, and asks nobody.
+    pub fn examine(&self) -> Vec<(&'static str, Error)> {
+        let authorities = self.extra_roots().map(drop);
+        let headers = self.headers_file.as_ref().map_or(Ok(()), |path| read_headers(path).map(drop));
+        [("ca-file", authorities), ("headers-file", headers)]
+            .into_iter()
+            .filter_map(|(key, read)| read.err().map(|error| (key, error)))
+            .collect()
     }
 
     /// The authorities beside the system's. Reads files.
@@ -159,15 +175,16 @@ impl Network {
             return Ok(HeaderMap::new());
         };
         let owned = path.clone();
-        read_file::off_thread(path, move || {
-            let content = private_file::read(&owned, Holds::Secret, Stage::Exchange, MAX_HEADERS)?;
-            headers_in(&content.text).map_err(|(line, why)| {
-                let message = format!("{} line {line} {why}", owned.display());
-                Error::file(Stage::Exchange, owned, FileFault::Malformed, message)
-            })
-        })
-        .await
+        read_file::off_thread(path, move || read_headers(&owned)).await
     }
+}
+
+fn read_headers(path: &Path) -> Result<HeaderMap, Error> {
+    let content = private_file::read(path, Holds::Secret, Stage::Exchange, MAX_HEADERS)?;
+    headers_in(&content.text).map_err(|(line, why)| {
+        let message = format!("{} line {line} {why}", path.display());
+        Error::file(Stage::Exchange, path, FileFault::Malformed, message)
+    })
 }
 
 fn authorities(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
@@ -269,7 +286,8 @@ mod tests {
         let proxy =
             Proxy::parse("http://proxy.corp:3128", Some("10.0.0.0/8,.internal".to_owned())).expect("one");
         let network = Network { proxy: Some(proxy), ..Network::default() };
-        assert_eq!(network.proxy_of(&url("https://api.wandb.ai/x")).as_deref(), Some("proxy.corp:3128"));
+        let hop = network.proxy_of(&url("https://api.wandb.ai/x"));
+        assert_eq!(hop.map(|hop| hop.at).as_deref(), Some("proxy.corp:3128"));
         for direct in ["https://10.1.1.1/", "https://a.internal/"] {
             assert_eq!(network.proxy_of(&url(direct)), None, "{direct}");
         }

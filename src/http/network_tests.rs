@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::mpsc;
 
 use super::*;
-use crate::error::{FileFault, NetworkFault};
+use crate::error::{FileFault, Kind, NetworkFault};
 
 /// Answers every connection so; what it was asked comes out of the receiver, in lower case.
 fn server(answer: &'static str) -> (Url, mpsc::Receiver<String>) {
@@ -46,6 +46,7 @@ async fn an_error_through_a_proxy_names_the_proxy() {
     let at = format!("127.0.0.1:{}", proxy.port().expect("a port"));
     let error = get(through_proxy(&proxy, ""), "https://wandb.example/").await.expect_err("refused");
     assert!(error.message.contains(&format!("through the proxy {at}")), "{error}");
+    assert!(error.message.contains("(407)") && error.kind == Kind::Misconfigured, "{error:?}");
     assert!(
         matches!(error.reason, Reason::Unreachable { ref host, .. } if host == "wandb.example"),
         "{error:?}"
@@ -57,6 +58,60 @@ async fn an_error_through_a_proxy_names_the_proxy() {
     let error = error.expect_err("no such host");
     assert!(!error.message.contains("proxy"), "{error}");
     assert!(asked.try_recv().is_err());
+}
+
+/// By both of our ways to a server.
+async fn both_ways(proxy: &str) -> [Error; 2] {
+    let network = through_proxy(&proxy.parse().expect("a URL"), "");
+    let asked = get(network.clone(), "https://wandb.example/").await.expect_err("no way");
+    let http = Http::new(Clock::system()).with_network(&Arc::new(network));
+    let connected = http.connect(&"https://wandb.example/".parse().expect("a URL")).await;
+    [asked, connected.err().expect("no way")]
+}
+
+#[tokio::test]
+async fn whatever_fails_at_a_proxy_is_said_of_the_proxy() {
+    let unused = TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("bound");
+    for (proxy, fault) in [
+        (unused.to_string(), NetworkFault::Refused),
+        ("proxy.nosuch.invalid:3128".to_owned(), NetworkFault::UnknownName),
+    ] {
+        for error in both_ways(&format!("http://{proxy}")).await {
+            let words = format!("cannot connect to the proxy {proxy} on the way to wandb.example");
+            assert!(error.message.contains(&words), "{error}");
+            let whose = Reason::Unreachable { host: proxy.clone(), fault };
+            // A machine without a name server cannot say that there is no such name.
+            assert!(error.reason == whose || fault == NetworkFault::UnknownName, "{error:?}");
+        }
+    }
+    for (answer, words) in [
+        ("HTTP/1.1 502 Bad Gateway\r\ncontent-length: 0\r\n\r\n", "refuses"),
+        ("HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n", "refuses"),
+        ("", "closed the connection"),
+    ] {
+        let (proxy, _asked) = server(answer);
+        let [asked, connected] = both_ways(proxy.as_str()).await;
+        assert!(asked.message.contains(words), "{asked}");
+        for error in [asked, connected] {
+            let at = format!("through the proxy 127.0.0.1:{}", proxy.port().expect("a port"));
+            assert!(error.message.contains(&at) && error.message.contains("wandb.example"), "{error}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_server_of_plain_http_is_told_from_one_that_breaks_off() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let at = listener.local_addr().expect("bound");
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            // Whatever is asked, as such servers do: here, a TLS greeting.
+            let _ = std::io::Read::read(&mut stream, &mut [0; 16]);
+            let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
+        }
+    });
+    let error = get(Network::default(), &format!("https://{at}/")).await.expect_err("no TLS");
+    assert!(error.message.contains("does not speak TLS; is it plain http?"), "{error}");
 }
 
 #[tokio::test]
@@ -123,7 +178,7 @@ async fn plain_http_goes_where_the_profile_lets_it() {
     let name = "ip6-localhost";
     let url = format!("http://{name}:1/");
     let error = get(network(&url, "10.0.0.0/8"), &url).await.expect_err("elsewhere");
-    let faults = [NetworkFault::ForbiddenAddress, NetworkFault::UnknownName];
+    let faults = [NetworkFault::ForbiddenAddress, NetworkFault::UnknownName, NetworkFault::Other];
     assert!(
         matches!(&error.reason, Reason::Unreachable { fault, .. } if faults.contains(fault)),
         "{error:?}"

@@ -14,6 +14,8 @@ use crate::token::Expires;
 pub struct Snapshot<T> {
     /// The last good token; it may have expired since.
     pub token: Option<T>,
+    /// The whole of its life, as it began.
+    pub life: Duration,
     /// Why the last attempt failed; `None` after a success.
     pub error: Option<Error>,
     /// Failures in a row.
@@ -65,6 +67,8 @@ pub struct Need {
 pub(super) struct Question {
     pub(super) want: Want,
     pub(super) min_ttl: Duration,
+    /// Waits also for what somebody must do first: see [`Error::is_lasting`].
+    pub(super) patient: bool,
     /// By the boot clock.
     pub(super) deadline: Duration,
     /// Attempts completed when it was asked.
@@ -75,6 +79,7 @@ impl<T> Default for Snapshot<T> {
     fn default() -> Self {
         Self {
             token: None,
+            life: Duration::ZERO,
             error: None,
             failures: 0,
             attempts: 0,
@@ -94,7 +99,7 @@ impl<T: Expires> Snapshot<T> {
         let Some(Restored { token, age }) = restored else { return Self::default() };
         let life = token.expiry().remaining(now) + age;
         let wait = policy.renew_in(life, &token.renewal()).saturating_sub(age);
-        Self { token: Some(token), due: Some(later(now, wait)), ..Self::default() }
+        Self { token: Some(token), life, due: Some(later(now, wait)), ..Self::default() }
     }
 
     /// The token, if it has a usable rest of life.
@@ -126,7 +131,8 @@ impl<T: Expires> Snapshot<T> {
 
     /// Returns the time until the next attempt.
     pub(super) fn on_success(&mut self, token: T, policy: Policy, now: Now) -> Duration {
-        let wait = policy.renew_in(token.expiry().remaining(now), &token.renewal());
+        self.life = token.expiry().remaining(now);
+        let wait = policy.renew_in(self.life, &token.renewal());
         self.end(now, wait);
         self.error = None;
         self.failures = 0;
@@ -134,12 +140,14 @@ impl<T: Expires> Snapshot<T> {
         wait
     }
 
-    /// Returns the time until the next attempt. The last good token stays.
-    pub(super) fn on_failure(&mut self, error: Error, now: Now) -> Duration {
+    /// Returns the time until the next attempt of the keeper at `stage`. The last good token stays.
+    pub(super) fn on_failure(&mut self, error: Error, stage: Stage, now: Now) -> Duration {
         self.failures = self.failures.saturating_add(1);
         let wait = backoff(error.kind).delay(self.failures, error.retry_after);
         self.end(now, wait);
-        if error.retry_after.is_some() {
+        // When the identity's keeper tries again is its own affair, and no server's word to this one.
+        let relayed = stage == Stage::Exchange && matches!(error.stage, Stage::Identity | Stage::SignIn);
+        if error.retry_after.is_some() && !relayed {
             self.not_before = self.due;
         }
         self.error = Some(error);
@@ -175,14 +183,25 @@ impl<T: Expires> Snapshot<T> {
         self.due = Some(later(now, wait));
     }
 
+    /// A person says that it may work now: the backoff is over, but not what a server asked for.
+    pub(super) fn hurry(&mut self, now: Now) {
+        if self.error.is_some() {
+            self.due = Some(later(now, self.server_wait(now)));
+        }
+    }
+
     /// Time until the next attempt while somebody waits for it. Until a server is reached, the backoff is short then: the
-    /// way may be back at any moment.
+    /// way may be back at any moment, or the file there.
     fn due_for_a_caller(&self, now: Now) -> Duration {
         let wait = until(self.due, now);
-        match self.ended {
-            Some(ended) if self.is_unreachable() => {
-                wait.min((ended.boot + CALLER_BACKOFF).saturating_sub(now.boot))
+        let most = match &self.error {
+            Some(error) if self.not_before.is_none() => {
+                error.look_again_after().or(error.is_network_fault().then_some(CALLER_BACKOFF))
             }
+            _ => None,
+        };
+        match (self.ended, most) {
+            (Some(ended), Some(most)) => wait.min((ended.boot + most).saturating_sub(now.boot)),
             _ => wait,
         }
     }
@@ -237,17 +256,22 @@ impl<T: Expires> Snapshot<T> {
         if question.want == Want::ForcedNew && !answered {
             let wait = self.forced_wait(now);
             return (!in_time(wait)).then(|| {
-                Error::new(stage, Kind::TooSoon, Reason::RenewedRecently, "it was renewed a moment ago")
-                    .retry_after(Some(wait))
+                let soon = || {
+                    Error::new(stage, Kind::TooSoon, Reason::RenewedRecently, "it was renewed a moment ago")
+                };
+                self.error.clone().unwrap_or_else(soon).retry_after(Some(wait))
             });
         }
         if let Some(error) = &self.error {
             // After an attempt, or in the backoff of an earlier one: is another due in time?
             let wait = self.due_for_a_caller(now).max(self.server_wait(now));
-            let failed = answered || !wait.is_zero();
+            // What can be mended here is looked at once more for each who asks.
+            let looks = error.look_again_after().is_some_and(|most| wait <= most);
+            let failed = answered || !(wait.is_zero() || looks);
             // A caller who fetches on behalf of others has a backoff of its own.
             let over = matches!(error.reason, Reason::FeedEnded { .. });
-            let hopeless = failed && (!error.is_transient() || over || question.want == Want::New);
+            let patient = error.is_transient() && (question.patient || !error.is_lasting());
+            let hopeless = failed && (!patient || over || question.want == Want::New);
             let next = (!over).then_some(wait);
             return (hopeless || !in_time(wait)).then(|| error.clone().retry_after(next));
         }
@@ -265,7 +289,9 @@ impl<T: Expires> Snapshot<T> {
     fn forced_wait(&self, now: Now) -> Duration {
         let gap = match self.last_attempt {
             Some(last) if self.good(now, Duration::ZERO).is_some() || self.error.is_some() => {
-                (last.boot + FORCED_GAP).saturating_sub(now.boot)
+                let mended = self.error.as_ref().and_then(Error::look_again_after);
+                let gap = mended.map_or(FORCED_GAP, |gap| gap.min(FORCED_GAP));
+                (last.boot + gap).saturating_sub(now.boot)
             }
             _ => Duration::ZERO,
         };

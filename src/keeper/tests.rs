@@ -3,7 +3,10 @@ use std::sync::Mutex;
 
 use super::*;
 use crate::api;
+use crate::error::NetworkFault;
 use crate::token::{AccessToken, Expiry};
+
+mod patience;
 
 /// A source that plays a script and records when it was asked.
 #[derive(Clone)]
@@ -355,7 +358,7 @@ async fn what_a_renewal_brings_after_a_sign_out_is_not_kept() {
 }
 
 fn unreachable() -> Step {
-    let fault = crate::error::NetworkFault::UnknownName;
+    let fault = NetworkFault::Refused;
     Step::FailBecause(Reason::Unreachable { host: "idp.example".to_owned(), fault })
 }
 

@@ -22,6 +22,7 @@ impl Attempt {
         let redirect = RedirectUrl::new(loopback.redirect_uri()).expect("host and port make a URL");
         let authorization = self.session.party.authorize(redirect).await?;
         loopback.expect(authorization.state.secret());
+        self.door.open(&loopback);
         self.waiting(self.login(authorization.url.to_string(), SIGN_IN_TIMEOUT));
         let answer = self.await_answer(&mut loopback, authorization);
         let result = tokio::time::timeout(SIGN_IN_TIMEOUT, answer).await;

@@ -7,7 +7,7 @@
 use std::convert::Infallible;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -64,6 +64,10 @@ impl Loopback {
 
     pub(super) async fn callback(&mut self) -> Option<Callback> {
         self.callbacks.recv().await
+    }
+
+    pub(super) fn seat(&self) -> Weak<Seat> {
+        Arc::downgrade(&self.seat)
     }
 
     /// From now on, tells every browser that it is too late.
@@ -211,7 +215,7 @@ impl Page {
     }
 }
 
-const PATH: &str = "/callback";
+pub(super) const PATH: &str = "/callback";
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// The browser waits while the code is redeemed, which may include a prompt of the keyring's.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(150);

@@ -100,7 +100,8 @@ impl RelyingParty {
         let metadata = self.metadata().await?;
         let issuer = self.settings.issuer.as_str();
         let endpoint = metadata.optional_endpoint("device_authorization_endpoint")?.ok_or_else(|| {
-            super::misconfigured(format!("{issuer} offers no device sign-in; leave out --device"))
+            super::misconfigured(format!("{issuer} offers no sign-in by a code on another device"))
+                .because(Reason::NoDeviceFlow)
         })?;
         let scope = self.settings.scopes.join(" ");
         let answer = self.post(endpoint, &[("scope", &scope)]).await?;

@@ -170,6 +170,13 @@ pub fn scheduler_job(variable: impl Fn(&str) -> Option<String>) -> Option<Schedu
     })
 }
 
+/// Whether this runs where programs start together and one may be waiting for another: in a job of a batch or CI system, or in
+/// a pod. What a person has to do, nobody does there; a file that is not there may come in a moment.
+pub fn starts_with_others(env: &Env) -> bool {
+    // Kubernetes, "Environment variables" of "Service": in every container of a pod.
+    scheduler_job(|name| env.var(name)).is_some() || env.var("KUBERNETES_SERVICE_HOST").is_some()
+}
+
 /// How a job finds out its own name.
 struct Scheduler {
     name: &'static str,

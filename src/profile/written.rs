@@ -46,7 +46,7 @@ pub(super) struct Written {
 }
 
 #[derive(Deserialize)]
-#[serde(untagged, expecting = "a network like \"10.0.0.0/8\", or a list of such")]
+#[serde(untagged, expecting = "`allow-plain-http` must be a network like \"10.0.0.0/8\", or a list of such")]
 enum OneOrMore {
     One(String),
     More(Vec<String>),
@@ -54,7 +54,10 @@ enum OneOrMore {
 
 /// Two things have this name: `true`, for jobs to have the loopback proxy, and the URL of the organization's.
 #[derive(Deserialize)]
-#[serde(untagged, expecting = "true, for the loopback proxy, or the URL of your organization's")]
+#[serde(
+    untagged,
+    expecting = "`proxy` must be true, for the loopback proxy, or the URL of your organization's"
+)]
 enum ProxySetting {
     ForJobs(bool),
     ToServers(String),

@@ -6,6 +6,7 @@ use url::Url;
 
 use crate::env::Env;
 use crate::error::{Error, Reason};
+use crate::foreign_text::is_address;
 use crate::http::{Destination, check_url};
 
 /// A variable without which the provider cannot work.
@@ -24,12 +25,17 @@ pub(crate) fn setting_url(key: &str, value: &str, reach: Destination) -> Result<
 }
 
 fn checked(name: &str, value: &str, reach: Destination, reason: impl Fn() -> Reason) -> Result<Url, Error> {
-    let url = Url::parse(value)
-        .map_err(|_| Error::misconfigured(format!("{name} is not a URL")).because(reason()))?;
-    check_url(&url, reach).map_err(|error| match error.reason {
-        Reason::Other => error.because(reason()).context(name),
-        _ => error.context(name),
-    })?;
+    let not_a_url = || {
+        // `idp.example:8443` would be a URL of the scheme `idp.example`.
+        let bare = !value.contains("://") && Url::parse(&format!("https://{value}")).is_ok();
+        let write = match bare && is_address(value) {
+            true => format!("write \"https://{value}\""),
+            false => "write it like \"https://idp.example.com\"".to_owned(),
+        };
+        Error::misconfigured(format!("{name} is not a URL: {write}")).because(reason())
+    };
+    let url = Url::parse(value).ok().filter(|_| value.contains("://")).ok_or_else(not_a_url)?;
+    check_url(&url, reach).map_err(|error| error.because(reason()).context(name))?;
     Ok(url)
 }
 

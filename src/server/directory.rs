@@ -70,14 +70,16 @@ impl Directory {
                     self.names()
                 ),
             };
-            return Err(Problem::new(ProblemKind::NoSuchProfile, detail));
+            let next = self.members.keys().next().map(|name| of_profile(name));
+            return Err(Problem { next, ..Problem::new(ProblemKind::NoSuchProfile, detail) });
         };
         self.members.get(name).ok_or_else(|| {
             let near = spelling::nearest(name, self.members.keys().map(String::as_str));
             let hint = near.map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
             let shown = foreign_text::clean(name, 64);
             let detail = format!("there is no profile `{shown}`{hint} (known: {})", self.names());
-            Problem { profile: Some(shown), ..Problem::new(ProblemKind::NoSuchProfile, detail) }
+            let next = near.or(self.default.as_deref()).map(of_profile);
+            Problem { profile: Some(shown), next, ..Problem::new(ProblemKind::NoSuchProfile, detail) }
         })
     }
 
@@ -104,6 +106,11 @@ impl Directory {
         }
         names.join(", ")
     }
+}
+
+/// What makes this the profile of a command, or of all in this shell.
+fn of_profile(name: &str) -> String {
+    format!("add --profile {name}, or: export WANDB_CRED_PROFILE={name}")
 }
 
 const MOST_LISTED: usize = 50;

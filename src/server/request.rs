@@ -10,8 +10,9 @@ use serde::de::DeserializeOwned;
 use url::form_urlencoded;
 
 use crate::api::{Problem, ProblemKind};
-use crate::keeper::Need;
-use crate::token::TokenHash;
+use crate::error::Error;
+use crate::keeper::{Keeper, Need};
+use crate::token::{Expires, TokenHash};
 
 /// The parameters that routes know.
 #[derive(Default)]
@@ -59,8 +60,18 @@ impl Query {
         Ok(parsed)
     }
 
+    /// How long the caller waits, if it says so.
+    pub(super) fn wait(&self) -> Option<Duration> {
+        self.wait
+    }
+
     pub(super) fn need(&self) -> Need {
         Need { min_ttl: self.min_ttl, timeout: self.timeout() }
+    }
+
+    /// A token of the keeper's, as the query asks for it. Whoever says how long it waits, waits for whatever may happen.
+    pub(super) async fn token<T: Expires>(&self, keeper: &Keeper<T>, need: Need) -> Result<T, Error> {
+        if self.wait.is_some() { keeper.get_patiently(need).await } else { keeper.get(need).await }
     }
 
     pub(super) fn timeout(&self) -> Duration {

@@ -20,7 +20,7 @@ pub(super) async fn handle(
     request: Request<Incoming>,
 ) -> Result<Answer, Gone> {
     let head = request.method() == Method::HEAD;
-    let waits = WAITS.contains(&request.uri().path());
+    let waits = WAITS.contains(&of_login(request.uri().path()));
     let _under_way = state.metrics.request();
     // Boxed, so that an idle connection's task is not as large as the largest route.
     let mut work = Box::pin(dispatch(state, caller, request));
@@ -67,8 +67,7 @@ async fn dispatch(state: &State, caller: &Caller, request: Request<Incoming>) ->
     if let Err(problem) = admit(state, caller.peer, &request) {
         return ("refused", Err(problem));
     }
-    let path = request.uri().path();
-    let path = if path.starts_with(LOGIN) { LOGIN_ID } else { path };
+    let path = of_login(request.uri().path());
     let Some((route, method)) = ROUTES.iter().find(|(known, _)| *known == path) else {
         let known: Vec<_> = ROUTES.iter().map(|(path, _)| *path).collect();
         let detail = format!("unknown route; the routes are {}", known.join(", "));
@@ -103,7 +102,14 @@ async fn dispatch(state: &State, caller: &Caller, request: Request<Incoming>) ->
         "/v1/rejected" => tokens::rejected(state, request).await,
         "/v1/jobs" => tokens::jobs(state, caller, request).await,
         "/v1/login" => sign_in::login(state, request).await,
-        LOGIN_ID => sign_in::progress(state, request.uri().path().trim_start_matches(LOGIN)),
+        LOGIN_ID => {
+            let id = login_id(request.uri().path());
+            sign_in::progress(state, id, request.uri().query()).await
+        }
+        LOGIN_CALLBACK => {
+            let id = login_id(request.uri().path()).to_owned();
+            sign_in::returned(state, &id, request).await
+        }
         "/v1/logout" => sign_in::logout(state, request.uri().query()).await,
         "/v1/lock" => no_query(request.uri().query()).map(|()| sign_in::lock(state, true)),
         "/v1/unlock" => no_query(request.uri().query()).map(|()| sign_in::lock(state, false)),
@@ -119,7 +125,7 @@ async fn dispatch(state: &State, caller: &Caller, request: Request<Incoming>) ->
     (route, outcome)
 }
 
-static ROUTES: [(&str, Method); 16] = [
+static ROUTES: [(&str, Method); 17] = [
     ("/v1/token", Method::GET),
     ("/v1/identity-token", Method::GET),
     ("/v1/profiles", Method::GET),
@@ -129,6 +135,7 @@ static ROUTES: [(&str, Method); 16] = [
     ("/v1/jobs", Method::POST),
     ("/v1/login", Method::POST),
     (LOGIN_ID, Method::GET),
+    (LOGIN_CALLBACK, Method::POST),
     ("/v1/logout", Method::POST),
     ("/v1/lock", Method::POST),
     ("/v1/unlock", Method::POST),
@@ -138,9 +145,24 @@ static ROUTES: [(&str, Method); 16] = [
     ("/metrics", Method::GET),
 ];
 
-/// The one route with a part of its own in the path.
+/// The routes with a part of their own in the path.
 const LOGIN_ID: &str = "/v1/login/{id}";
+const LOGIN_CALLBACK: &str = "/v1/login/{id}/callback";
 const LOGIN: &str = "/v1/login/";
+const CALLBACK: &str = "/callback";
+
+/// The route of a path, where the path has a part of its own.
+fn of_login(path: &str) -> &str {
+    match path.strip_prefix(LOGIN) {
+        Some(rest) if rest.ends_with(CALLBACK) => LOGIN_CALLBACK,
+        Some(_) => LOGIN_ID,
+        None => path,
+    }
+}
+
+fn login_id(path: &str) -> &str {
+    path.trim_start_matches(LOGIN).trim_end_matches(CALLBACK)
+}
 
 /// What other users may use whom the configuration allows: an access token, and whether there is one. Everything else
 /// changes the daemon, shows whom it works for, or makes it ask others.
@@ -152,9 +174,9 @@ const HANDS_OUT: [&str; 4] = ["/v1/token", "/v1/identity-token", "/v1/refresh", 
 /// Routes that look at the daemon and make no use of it: they do not keep it from leaving.
 const LOOKS: [&str; 6] = ["/v1/profiles", "/v1/status", "/v1/doctor", "/healthz", "/readyz", "/metrics"];
 
-/// Routes that wait for a renewal, and change nothing that somebody must know of: a caller that goes away leaves its place
-/// to others at once. The renewal itself goes on.
-const WAITS: [&str; 4] = HANDS_OUT;
+/// Routes that wait, and change nothing that somebody must know of: a caller that goes away leaves its place to others at
+/// once. The renewal itself goes on; a sign-in that nobody waits for any more does not.
+const WAITS: [&str; 5] = [HANDS_OUT[0], HANDS_OUT[1], HANDS_OUT[2], HANDS_OUT[3], LOGIN_ID];
 
 const FORWARDED: HeaderName = HeaderName::from_static("x-forwarded-for");
 

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use hyper::Request;
 use hyper::body::Incoming;
+use zeroize::Zeroizing;
 
 use super::answer::{self, Answer};
 use super::request::{self, Query, no_query};
@@ -23,10 +24,25 @@ pub(super) async fn login(state: &State, request: Request<Incoming>) -> Result<A
     begun.map(|login| answer::json(&login)).map_err(|error| Problem::from_error(&profile.name, &error))
 }
 
-pub(super) fn progress(state: &State, id: &str) -> Result<Answer, Problem> {
-    state.logins.get(id).map(|login| answer::json(&login)).ok_or_else(|| {
-        Problem::new(ProblemKind::NotFound, "unknown sign-in; it ended, or another one replaced it")
-    })
+pub(super) async fn progress(state: &State, id: &str, query: Option<&str>) -> Result<Answer, Problem> {
+    let login = match Query::parse(query, &["wait"])?.wait() {
+        Some(wait) => state.logins.follow(id, wait).await,
+        None => state.logins.get(id),
+    };
+    login.map(|login| answer::json(&login)).ok_or_else(unknown)
+}
+
+pub(super) async fn returned(state: &State, id: &str, request: Request<Incoming>) -> Result<Answer, Problem> {
+    no_query(request.uri().query())?;
+    let callback: api::Callback = request::body(request).await?;
+    let address = Zeroizing::new(callback.url);
+    let taken = state.logins.returned(id, &address).await;
+    taken.map_err(|why| Problem::new(ProblemKind::BadRequest, why))?;
+    state.logins.get(id).map(|login| answer::json(&login)).ok_or_else(unknown)
+}
+
+fn unknown() -> Problem {
+    Problem::new(ProblemKind::NotFound, "unknown sign-in; it ended, or another one replaced it")
 }
 
 pub(super) async fn logout(state: &State, query: Option<&str>) -> Result<Answer, Problem> {

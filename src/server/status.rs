@@ -9,6 +9,7 @@ use super::request::Query;
 use super::state::State;
 use crate::api::{self, Problem, ProblemKind};
 use crate::clock::Now;
+use crate::error::{Error, Reason};
 use crate::foreign_text;
 use crate::keeper::Keeper;
 use crate::token::Expires;
@@ -135,6 +136,14 @@ fn outlook<T: Expires>(keeper: &Keeper<T>) -> Option<api::Outlook> {
     Some(api::Outlook { until: whole_seconds(outlook.until), reason: outlook.reason.to_string() })
 }
 
+/// What was looked for in vain fills a screen, and is the doctor's to tell.
+fn shown(error: &Error) -> String {
+    match error.reason {
+        Reason::NoSource => "no identity was found here, and none is configured".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
 fn kept<T: Expires>(keeper: &Keeper<T>, hot: bool, now: Now) -> api::Kept {
     keeper.read(|snapshot| {
         let expiry = snapshot.good(now, Duration::ZERO).map(Expires::expiry);
@@ -142,8 +151,9 @@ fn kept<T: Expires>(keeper: &Keeper<T>, hot: bool, now: Now) -> api::Kept {
             state: snapshot.state(now),
             expires_at: expiry.map(|expiry| whole_seconds(expiry.wall())),
             expires_in: expiry.map(|expiry| expiry.remaining(now).as_secs()),
+            lifetime: expiry.map(|_| snapshot.life.as_secs()).filter(|life| *life > 0),
             next_renewal: snapshot.due.filter(|_| hot).map(|due| whole_seconds(due.wall)),
-            last_error: snapshot.error.as_ref().map(ToString::to_string),
+            last_error: snapshot.error.as_ref().map(shown),
             failures: snapshot.failures,
         }
     })

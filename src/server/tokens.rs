@@ -15,12 +15,12 @@ use super::sign_in;
 use super::state::State;
 use super::status::describe;
 use crate::api::{self, JobOrigin, Problem, ProblemKind};
-use crate::error::{Kind, Reason};
+use crate::error::{Error, Kind, Reason};
 use crate::keeper::Need;
 use crate::process::Process;
 use crate::profile::{Profile, Relay};
 use crate::proxy::Ticket;
-use crate::token::{Expires as _, TokenHash};
+use crate::token::{AccessToken, Expires as _, TokenHash};
 
 type Outcome = Result<Answer, Problem>;
 
@@ -42,7 +42,7 @@ pub(super) async fn token(state: &State, caller: &Caller, query: Option<&str>) -
         sign_in::unlocked(state)?;
         need.timeout = DEFAULT_TIMEOUT;
     }
-    let token = profile.access.get(need).await;
+    let token = query.token(&profile.access, need).await;
     let token = token.map_err(|error| Problem::from_error(&profile.name, &error))?;
     let left = token.expiry().remaining(state.clock.now());
     let answer = member.token_answer.render(profile, &token, left);
@@ -65,7 +65,7 @@ pub(super) async fn identity_token(state: &State, query: Option<&str>) -> Outcom
         return Err(Problem::new(ProblemKind::Forbidden, detail));
     };
     profile.demand.touch(state.clock.now());
-    let token = identity.get(query.need()).await;
+    let token = query.token(identity, query.need()).await;
     let token = token.map_err(|error| Problem::from_error(&profile.name, &error))?;
     let now = state.clock.now();
     let answer = answer::json(&api::IdentityToken {
@@ -100,6 +100,9 @@ pub(super) async fn refresh(state: &State, query: Option<&str>) -> Outcome {
         None => {}
     }
     profile.demand.touch(state.clock.now());
+    if let Some(identity) = &profile.identity {
+        identity.hurry();
+    }
     let renewed = profile.access.refresh(query.need().timeout).await;
     renewed.map_err(|error| Problem::from_error(&profile.name, &error))?;
     let is_default = directory.default.as_deref() == Some(&*profile.name);
@@ -169,13 +172,10 @@ pub(super) async fn jobs(state: &State, caller: &Caller, request: Request<Incomi
     }
     // The proxy takes a token for each request, and any life is enough.
     let margin = if by_proxy { Duration::ZERO } else { SDK_MARGIN };
-    let enough = Need { min_ttl: margin, timeout: DEFAULT_TIMEOUT };
-    let token = match profile.access.get(enough).await {
+    let token = match enough(profile, margin, &wanted).await {
         Ok(token) => Ok(token),
         // Some servers give less: the SDK then exchanges by itself, which still works.
-        Err(error) if error.kind == Kind::TooShort => {
-            profile.access.get(Need { min_ttl: Duration::ZERO, ..enough }).await
-        }
+        Err(error) if error.kind == Kind::TooShort => enough(profile, Duration::ZERO, &wanted).await,
         Err(error) => profile.access.peek(Duration::ZERO).ok_or(error),
     };
     let token = token.map_err(|error| Problem::from_error(&profile.name, &error))?;
@@ -243,7 +243,7 @@ async fn several(state: &State, caller: &Caller, wanted: &api::JobRequest) -> Ou
     let mut tokens = Vec::new();
     for member in &members {
         let profile = &member.profile;
-        let token = profile.access.get(Need { min_ttl: SDK_MARGIN, timeout: DEFAULT_TIMEOUT }).await;
+        let token = enough(profile, SDK_MARGIN, wanted).await;
         let token = token.map_err(|error| {
             let error = match error.kind {
                 Kind::TooShort => error.hint(
@@ -259,6 +259,16 @@ async fn several(state: &State, caller: &Caller, wanted: &api::JobRequest) -> Ou
     let written = files.wait_until_written(&tokens).await;
     written.map_err(|why| Problem::of(ProblemKind::SdkFilesUnwritable, &first.name, why))?;
     Ok(recorded(state, answer::json(&job(false)), || handed(&tokens)))
+}
+
+/// A token with `min_ttl` of life, waited for as the job wants it.
+async fn enough(
+    profile: &Profile,
+    min_ttl: Duration,
+    wanted: &api::JobRequest,
+) -> Result<AccessToken, Error> {
+    let need = Need { min_ttl, timeout: DEFAULT_TIMEOUT };
+    if wanted.patient { profile.access.get_patiently(need).await } else { profile.access.get(need).await }
 }
 
 fn no_files(name: &str) -> Problem {

@@ -50,7 +50,7 @@ argv = ["x", 7]
         "FILE:8:8: profile `a`: `argv` must be a list of strings\n",
         " 8 | argv = …\n   |        ^\n",
         "FILE:9:1: profile `a`: unknown key `timeot`",
-        "FILE:11:21: profile `b`: unknown kind `github`",
+        "FILE:11:21: profile `b`: unknown provider `github`",
         "did you mean `github-actions`?\n",
         " 11 | [profile.b.provider.github]\n    |                     ^^^^^^\n",
         "FILE:16:21: profile `c`: choose one provider: a profile has one, and here are `env` and `file`\n",
@@ -73,6 +73,109 @@ fn what_a_provider_cannot_use_is_shown_at_its_key() {
         ran.err.contains("FILE:3:1: profile `a`: ") && ran.err.contains(" 3 | timeout = …\n"),
         "{}",
         ran.err
+    );
+}
+
+/// What is wrong, where, and what the message must say.
+fn says(text: &str, place: &str, words: &str) {
+    let ran = check(text);
+    assert_eq!((ran.code, ran.out.as_str()), (78, ""), "{text}");
+    let said = format!("FILE:{place}: ");
+    let line = ran.err.lines().find(|line| line.contains(&said));
+    assert!(line.is_some_and(|line| line.contains(words)), "{text}: {}", ran.err);
+    assert!(!ran.err.contains("planted"), "{}", ran.err);
+    let mistakes = ran.err.lines().filter(|line| line.contains("FILE:")).count();
+    assert_eq!(mistakes, 1, "one mistake is told once: {}", ran.err);
+    assert!(ran.err.ends_with("  next: edit FILE, then: wandb-cred check\n"), "{}", ran.err);
+}
+
+const FILE: &str = "[profile.a.provider.file]\npath = \"/x\"\n";
+
+#[test]
+fn what_belongs_to_a_profile_is_said_to() {
+    says(
+        &format!("audience = \"planted\"\n{FILE}"),
+        "1:1",
+        "`audience` is a key of a profile: write it below [profile.NAME]",
+    );
+    says(&format!("{FILE}[provider.file]\npath = \"/x\"\n"), "3:2", "write [profile.NAME.provider.KIND]");
+    says(&FILE.replace("profile", "Profile"), "1:2", "did you mean `profile`?");
+}
+
+#[test]
+fn a_provider_is_a_table_of_its_kinds_name() {
+    let provider = |written: &str| format!("[profile.a]\nprovider = {written}\n");
+    says(&provider("\"file\""), "2:12", "write [profile.a.provider.");
+    says("[profile.a.provider]\nkind = \"file\"\npath = \"/x\"\n", "2:1", "write [profile.a.provider.file]");
+    says("[profile.a.provider]\n", "1:1", "there is no provider; write [profile.a.provider.KIND]");
+    says(&FILE.replace(".file", ".FILE"), "1:21", "did you mean `file`?");
+    says(&FILE.replace(".file", ".github_actions"), "1:21", "did you mean `github-actions`?");
+}
+
+#[test]
+fn what_is_there_twice_is_said_once() {
+    says(&format!("{FILE}path = \"/y\"\n"), "3:1", "`path` is there twice in one table");
+    says(&format!("{FILE}[profile.a.provider.file]\npath = \"/x\"\n"), "3:21", "this table is there twice");
+}
+
+#[test]
+fn what_is_not_toml_is_told_what_to_be() {
+    let audience = |written: &str| format!("[profile.a]\naudience{written}\n{FILE}");
+    says(&audience(" = planted"), "2:12", "text must be in quotes: write audience = \"...\"");
+    says(&audience(" = “planted”"), "2:12", "these quotes are not TOML's: write audience = \"...\"");
+    says(&audience(": \"planted\""), "2:9", "a line must be `key = value`");
+    says(&audience(" = \"planted"), "2:20", "the closing quote is missing");
+    says("{\"profile\": {}}\n", "1:1", "this is JSON; the file must be TOML");
+    says("[profile.a\nx = 1\n", "1:11", "the closing bracket is missing");
+}
+
+#[test]
+fn values_are_said_to_be_of_their_type_and_are_not_shown() {
+    let command = |written: &str| format!("[profile.a.provider.command]\nargv = [\"x\"]\n{written}\n");
+    for wrong in ["\"planted\"", "10", "\"-5s\"", "\"\"", "true"] {
+        says(
+            &command(&format!("timeout = {wrong}")),
+            "3:11",
+            "`timeout` must be a duration like \"30s\", \"5m\" or \"2h\"",
+        );
+    }
+    let oidc = |written: &str| {
+        format!("[profile.a.provider.oidc]\nissuer = \"https://i.example\"\nclient-id = \"c\"\n{written}\n")
+    };
+    says(&oidc("redirect-port = 99999"), "4:17", "`redirect-port` must be a whole number from 0 to 65535");
+    says(&oidc("flow = \"planted\""), "4:8", "`flow` must be one of \"code\", \"implicit\"");
+    says(&oidc("flow = \"implicit_\""), "4:8", "did you mean `implicit`?");
+    says(
+        &format!("allow-uids = [-1]\n{FILE}"),
+        "1:15",
+        "each entry of `allow-uids` must be a whole number, 0 or more",
+    );
+    let network = |written: &str| format!("[profile.a]\n{written}\n{FILE}");
+    says(&network("proxy = 3128"), "2:9", "`proxy` must be true, for the loopback proxy, or the URL");
+    says(&network("proxy = \"planted:3128\""), "2:1", "`proxy` is not the URL of a proxy");
+    says(&network("allow-plain-http = true"), "2:20", "`allow-plain-http` must be a network like");
+    says(&network("allow-plain-http = \"10.0.0.0\""), "2:1", "write it like \"10.0.0.0/8\"");
+    says(&network("ca-file = \"/nonexistent\""), "2:1", "cannot read /nonexistent");
+    says(&network("base-url = \"ada:planted@wandb.corp\""), "2:12", "write it like \"https://api.wandb.ai\"");
+}
+
+#[test]
+fn an_issuer_says_how_it_is_written() {
+    let oidc =
+        |issuer: &str| format!("[profile.a.provider.oidc]\nissuer = \"{issuer}\"\nclient-id = \"c\"\n");
+    says(&oidc("idp.example"), "2:1", "write \"https://idp.example\"");
+    says(&oidc("idp.example:8443/x"), "2:1", "write \"https://idp.example:8443/x\"");
+    says(&oidc("http://idp.example"), "2:1", "must be reached by https");
+}
+
+#[test]
+fn other_line_ends_and_marks_are_no_mistakes() {
+    let ran = check(&format!("\u{feff}{}", FILE.replace('\n', "\r\n")));
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    says(
+        &format!("\u{feff}# first\r\n[profile.a]\r\naudeince = \"planted\"\r\n{FILE}"),
+        "3:1",
+        "did you mean `audience`?",
     );
 }
 

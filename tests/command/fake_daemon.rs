@@ -98,6 +98,17 @@ pub(crate) struct Ran {
     pub(crate) err: String,
 }
 
+/// Looks again and again until there is something, for twenty seconds.
+pub(crate) fn until<T>(mut look: impl FnMut() -> Option<T>) -> T {
+    for _ in 0..2000 {
+        if let Some(found) = look() {
+            return found;
+        }
+        thread::sleep(std::time::Duration::from_millis(10));
+    }
+    panic!("it did not come in 20 s");
+}
+
 /// A program of that shell script. Another process makes it: one that we have open for writing while some thread starts a
 /// program could not be run yet ("text file busy").
 pub(crate) fn program(path: &Path, script: &str) {

@@ -56,7 +56,7 @@ fn a_whole_job_needs_slurm() {
     let outside = ran(&mut bare(home.path(), &["exec", "--job", "--", "true"]));
     assert_eq!(outside.code, 69);
     assert!(outside.err.starts_with("wandb-cred: SLURM_JOB_ID is not set"), "{}", outside.err);
-    for arguments in [&["feed", "--job", "7"][..], &["exec", "--job", "--", "true"]] {
+    for arguments in [&["feed", "--job", "7"][..], &["exec", "--job", "--", "/bin/true"]] {
         let mut command = bare(home.path(), arguments);
         let without = ran(command.env("SLURM_JOB_ID", "7").env("PATH", "/nonexistent"));
         assert_eq!((without.code, without.out.as_str()), (69, ""), "{arguments:?}");

@@ -7,6 +7,7 @@ mod exec;
 mod fake_daemon;
 mod feed;
 mod files;
+mod login;
 mod problems;
 mod service;
 mod status;
@@ -210,7 +211,8 @@ fn a_relative_socket_path_is_a_configuration_error() {
     let home = tempfile::tempdir().expect("temp dir");
     let ran = ran(bare(home.path(), &["status"]).env("WANDB_CRED_SOCKET", "here.sock"));
     assert_eq!(ran.code, 78);
-    assert_eq!(ran.err, "wandb-cred: WANDB_CRED_SOCKET must be an absolute path, not here.sock\n");
+    let said = "wandb-cred: WANDB_CRED_SOCKET must be an absolute path, not here.sock\n  next: unset WANDB_CRED_SOCKET\n";
+    assert_eq!(ran.err, said);
 }
 
 #[test]

@@ -33,8 +33,8 @@ fn method_not_allowed_asks_for_a_restart() {
 }
 
 #[test]
-fn lifetime_too_short_asks_for_a_refresh() {
-    ends_with("lifetime-too-short", 409, 75, Some("wandb-cred refresh"));
+fn lifetime_too_short_asks_for_no_refresh_which_could_not_help() {
+    ends_with("lifetime-too-short", 409, 75, Some("wandb-cred status"));
 }
 
 #[test]

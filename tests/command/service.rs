@@ -86,6 +86,82 @@ fn install_writes_the_units_and_starts_the_socket_and_uninstall_takes_them_away(
     );
 }
 
+/// A home with a profile, and a shell that has a network of its own.
+#[cfg(target_os = "linux")]
+fn in_a_company(home: &Home) -> (PathBuf, impl Fn(&[&str]) -> Command) {
+    let config = home.folder.path().join(".config/wandb-cred/config.toml");
+    std::fs::create_dir_all(config.parent().expect("a folder")).expect("made");
+    let text = "# mine\n[profile.work.provider.file]\npath = \"/x\"\n\n[profile.lab]\nproxy = \"none\" # here\n[profile.lab.provider.file]\npath = \"/y\"\n";
+    std::fs::write(&config, format!("default-profile = \"work\"\n{text}")).expect("written");
+    let install = |arguments: &[&str]| {
+        let mut command = home.command(&[&["service", "install"][..], arguments].concat());
+        command.env("WANDB_CREDD", env!("CARGO_BIN_EXE_wandb-credd"));
+        command.env("https_proxy", "proxy.corp:3128").env("NO_PROXY", "localhost,.corp");
+        command.env("SSL_CERT_FILE", "/etc/hostname");
+        command
+    };
+    (config, install)
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn install_says_what_the_shell_has_and_records_it_when_told_to() {
+    let home = Home::new();
+    let (config, install) = in_a_company(&home);
+    let before = std::fs::read_to_string(&config).expect("written");
+    let offered = [
+        "  https_proxy: proxy = \"http://proxy.corp:3128\"\n",
+        "  NO_PROXY: no-proxy = \"localhost,.corp\"\n",
+        "  SSL_CERT_FILE: ca-file = \"/etc/hostname\"\n",
+    ];
+    for arguments in [&[][..], &["--dry-run"], &["--dry-run", "--yes"]] {
+        let ran = ran(&mut install(arguments));
+        assert_eq!(ran.code, 0, "{}", ran.err);
+        assert!(offered.iter().all(|line| ran.out.contains(line)), "{}", ran.out);
+        assert!(
+            ran.out.contains("not recorded; to have it recorded: wandb-cred service install --yes"),
+            "{}",
+            ran.out
+        );
+        assert_eq!(std::fs::read_to_string(&config).expect("there"), before);
+    }
+    let done = ran(&mut install(&["--yes"]));
+    assert_eq!(done.code, 0, "{}", done.err);
+    let after = std::fs::read_to_string(&config).expect("there");
+    assert!(
+        after.starts_with("default-profile = \"work\"\n# mine\n")
+            && after.contains("proxy = \"none\" # here"),
+        "{after}"
+    );
+    assert!(
+        after
+            .contains("[profile.work]\nproxy = \"http://proxy.corp:3128\"\nno-proxy = \"localhost,.corp\"\n"),
+        "{after}"
+    );
+    assert_eq!(after.matches("http://proxy.corp:3128").count(), 1, "the other has its own word: {after}");
+    assert_eq!(after.matches("ca-file").count(), 2, "{after}");
+    let again = ran(&mut install(&[]));
+    assert!(!again.out.contains("https_proxy"), "nothing is left to record: {}", again.out);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn install_asks_a_person() {
+    let home = Home::new();
+    let (config, install) = in_a_company(&home);
+    let line = format!("exec {} service install", env!("CARGO_BIN_EXE_wandb-cred"));
+    for (answer, recorded) in [("n\r", false), ("\r", true)] {
+        let mut command = install(&[]);
+        let bin = home.folder.path().join("bin");
+        command.env("PATH", format!("{}:{}", bin.display(), std::env::var("PATH").expect("PATH")));
+        let mut terminal = crate::terminal::Terminal::start(&command, 100, &line);
+        terminal.shows("[Y/n] ");
+        terminal.keys(answer);
+        assert_eq!(terminal.ends(), 0, "{}", terminal.text());
+        assert_eq!(std::fs::read_to_string(&config).expect("there").contains("proxy.corp"), recorded);
+    }
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn where_no_user_manager_runs_install_says_what_to_do_instead() {

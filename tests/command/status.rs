@@ -170,6 +170,34 @@ fn a_narrow_terminal_gets_narrow_lines_and_q_ends_watching() {
     }
 }
 
+/// Without what sets colours.
+fn plain(text: &str) -> String {
+    let mut parts = text.split("\x1b[");
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |all, part| all + part.split_once('m').map_or(part, |(_, rest)| rest))
+}
+
+#[test]
+fn what_does_not_fit_on_the_screen_is_counted() {
+    let many: Vec<_> = (0..40).map(|n| profile(&format!("work-{n}"), n == 0, "null")).collect();
+    let daemon = FakeDaemon::start(vec![on("GET /v1/status", 200, answer(&many))]);
+    for columns in [80, 40] {
+        let line = format!("{} status --watch", env!("CARGO_BIN_EXE_wandb-cred"));
+        let mut command = daemon.command(&[]);
+        command.env("NO_COLOR", "1");
+        let mut terminal = crate::terminal::Terminal::start(&command, columns, &line);
+        let shown = terminal.shows("q: end");
+        let text = terminal.text()[..shown].to_owned();
+        let screen = text.rsplit("\x1b[H\x1b[J").next().unwrap_or_default();
+        // 24 rows, of which the last stays free of a line break.
+        assert_eq!(screen.lines().count(), 23, "{screen}");
+        assert!(screen.lines().all(|line| line.trim_end().chars().count() <= columns.into()), "{screen}");
+        assert!(screen.contains("work-0*") && screen.contains(" more lines"), "{screen}");
+        terminal.keys("q");
+        assert_eq!(terminal.ends(), 0);
+    }
+}
+
 #[test]
 fn lock_says_what_it_changed() {
     let locked = answer(&[]).replace(r#""config":null"#, r#""config":null,"locked":true"#);
@@ -191,5 +219,10 @@ fn help_on_a_terminal_has_colour_and_fits() {
         assert_eq!(terminal.ends(), 0);
         terminal.shows("Usage:");
         assert!(terminal.text().contains("\x1b["), "{arguments} has no colour");
+        for line in plain(&terminal.text()).lines() {
+            // What cannot be parted is one word, or an example that is to be typed.
+            let whole = line.starts_with("  wandb-cred ") || line.trim().split(' ').count() == 1;
+            assert!(line.trim_end().chars().count() <= 60 || whole, "{arguments}: {line:?}");
+        }
     }
 }

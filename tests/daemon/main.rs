@@ -3,6 +3,7 @@
 //!
 //! Every wait is a poll with a deadline. `WANDB_CRED_TEST_LONG=1` makes the random tests longer.
 
+mod advice;
 mod audit;
 mod bad_input;
 mod certificates;
@@ -18,6 +19,7 @@ mod odd_machine;
 mod on_demand;
 mod outage;
 mod own;
+mod plain_http;
 mod proxy;
 mod reload;
 mod restart;

@@ -47,7 +47,7 @@ pub(super) fn table(status: &Status, now: Timestamp, style: Style, width: usize)
             let padded = if last { cell } else { format!("{cell:<0$}", widths[position] + GAP) };
             line += &match (index, columns[position]) {
                 (0, _) => style.bold(&padded),
-                (_, STATE) => colour(overall(&status.profiles[index - 1]), &padded, style),
+                (_, STATE | LIFE) => colour(overall(&status.profiles[index - 1]), &padded, style),
                 _ => padded,
             };
         }
@@ -119,13 +119,15 @@ fn proxy(status: &Status) -> Vec<(&'static str, String)> {
     lines
 }
 
-const COLUMNS: [&str; 7] = ["PROFILE", "STATE", "TOKEN LEFT", "RENEWAL", "IDENTITY LEFT", "JOBS", "SUBJECT"];
+const COLUMNS: [&str; 8] =
+    ["PROFILE", "STATE", "LIFE", "TOKEN LEFT", "RENEWAL", "IDENTITY LEFT", "JOBS", "SUBJECT"];
 const STATE: usize = 1;
-const SUBJECT: usize = 6;
+const LIFE: usize = 2;
+const SUBJECT: usize = 7;
 const GAP: usize = 2;
 
 /// The columns that fit into `width`, and how wide each is.
-fn fitting(rows: &[[String; 7]], width: usize) -> (Vec<usize>, Vec<usize>) {
+fn fitting(rows: &[[String; 8]], width: usize) -> (Vec<usize>, Vec<usize>) {
     let needed = |column: usize| {
         let cells = rows.iter().map(|row| row[column].as_str()).chain([COLUMNS[column]]);
         cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
@@ -135,7 +137,7 @@ fn fitting(rows: &[[String; 7]], width: usize) -> (Vec<usize>, Vec<usize>) {
         columns.iter().map(|&column| needed(column) + GAP).sum::<usize>().saturating_sub(GAP)
     };
     // Who it is, is worth a line of its own.
-    for least in [3, 4, 5, SUBJECT] {
+    for least in [4, 5, 6, SUBJECT, LIFE] {
         if total(&columns) > width {
             columns.retain(|&column| column != least);
         }
@@ -186,7 +188,7 @@ fn who(profile: &Profile) -> Option<&String> {
     profile.person.as_ref().map(|person| &person.account).or(profile.subject.as_ref())
 }
 
-fn row(profile: &Profile, now: Timestamp) -> [String; 7] {
+fn row(profile: &Profile, now: Timestamp) -> [String; 8] {
     let star = if profile.default { "*" } else { "" };
     let renewal = match profile.access.next_renewal {
         Some(at) => format!("in {}", duration::text(seconds_until(at, now))),
@@ -196,6 +198,7 @@ fn row(profile: &Profile, now: Timestamp) -> [String; 7] {
     [
         clean(&profile.name) + star,
         state(overall(profile)).to_owned(),
+        bar(&profile.access),
         left(&profile.access),
         renewal,
         profile.identity.as_ref().map_or("-".to_owned(), left),
@@ -302,6 +305,17 @@ pub(super) fn blocks(status: &Status, now: Timestamp) -> String {
     text
 }
 
+/// What is left of the token's life.
+fn bar(kept: &Kept) -> String {
+    let (Some(left), Some(life @ 1..)) = (kept.expires_in, kept.lifetime) else { return "-".to_owned() };
+    // A token that is still good has some left.
+    let full = (left.min(life) * BAR as u64).div_ceil(life) as usize;
+    format!("{}{}", "#".repeat(full), "-".repeat(BAR - full))
+}
+
+/// Wide enough to see a change, and narrow enough for 40 columns.
+const BAR: usize = 8;
+
 fn left(kept: &Kept) -> String {
     kept.expires_in.map_or("-".to_owned(), duration::text)
 }
@@ -344,6 +358,7 @@ pub(super) mod tests {
             state: State::Fresh,
             expires_at: Some(at(3600)),
             expires_in: Some(3600),
+            lifetime: Some(7200),
             next_renewal: Some(at(2400)),
             last_error: None,
             failures: 0,
@@ -390,8 +405,11 @@ pub(super) mod tests {
     fn a_good_profile_is_one_row() {
         let text = table(&status(vec![profile()]), at(0), Style::plain(), 200);
         let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(lines[2], "PROFILE  STATE  TOKEN LEFT  RENEWAL    IDENTITY LEFT  JOBS  SUBJECT");
-        assert_eq!(lines[3], "work*    fresh  1 h         in 40 min  10 min         1     ada@example.com");
+        assert_eq!(lines[2], "PROFILE  STATE  LIFE      TOKEN LEFT  RENEWAL    IDENTITY LEFT  JOBS  SUBJECT");
+        assert_eq!(
+            lines[3],
+            "work*    fresh  ####----  1 h         in 40 min  10 min         1     ada@example.com"
+        );
         assert_eq!(lines.len(), 4, "{text}");
     }
 

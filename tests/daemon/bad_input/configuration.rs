@@ -19,7 +19,7 @@ fn an_unknown_kind_of_provider_is_reported_and_the_other_profile_works() {
     mistake_in_profile(
         "[profile.bad.provider.fiel]\npath = \"/x\"\n",
         Some(1),
-        &["unknown kind `fiel`", "`file`"],
+        &["unknown provider `fiel`", "`file`"],
     );
 }
 
@@ -84,7 +84,7 @@ fn a_timeout_that_is_no_duration_is_reported_and_the_other_profile_works() {
     mistake_in_profile(
         "[profile.bad.provider.command]\nargv = [\"x\"]\ntimeout = \"soon\"\n",
         Some(3),
-        &["not a duration"],
+        &["`timeout` must be a duration like"],
     );
 }
 
@@ -154,7 +154,7 @@ fn a_bracket_that_is_not_closed_prevents_the_start() {
 
 #[test]
 fn a_profile_that_is_there_twice_prevents_the_start() {
-    mistake_in_file("[profile.x]\n[profile.x]\n", &[":2:", "duplicate"]);
+    mistake_in_file("[profile.x]\n[profile.x]\n", &[":2:", "this table is there twice"]);
 }
 
 #[test]

@@ -185,9 +185,11 @@ class Daemon:
         return self.call("GET", "/v1/token?wait=30")
 
 
-def person(url, user="alice", chromium=False, screenshot=None):
+def person(url, user="alice", chromium=False, screenshot=None, elsewhere=False):
     """Lets a person go through the pages from `url` on; gives the last one."""
     command = ["node", HERE / "person.mjs", url, user]
+    if elsewhere:
+        command += ["--elsewhere"]
     if chromium:
         command += ["--chromium"] + ([str(screenshot)] if screenshot else [])
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)

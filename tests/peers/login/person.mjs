@@ -2,6 +2,7 @@
 // page without one. Prints one JSON object: {"status", "url", "text"} of the last page.
 //
 //   node person.mjs URL USER            plain HTTP with cookies, no browser
+//   node person.mjs URL USER --elsewhere  the same on another machine, where nothing of ours listens
 //   CHROMIUM=... node person.mjs URL USER --chromium [SCREENSHOT]
 //
 // USER "-" says no on the consent page.
@@ -10,7 +11,7 @@ import http from 'node:http';
 import { npm } from '../npm.mjs';
 
 const [url, user, browser, screenshot] = process.argv.slice(2);
-const result = browser ? await inChromium() : await byHttp();
+const result = browser === '--chromium' ? await inChromium() : await byHttp();
 console.log(JSON.stringify(result));
 
 async function byHttp() {
@@ -29,6 +30,8 @@ async function byHttp() {
     const to = answer.headers.location;
     if (to) {
       next = { url: new URL(to, next.url).href, method: 'GET' };
+      // The address bar of a browser that cannot connect.
+      if (browser === '--elsewhere' && new URL(next.url).pathname === '/callback') return { status: 0, url: next.url, text: '' };
       continue;
     }
     const { text } = answer;
