@@ -40,7 +40,7 @@ class Page:
         self.outcomes[row.name, mode] = outcome
 
     def rendered(self):
-        lines = [*surfaces(), "", *self.table("frameworks and programs", LIGHT), "", *self.table("on torch", HEAVY)]
+        lines = [*surfaces(), "", *self.table("frameworks and programs", LIGHT), "", *self.table("with torch or TensorFlow", HEAVY)]
         return self.before + BEGIN + "\n".join(lines) + "\n" + END + self.after
 
     def table(self, what, rows):
@@ -66,5 +66,8 @@ def surfaces():
     yield "|---|---|---|---|"
     yield f"| runs: `init`, `log`, `finish` | wandb {files} | wandb {proxy} | `scripts/test-real`, `scripts/test-proxy` |"
     yield f"| `wandb.Api()` | wandb {api} | wandb {proxy} | the same |"
-    yield f"| files up and down | not run | wandb {proxy} | `scripts/test-proxy` |"
-    yield f"| weave calls | weave {WEAVE_VERSION} | weave {WEAVE_VERSION} | `scripts/test-real` |"
+    yield f"| files, up and down | not run | wandb {proxy} | `scripts/test-proxy` |"
+    yield f"| weave calls | weave {WEAVE_VERSION} | weave {WEAVE_VERSION}; more in `scripts/test-proxy` | `scripts/test-real` |"
+    yield "| launch | not run | not run | |"
+    yield "| Ray's `WandbLoggerCallback`, `setup_wandb` | no, they want a key | yes | `scripts/test-proxy` |"
+    yield "| JavaScript: the SDK, weave | no, they know no identity federation | yes | `scripts/test-proxy` |"

@@ -16,17 +16,17 @@ class Row:
     venv: str = "works-with"
     runs: int = 1
     note: str = ""
+    # What it says when it does not work, and is known not to. Any other failure is not an answer.
+    refusal: str = ""
     seconds: int = 60
-
-    @property
-    def env(self):
-        return {}
 
 
 def program(name, arguments=""):
     return f"python $PROGRAMS/{name}.py {arguments}".strip()
 
 
+CLIENTS = "python $PROGRAMS/.."
+WANTS_A_KEY = "set WANDB_API_KEY first"
 NO_KEY = "there is no key to find; the proxy gives one"
 
 LIGHT = [
@@ -44,14 +44,22 @@ LIGHT = [
         ("nbconvert",),
     ),
     Row("`wandb sync` of an offline run", f"WANDB_MODE=offline {program('plain_run')}; wandb sync wandb/offline-run-*"),
-    Row("code that asks `wandb.api.api_key`", program("reads_a_key", "api"), note=NO_KEY),
-    Row("code that reads `WANDB_API_KEY`", program("reads_a_key", "environment"), note=NO_KEY),
-    Row("`requests` with `Api().api_key`", program("asks_with_requests"), note=NO_KEY),
-    Row("code that sets a key of its own", program("has_a_key"), note="remove the key from the program or its `.env`"),
+    Row("artifacts: log, then fetch by `Api()`", f"{CLIENTS}/artifact_up_and_down.py row"),
+    Row("sweeps: `wandb.sweep`, `wandb.agent`", f"{CLIENTS}/sweep.py", runs=2),
+    Row("code that asks `wandb.api.api_key`", program("reads_a_key", "api"), note=NO_KEY, refusal=WANTS_A_KEY),
+    Row("code that reads `WANDB_API_KEY`", program("reads_a_key", "environment"), note=NO_KEY, refusal=WANTS_A_KEY),
+    Row("`requests` with `Api().api_key`", program("asks_with_requests"), note=NO_KEY, refusal="401 Client Error"),
+    Row(
+        "code that sets a key of its own",
+        program("has_a_key"),
+        note="remove the key from the program or its `.env`",
+        refusal="Both WANDB_API_KEY and WANDB_IDENTITY_TOKEN_FILE are set|this program sets its own WANDB_API_KEY",
+    ),
     Row(
         "a launcher that empties the environment of its children",
         program("clean_environment"),
         note="let it pass the variables that `wandb-cred env` prints, or put `exec` in front of the child",
+        refusal="No API key configured",
     ),
 ]
 
@@ -63,8 +71,9 @@ def on_torch(name, command, package, runs=1):
 
 
 HEAVY = [
+    # wandb's integration of Keras imports TensorFlow, whatever the backend, and that and torch in one process are two LLVMs.
+    Row("Keras, `WandbMetricsLogger`", program("keras_callback"), ("keras", "tensorflow_cpu"), "works-with-keras", seconds=180),
     on_torch("Accelerate, `log_with=\"wandb\"`", program("accelerate_tracker"), "accelerate"),
-    on_torch("Keras on torch, `WandbMetricsLogger`", program("keras_callback"), "keras"),
     on_torch("Lightning, `WandbLogger`", program("lightning_logger", "1"), "lightning"),
     on_torch("Lightning, DDP on two processes", program("lightning_logger", "2"), "lightning"),
     on_torch("Sentence Transformers, `report_to`", program("sentence_transformers_trainer"), "sentence-transformers"),

@@ -1,7 +1,3 @@
-import os
-
-os.environ["KERAS_BACKEND"] = "torch"
-
 import keras
 import numpy
 import wandb
