@@ -24,7 +24,7 @@ fn every_link_leads_to_a_file_and_a_heading() {
 }
 
 #[test]
-fn every_page_of_docs_is_a_chapter_and_is_linked_from_the_readme() {
+fn every_page_is_a_chapter_and_each_of_docs_is_linked_from_the_readme() {
     let linked = |page: &str| -> Vec<_> {
         let targets = targets(&text(page));
         targets
@@ -33,9 +33,10 @@ fn every_page_of_docs_is_a_chapter_and_is_linked_from_the_readme() {
             .collect()
     };
     let (chapters, readme) = (linked("docs/SUMMARY.md"), linked("README.md"));
-    for page in pages().iter().filter(|page| page.starts_with("docs") && !page.ends_with("SUMMARY.md")) {
+    for page in pages().iter().filter(|page| !page.ends_with("SUMMARY.md")) {
         assert!(chapters.contains(page), "{} is not in docs/SUMMARY.md", page.display());
-        assert!(readme.contains(page), "{} is not linked from README.md", page.display());
+        let linked = readme.contains(page) || !page.starts_with("docs");
+        assert!(linked, "{} is not linked from README.md", page.display());
     }
 }
 
