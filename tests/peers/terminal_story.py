@@ -115,4 +115,6 @@ def lines(story):
     """As they are drawn: a long line is cut at the edge, not wrapped."""
     for command, output in story:
         for line in [f"$ {command}", *re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", output).split("\n")]:
+            # What was written over, such as what a slow command waits for, is not there in the end.
+            line = line.rsplit("\r", 1)[-1]
             yield line if len(line) <= COLUMNS else line[: COLUMNS - 1] + "…"

@@ -53,13 +53,17 @@ class Page:
 
 def versions(row):
     """As they are pinned; a row that names no package has the SDK's."""
-    pins = (ROOT / f"tests/peers/requirements/{row.venv}.txt").read_text()
-    packages = row.packages or ("wandb",)
-    return ", ".join(re.search(rf"^{package}==(\S+)$", pins, re.M)[1] for package in packages)
+    return ", ".join(pin(row.venv, package) for package in row.packages or ("wandb",))
+
+
+def pin(venv, package):
+    pins = (ROOT / f"tests/peers/requirements/{venv}.txt").read_text()
+    return re.search(rf"^{package}==(\S+)$", pins, re.M)[1]
 
 
 def surfaces():
-    """What the suites of the SDKs themselves run, by their own lists of versions."""
+    """What other suites run, by their own lists of versions."""
+    ray = pin("ray", "ray")
     files, proxy = ", ".join(WANDB_VERSIONS), ", ".join(PROXY_VERSIONS)
     api = ", ".join(WANDB_VERSIONS[1:])
     yield "| surface | by `exec` | by `exec --proxy` | run by |"
@@ -69,5 +73,6 @@ def surfaces():
     yield f"| files, up and down | not run | wandb {proxy} | `scripts/test-proxy` |"
     yield f"| weave calls | weave {WEAVE_VERSION} | weave {WEAVE_VERSION}; more in `scripts/test-proxy` | `scripts/test-real` |"
     yield "| launch | not run | not run | |"
+    yield f"| Ray, `wandb.init` in tasks | ray {ray} | not run | `scripts/test-slurm --long` |"
     yield "| Ray's `WandbLoggerCallback`, `setup_wandb` | no, they want a key | yes | `scripts/test-proxy` |"
     yield "| JavaScript: the SDK, weave | no, they know no identity federation | yes | `scripts/test-proxy` |"

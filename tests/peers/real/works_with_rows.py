@@ -15,10 +15,12 @@ class Row:
     # Whose Python: the packages are in tests/peers/requirements/VENV.txt.
     venv: str = "works-with"
     runs: int = 1
+    # Whether its runs have rows, all of which must arrive.
+    logs: bool = True
     note: str = ""
     # What it says when it does not work, and is known not to. Any other failure is not an answer.
     refusal: str = ""
-    seconds: int = 60
+    seconds: int = 180
 
 
 def program(name, arguments=""):
@@ -44,7 +46,8 @@ LIGHT = [
         ("nbconvert",),
     ),
     Row("`wandb sync` of an offline run", f"WANDB_MODE=offline {program('plain_run')}; wandb sync wandb/offline-run-*"),
-    Row("artifacts: log, then fetch by `Api()`", f"{CLIENTS}/artifact_up_and_down.py row"),
+    Row("`wandb login`, `wandb status`", "wandb login && wandb status", runs=0),
+    Row("artifacts: log, then fetch by `Api()`", f"{CLIENTS}/artifact_up_and_down.py row", logs=False),
     Row("sweeps: `wandb.sweep`, `wandb.agent`", f"{CLIENTS}/sweep.py", runs=2),
     Row("code that asks `wandb.api.api_key`", program("reads_a_key", "api"), note=NO_KEY, refusal=WANTS_A_KEY),
     Row("code that reads `WANDB_API_KEY`", program("reads_a_key", "environment"), note=NO_KEY, refusal=WANTS_A_KEY),
@@ -67,12 +70,12 @@ TORCH = "works-with-torch"
 
 
 def on_torch(name, command, package, runs=1):
-    return Row(name, command, (package,), TORCH, runs, seconds=180)
+    return Row(name, command, (package,), TORCH, runs=runs, seconds=300)
 
 
 HEAVY = [
     # wandb's integration of Keras imports TensorFlow, whatever the backend, and that and torch in one process are two LLVMs.
-    Row("Keras, `WandbMetricsLogger`", program("keras_callback"), ("keras", "tensorflow_cpu"), "works-with-keras", seconds=180),
+    Row("Keras, `WandbMetricsLogger`", program("keras_callback"), ("keras", "tensorflow_cpu"), "works-with-keras", seconds=300),
     on_torch("Accelerate, `log_with=\"wandb\"`", program("accelerate_tracker"), "accelerate"),
     on_torch("Lightning, `WandbLogger`", program("lightning_logger", "1"), "lightning"),
     on_torch("Lightning, DDP on two processes", program("lightning_logger", "2"), "lightning"),
