@@ -53,7 +53,9 @@ class Page:
 
 def versions(row):
     """As they are pinned; a row that names no package has the SDK's."""
-    return ", ".join(pin(row.venv, package) for package in row.packages or ("wandb",))
+    if len(row.packages) > 1:
+        return ", ".join(f"{package} {pin(row.venv, package)}" for package in row.packages)
+    return pin(row.venv, *row.packages or ("wandb",))
 
 
 def pin(venv, package):
