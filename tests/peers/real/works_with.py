@@ -18,7 +18,7 @@ import tempfile
 import pytest
 from conftest import HERE, PROXY_VERSIONS, WANDB_VERSIONS, WEAVE_VERSION
 from programs import ROOT, bare_environment, binary, interpreter, sandbox
-from works_with_page import Page
+from works_with_page import Page, pin
 from works_with_rows import HEAVY, LIGHT, MODES
 
 PROGRAMS = HERE / "clients/works_with"
@@ -122,6 +122,8 @@ def test_the_readme_says_the_same(page):
     oldest, weave = PROXY_VERSIONS[0], WEAVE_VERSION.rpartition(".")[0]
     assert f"| runs | wandb {WANDB_VERSIONS[0]} and later | wandb {oldest} and later |" in readme
     assert f"| `wandb.Api()` | wandb {WANDB_VERSIONS[1]} and later | wandb {oldest} and later |" in readme
+    newest = pin("works-with", "wandb")
+    assert f"| artifacts, sweeps | wandb {newest} | wandb {newest} |" in readme
     assert f"| weave | {weave} | {weave} |" in readme
     [names] = re.findall(r"^\| (Lightning, .*?) \| yes \| yes \|$", readme, re.M)
     works = [row.name.lower() for row in [*LIGHT, *HEAVY] if all(page.outcome(row, mode) == "yes" for mode in MODES)]
