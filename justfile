@@ -27,3 +27,11 @@ package:
 # Type-check for macOS on Debian
 check-macos:
     scripts/check-macos
+
+# Build the pages as a site in target/site/html, and check its links
+docs:
+    scripts/docs
+
+# Draw the README's picture anew
+picture:
+    scripts/terminal-svg

@@ -40,10 +40,19 @@ fn under_load(
                 }
             });
         }
+        // Also when `restarts` panics: else the threads, and with them the test, would go on for ever.
+        let _end = End(&over);
         restarts();
-        over.store(true, Ordering::Relaxed);
     });
     (failed.into_inner().expect("no panic"), served.into_inner())
+}
+
+struct End<'a>(&'a AtomicBool);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// Ends the daemon and starts the next one, as a service manager does for `restart`.
