@@ -71,5 +71,5 @@ somebody() {
     useradd -m -s /bin/bash tester
     home=/home/tester
     install -d -o tester -m 700 /run/tester
-    as() { runuser -u tester -- env -i PATH=/usr/bin:/bin HOME="$home" XDG_RUNTIME_DIR=/run/tester "$@"; }
+    as() { runuser -u tester -- env -i PATH="${programs:-}/usr/bin:/bin" HOME="$home" XDG_RUNTIME_DIR=/run/tester "$@"; }
 }

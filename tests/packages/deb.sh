@@ -26,6 +26,15 @@ complaints=$(as systemd-analyze verify --user --man=no /usr/lib/systemd/user/wan
 [ -z "$complaints" ] || fail "systemd-analyze verify: $complaints"
 pass "installs; the socket is enabled for everybody"
 
+! as wandb-cred service uninstall 2>"$home/said" && grep -q 'came with a package' "$home/said" ||
+    fail "service uninstall: $(cat "$home/said")"
+as wandb-cred service status 2>/dev/null | grep -q '^units    installed in /usr/lib/systemd/user$' || fail "service status"
+as wandb-cred service install >/dev/null 2>&1 || fail "service install"
+[ "$(user is-active wandb-cred.socket)" = active ] || fail "service install did not start the socket"
+[ ! -e "$home/.config/systemd/user/wandb-cred.socket" ] || fail "service install hides the package's units"
+pass "service install starts the package's own units at once, and copies none"
+as systemctl --user disable --now wandb-cred.socket 2>/dev/null
+
 start_sandbox --token-life 20 --jwt-life 60
 configure
 main_job # by a daemon on demand: this session began before the package came
