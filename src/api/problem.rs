@@ -57,6 +57,13 @@ impl Problem {
             };
             *kind = serde_json::to_value(alike).ok()?;
         }
+        let fields = problem.as_object_mut()?;
+        if fields
+            .get("reason")
+            .is_some_and(|reason| serde_json::from_value::<Reason>(reason.clone()).is_err())
+        {
+            fields.remove("reason");
+        }
         serde_json::from_value(problem).ok()
     }
 

@@ -353,7 +353,7 @@ impl Session {
                 Kind::Misconfigured,
                 Reason::SessionOfNewerVersion { version },
                 format!(
-                    "a newer version of wandb-cred stored the sign-in of profile {} (format {version}; this one knows {VERSION})",
+                    "the sign-in of profile {} was stored by a newer version of wandb-cred (format {version}; this one knows {VERSION})",
                     self.key.profile
                 ),
             )

@@ -11,12 +11,18 @@ fn fields_that_a_newer_daemon_adds_are_passed_over() {
 }
 
 #[test]
-fn a_reason_that_only_a_newer_daemon_knows_costs_nothing() {
-    let body = r#"{"type":"needs-login","title":"T","status":401,"detail":"sign in","next":"wandb-cred login","new":1,
-        "reason":{"kind":"a-later-reason","data":1}}"#;
-    let ran = FakeDaemon::start(vec![on("GET", 401, body)]).run(&["token"]);
-    assert_eq!(ran.code, 77, "{}", ran.err);
-    assert!(ran.err.contains("sign in"), "{}", ran.err);
+fn a_reason_that_only_a_newer_daemon_understands_costs_nothing() {
+    for reason in [
+        r#"{"code":"a-later-reason","data":1}"#,
+        r#"{"code":"stopping","new":1}"#,
+        r#"{"code":"replayed-at"}"#,
+        "7",
+    ] {
+        let body = r#"{"type":"needs-login","title":"T","status":401,"detail":"sign in","next":"x","new":1,"reason":"#;
+        let ran = FakeDaemon::start(vec![on("GET", 401, format!("{body}{reason}}}"))]).run(&["token"]);
+        assert_eq!(ran.code, 77, "{reason}: {}", ran.err);
+        assert!(ran.err.contains("sign in"), "{reason}: {}", ran.err);
+    }
 }
 
 #[test]

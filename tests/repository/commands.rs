@@ -56,6 +56,17 @@ fn every_just_recipe_that_is_named_is_there() {
     }
 }
 
+#[test]
+fn all_that_names_the_version_names_the_same() {
+    let check = |version: &str| {
+        let script = root().join("scripts/release");
+        std::process::Command::new(script).args(["--versions", version]).output().expect("it starts")
+    };
+    let agreed = check(env!("CARGO_PKG_VERSION"));
+    assert!(agreed.status.success(), "{}", String::from_utf8_lossy(&agreed.stderr));
+    assert!(!check("9.9.9").status.success());
+}
+
 fn parsers() -> [Command; 3] {
     let mut parsers =
         [wandb_cred::cli::command(), wandb_cred::daemon::command(), wandb_cred::sandbox::command()];
