@@ -24,6 +24,10 @@ endurance:
 package:
     scripts/package
 
+# Make every artefact of a version in dist/ (docs/releasing.md)
+release version:
+    scripts/release {{version}}
+
 # Type-check for macOS on Debian
 check-macos:
     scripts/check-macos

@@ -144,9 +144,9 @@ impl Client {
     fn success(&self, answer: Answer) -> Result<Vec<u8>, Error> {
         match answer.status {
             200..=299 => Ok(answer.body),
-            status => match serde_json::from_slice(&answer.body) {
-                Ok(problem) => Err(Error::Problem(Box::new(problem))),
-                Err(_) => Err(self.malformed(format!("status {status} without a problem document"))),
+            status => match api::Problem::parse(&answer.body, status) {
+                Some(problem) => Err(Error::Problem(Box::new(problem))),
+                None => Err(self.malformed(format!("status {status} without a problem document"))),
             },
         }
     }

@@ -156,6 +156,8 @@ pub enum Reason {
     StoreLocked,
     /// The store of the session cannot be used.
     StoreUnavailable,
+    /// A newer version of this program stored the session, in a format of this number.
+    SessionOfNewerVersion { version: u32 },
     /// The browser cannot return to this port: another program listens there.
     PortUnavailable { port: u16 },
     /// Another process uses the session, and does not come to an end.

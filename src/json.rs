@@ -7,11 +7,31 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use serde::de::{Deserialize as _, DeserializeOwned, Deserializer};
 use serde_json::{Map, Value};
 use zeroize::Zeroize as _;
 
 /// A JSON object, which may hold tokens: its strings are zeroed on drop.
 pub struct Object(Map<String, Value>);
+
+/// For our own files, which another version of this program may have written: the entries that this one can read.
+///
+/// # Errors
+///
+/// If it is no list.
+pub fn readable<'de, D: Deserializer<'de>, T: DeserializeOwned>(from: D) -> Result<Vec<T>, D::Error> {
+    let entries = Vec::<Value>::deserialize(from)?;
+    Ok(entries.into_iter().filter_map(|entry| serde_json::from_value(entry).ok()).collect())
+}
+
+/// The same for one value: the default in place of one that this version does not know.
+///
+/// # Errors
+///
+/// If it is no JSON.
+pub fn or_default<'de, D: Deserializer<'de>, T: DeserializeOwned + Default>(from: D) -> Result<T, D::Error> {
+    Ok(serde_json::from_value(Value::deserialize(from)?).unwrap_or_default())
+}
 
 impl Object {
     /// Reads a document; a byte order mark in front is skipped.

@@ -315,6 +315,8 @@ impl<T: Expires> Keeper<T> {
     async fn until_due<S: Source<Item = T>>(&self, source: &S) {
         loop {
             let now = self.shared.clock.now();
+            // Before the question, so that no answer is out of date unnoticed.
+            let mut rises = self.shared.demand.rises();
             let (wanted, hot) = (*self.wanted(), self.shared.demand.is_hot(now));
             let (wait, failed, unreachable) = self.read(|snapshot| {
                 (snapshot.next_wake(wanted, hot, now), snapshot.error.is_some(), snapshot.is_unreachable())
@@ -330,6 +332,7 @@ impl<T: Expires> Keeper<T> {
             };
             tokio::select! {
                 () = self.shared.wake.notified() => {}
+                _ = rises.changed() => {}
                 () = source.recovered(), if failed => self.due_at_once(),
                 news = source.news(), if hot && !failed => if news {
                     self.due_soon();

@@ -57,6 +57,9 @@ pub fn next_command_after(error: &Error, profile: &str) -> Option<String> {
             | Unreachable { .. }
             | Variable { .. },
         ) => Some(format!("wandb-cred doctor --profile {profile}")),
+        (_, Reason::SessionOfNewerVersion { .. }) => {
+            Some(format!("update wandb-cred, or start over: wandb-cred logout --profile {profile}"))
+        }
         _ => next_command(kind, Some(profile)),
     }
 }

@@ -45,6 +45,28 @@ impl Problem {
         }
     }
 
+    /// Reads one. A daemon of a later version may know more types: theirs counts as one of ours that ends alike.
+    pub fn parse(body: &[u8], status: u16) -> Option<Self> {
+        let mut problem: serde_json::Value = serde_json::from_slice(body).ok()?;
+        let kind = problem.get_mut("type").filter(|kind| kind.is_string())?;
+        if serde_json::from_value::<ProblemKind>(kind.clone()).is_err() {
+            let alike = if status >= 500 || status == 429 {
+                ProblemKind::UpstreamUnavailable
+            } else {
+                ProblemKind::BadRequest
+            };
+            *kind = serde_json::to_value(alike).ok()?;
+        }
+        let fields = problem.as_object_mut()?;
+        if fields
+            .get("reason")
+            .is_some_and(|reason| serde_json::from_value::<Reason>(reason.clone()).is_err())
+        {
+            fields.remove("reason");
+        }
+        serde_json::from_value(problem).ok()
+    }
+
     /// About one profile: names it, and in the next command too.
     pub fn of(kind: ProblemKind, profile: &str, detail: impl std::fmt::Display) -> Self {
         Self {

@@ -30,9 +30,19 @@ pub(super) fn run(args: &Args) -> Outcome {
     shell
         .write_registration(VARIABLE, PROGRAM, PROGRAM, PROGRAM, &mut script)
         .expect("a Vec takes everything");
+    if args.shell == clap_complete::Shell::Zsh {
+        script.extend_from_slice(ZSH_AUTOLOAD.as_bytes());
+    }
     output::print(&String::from_utf8_lossy(&script))?;
     Ok(Exit::Success)
 }
+
+/// As a file of `fpath`, which is where packages put it, the script is run at the first Tab, which would else only define it.
+const ZSH_AUTOLOAD: &str = r#"
+if [ "$funcstack[1]" = "_wandb-cred" ]; then
+    _clap_dynamic_completer_wandb_cred "$@"
+fi
+"#;
 
 /// Answers the script. `None` if it was not the script that ran this program.
 pub(super) fn answer(command: fn() -> clap::Command, env: &Env) -> Option<clap::error::Result<()>> {

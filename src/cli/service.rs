@@ -105,6 +105,11 @@ fn uninstall(dry_run: bool, env: &Env) -> Outcome {
         output::print_line("the service is not installed, so nothing was changed")?;
         return Ok(Exit::Success);
     }
+    if !cfg!(target_os = "macos") && !systemd::is_installed_by_user(env) {
+        let message = "the units came with a package, for all users, so nothing was changed";
+        return Err(CommandError::new(Exit::Unavailable, message)
+            .hint("systemctl --user mask --now wandb-cred.socket (turns them off for you)"));
+    }
     let steps = if cfg!(target_os = "macos") { launchd::uninstall(env)? } else { systemd::uninstall(env)? };
     perform(&steps, dry_run, env)?;
     Ok(Exit::Success)

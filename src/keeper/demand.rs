@@ -5,10 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use tokio::sync::watch;
+
 use crate::clock::Now;
 
 #[derive(Debug, Default)]
 pub struct Demand {
+    /// Changes when a cold profile may have become hot. A loop that found it cold sleeps without a timer.
+    rises: watch::Sender<()>,
     /// The configuration wants the tokens kept warm whether or not anybody asks.
     always: bool,
     jobs: AtomicUsize,
@@ -31,19 +35,34 @@ impl Demand {
 
     /// Somebody asked for a token.
     pub fn touch(&self, now: Now) {
+        let hot = self.is_hot(now);
         self.last_use.store(now.boot.as_secs() + 1, Ordering::Relaxed);
+        if !hot {
+            self.rises.send_replace(());
+        }
     }
 
     /// A job needs the tokens until the guard is dropped.
     pub fn hold(self: &Arc<Self>) -> JobGuard {
-        self.jobs.fetch_add(1, Ordering::Relaxed);
+        self.add_to(&self.jobs);
         JobGuard(Arc::clone(self))
     }
 
     /// Somebody waits for the next token until the guard is dropped.
     pub fn follow(self: &Arc<Self>) -> FollowGuard {
-        self.followers.fetch_add(1, Ordering::Relaxed);
+        self.add_to(&self.followers);
         FollowGuard(Arc::clone(self))
+    }
+
+    fn add_to(&self, holders: &AtomicUsize) {
+        if holders.fetch_add(1, Ordering::Relaxed) == 0 {
+            self.rises.send_replace(());
+        }
+    }
+
+    /// Follows when a cold profile may have become hot.
+    pub(super) fn rises(&self) -> watch::Receiver<()> {
+        self.rises.subscribe()
     }
 
     pub fn jobs(&self) -> usize {

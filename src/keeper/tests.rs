@@ -426,6 +426,45 @@ async fn a_token_taken_over_is_renewed_when_it_would_have_been() {
     assert_eq!(restore(330, 200), 200, "the SDK would exchange by itself");
 }
 
+/// What an earlier daemon left is fresh, so the loop begins without a timer; then somebody needs the token.
+async fn renewed_for(needs: impl FnOnce(&Arc<Demand>, Now) -> Option<JobGuard>) -> usize {
+    let clock = Clock::paused();
+    let script = Script::new(&clock, [Step::Token(3600)]);
+    let demand = Arc::new(Demand::new(false));
+    let label = Label { profile: "test".into(), stage: Stage::Exchange };
+    let expiry = Expiry::after(clock.now(), Duration::from_secs(3600));
+    let token = AccessToken::new("restored".to_owned(), expiry);
+    let restored = Some(Restored { token, age: Duration::ZERO });
+    let keeper = Keeper::new(label, Policy::SdkMargin, Arc::clone(&demand), clock.clone(), restored);
+    tokio::spawn(keeper.run(script.clone()));
+    pass(60).await;
+    let _held = needs(&demand, clock.now());
+    pass(2600).await;
+    script.asked().len()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_taken_over_is_renewed_for_a_job_that_never_asks() {
+    assert_eq!(renewed_for(|demand, _| Some(demand.hold())).await, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_taken_over_is_renewed_once_somebody_has_asked_for_it() {
+    assert_eq!(
+        renewed_for(|demand, now| {
+            demand.touch(now);
+            None
+        })
+        .await,
+        1
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_taken_over_is_not_renewed_for_nobody() {
+    assert_eq!(renewed_for(|_, _| None).await, 0);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_forced_renewal_so_soon_after_another_waits_for_its_turn_or_says_so() {
     let t = setup(false, [Step::Token(3600)]);

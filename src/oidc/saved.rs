@@ -42,6 +42,19 @@ pub(super) struct Saved {
 }
 
 impl Saved {
+    /// What another program may have left there instead counts as nothing; what a newer version stored is an error: that
+    /// version's number.
+    pub(super) fn from_json(json: &Secret<String>) -> Result<Option<Self>, u32> {
+        #[derive(Deserialize)]
+        struct Format {
+            version: u32,
+        }
+        match serde_json::from_str(json.expose()) {
+            Ok(Format { version }) if version > VERSION => Err(version),
+            _ => Ok(serde_json::from_str(json.expose()).ok()),
+        }
+    }
+
     /// Made in one piece: a buffer that grows leaves copies behind.
     pub(super) fn to_json(&self) -> Secret<String> {
         let text = |text: &Option<Zeroizing<String>>| text.as_ref().map_or(0, |text| text.len());

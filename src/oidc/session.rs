@@ -132,6 +132,8 @@ impl Session {
         let mut inner = self.inner.lock().await;
         let checked = async {
             self.lock(&mut inner).await?;
+            // What a newer version has stored is not replaced unasked.
+            self.load().await?;
             self.store.check(&self.key).await
         };
         let checked = checked.await;
@@ -181,7 +183,11 @@ impl Session {
             self.lock(&mut inner).await?;
             let saved = match &inner.unsaved {
                 Some(saved) => Some(saved.clone()),
-                None => self.load().await?,
+                None => match self.load().await {
+                    // It goes all the same, but is not revoked.
+                    Err(Error { reason: Reason::SessionOfNewerVersion { .. }, .. }) => None,
+                    loaded => loaded?,
+                },
             };
             self.store.delete(&self.key).await?;
             Ok(saved)
@@ -341,8 +347,17 @@ impl Session {
 
     async fn load(&self) -> Result<Option<Saved>, Error> {
         let Some(json) = self.store.load(&self.key).await? else { return Ok(None) };
-        // A value that cannot be read (from another version) counts as signed out.
-        Ok(serde_json::from_str(json.expose()).ok().filter(|saved: &Saved| saved.version == VERSION))
+        Saved::from_json(&json).map_err(|version| {
+            Error::new(
+                Stage::SignIn,
+                Kind::Misconfigured,
+                Reason::SessionOfNewerVersion { version },
+                format!(
+                    "the sign-in of profile {} was stored by a newer version of wandb-cred (format {version}; this one knows {VERSION})",
+                    self.key.profile
+                ),
+            )
+        })
     }
 
     /// Takes the lock, unless it is held already for what is unsaved.
@@ -392,7 +407,7 @@ impl Session {
     /// Says what the store's error means, unless it says it all itself.
     fn because_of(&self, error: Error, say: impl Fn(&str, &Error) -> String) -> Error {
         match error.reason {
-            Reason::SessionHeld { .. } => error,
+            Reason::SessionHeld { .. } | Reason::SessionOfNewerVersion { .. } => error,
             _ => Error { message: say(&self.key.profile, &error), ..error },
         }
     }

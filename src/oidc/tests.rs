@@ -14,7 +14,7 @@ use crate::clock::Clock;
 use crate::env::Env;
 use crate::error::{Error, Kind, Reason};
 use crate::http::Http;
-use crate::secrets::{self, Key, Store};
+use crate::secrets::{self, Key, Presence, Store};
 
 struct World {
     idp: StandIn,
@@ -92,6 +92,14 @@ impl World {
         let json = self.store().load(&key).await.expect("readable")?;
         let saved: Value = serde_json::from_str(json.expose()).expect("JSON");
         Some(saved["refresh_token"].as_str()?.to_owned())
+    }
+
+    /// What a newer version might store.
+    async fn store_next_format(&self) {
+        let key =
+            Key { profile: "work".to_owned(), issuer: self.idp.url.clone(), client_id: "cli".to_owned() };
+        let json = json!({"version": 2, "refresh_token": "newer", "grants": []}).to_string();
+        self.store().save(&key, &crate::token::Secret::new(json), Presence::Person).await.expect("stored");
     }
 
     /// Alice has signed in a while ago.
@@ -315,6 +323,34 @@ async fn a_session_ends_only_when_what_was_redeemed_is_stored() {
     assert_eq!(world.stored().await.as_deref(), Some("second"));
     let error = session.identity().await.expect_err("no new attempt while the daemon stops");
     assert_eq!((error.reason, world.idp.count("/token")), (Reason::Stopping, 1));
+}
+
+#[tokio::test]
+async fn what_a_newer_version_stored_is_refused_by_name_and_kept() {
+    let world = World::new();
+    let session = world.session().await;
+    world.store_next_format().await;
+    let newer = Reason::SessionOfNewerVersion { version: 2 };
+    for refusal in [session.identity().await.map(drop), session.check_store().await] {
+        let error = refusal.expect_err("refused");
+        assert_eq!((error.kind, &error.reason), (Kind::Misconfigured, &newer));
+        assert!(error.message.contains("a newer version of wandb-cred"), "{}", error.message);
+        assert!(!error.message.contains("cannot be"), "it says it all itself: {}", error.message);
+    }
+    assert_eq!(world.stored().await.as_deref(), Some("newer"));
+    session.sign_out().await.expect("asked for, so it is done");
+    assert_eq!(world.stored().await, None);
+}
+
+#[tokio::test]
+async fn what_a_later_version_adds_to_the_same_format_is_passed_over() {
+    let json = json!({"version": 1, "refresh_token": "r", "subject": "alice", "new": {"x": 1},
+        "signed_in_at": "2026-01-01T00:00:00Z"});
+    let saved = super::saved::Saved::from_json(&crate::token::Secret::new(json.to_string()));
+    assert_eq!(
+        saved.ok().flatten().and_then(|saved| saved.refresh_token).as_deref().map(String::as_str),
+        Some("r")
+    );
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::json;
 use crate::process::Process;
 use crate::token::TokenHash;
 
@@ -11,6 +12,7 @@ pub(super) struct Record {
     /// Process numbers and start times mean nothing elsewhere.
     pub(super) system: String,
     pub(super) port: u16,
+    #[serde(deserialize_with = "json::readable")]
     pub(super) keys: Vec<Entry>,
 }
 

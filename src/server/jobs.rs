@@ -20,6 +20,7 @@ use crate::api::{JobOrigin, RunningJob};
 use crate::atomic_file;
 use crate::blocking;
 use crate::clock::Clock;
+use crate::json;
 use crate::keeper::{Demand, JobGuard};
 use crate::process::{Facts, Process, system};
 
@@ -78,6 +79,7 @@ struct Known {
 struct Record {
     /// Process numbers and start times mean nothing elsewhere.
     system: String,
+    #[serde(deserialize_with = "json::readable")]
     jobs: Vec<Recorded>,
 }
 
@@ -88,7 +90,7 @@ struct Recorded {
     /// Absent in the records of earlier versions.
     #[serde(default)]
     since: Option<Timestamp>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "json::or_default")]
     by: JobOrigin,
 }
 

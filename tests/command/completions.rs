@@ -105,6 +105,15 @@ fn zsh_completes() {
     }
 }
 
+/// Where packages put the script, it is read at the first Tab, and that Tab completes already.
+#[test]
+fn zsh_completes_from_a_folder_of_fpath() {
+    if is_there("zsh") {
+        let prepare = "mkdir -p f; wandb-cred completions zsh >f/_wandb-cred; fpath=($PWD/f $fpath); autoload -U compinit; compinit -u -D";
+        each_tab("zsh -f -i", prepare);
+    }
+}
+
 #[test]
 fn fish_completes() {
     if !is_there("fish") {

@@ -12,6 +12,7 @@ mod problems;
 mod service;
 mod status;
 mod terminal;
+mod versions;
 mod waiting;
 
 use fake_daemon::{FakeDaemon, bare, on, ran};

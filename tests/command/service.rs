@@ -1,5 +1,8 @@
 //! `service`, with stand-ins for the service manager; and the shipped service files.
 
+// On macOS only the files are tested.
+#![cfg_attr(not(target_os = "linux"), allow(dead_code, unused_imports))]
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 

@@ -226,6 +226,13 @@ fn a_record_of_jobs_that_do_not_run_here_is_ignored() {
     assert_eq!(with(&|json| json["jobs"][0]["start"] = 1.into()), 0, "another process of that number");
     assert_eq!(with(&|json| json["jobs"][0]["profile"] = "gone".into()), 0);
     assert_eq!(with(&|json| *json = "nonsense".into()), 0);
+    // What a later version might write.
+    assert_eq!(with(&|json| json["new"] = 1.into()), 1);
+    assert_eq!(with(&|json| json["jobs"][0]["new"] = 1.into()), 1);
+    assert_eq!(with(&|json| json["jobs"][0]["by"] = "a-later-origin".into()), 1);
+    let other =
+        |json: &mut Value| json["jobs"].as_array_mut().expect("a list").insert(0, "another kind".into());
+    assert_eq!(with(&other), 1, "one entry that cannot be read costs no other");
 }
 
 #[test]

@@ -43,7 +43,8 @@ fn every_script_that_is_named_is_there() {
 #[test]
 fn every_just_recipe_that_is_named_is_there() {
     let justfile = text("justfile");
-    let recipes: Vec<_> = justfile.lines().filter_map(|line| line.strip_suffix(':')).collect();
+    let heads = justfile.lines().filter_map(|line| line.strip_suffix(':'));
+    let recipes: Vec<_> = heads.filter_map(|head| head.split(' ').next()).collect();
     assert!(!recipes.is_empty(), "no recipe found");
     for (place, line) in lines() {
         for opening in ["`just ", "$ just "] {
@@ -53,6 +54,17 @@ fn every_just_recipe_that_is_named_is_there() {
             }
         }
     }
+}
+
+#[test]
+fn all_that_names_the_version_names_the_same() {
+    let check = |version: &str| {
+        let script = root().join("scripts/release");
+        std::process::Command::new(script).args(["--versions", version]).output().expect("it starts")
+    };
+    let agreed = check(env!("CARGO_PKG_VERSION"));
+    assert!(agreed.status.success(), "{}", String::from_utf8_lossy(&agreed.stderr));
+    assert!(!check("9.9.9").status.success());
 }
 
 fn parsers() -> [Command; 3] {

@@ -14,14 +14,19 @@ const SERVICE: &str = include_str!("../../../systemd/wandb-cred.service");
 
 pub(super) fn install(env: &Env, daemon: &Path) -> Result<Vec<Step>, CommandError> {
     let folder = folder(env)?;
-    Ok(vec![
-        Step::Write { path: folder.join("wandb-cred.socket"), text: SOCKET.to_owned() },
-        Step::Write { path: folder.join("wandb-cred.service"), text: service(daemon)? },
+    let mut steps = Vec::new();
+    // A copy of a package's own units would hide those of its next version.
+    if daemon != Path::new(PACKAGED_DAEMON) || packaged().is_none() {
+        steps.push(Step::Write { path: folder.join("wandb-cred.socket"), text: SOCKET.to_owned() });
+        steps.push(Step::Write { path: folder.join("wandb-cred.service"), text: service(daemon)? });
+    }
+    steps.extend([
         Step::Run(words("systemctl --user daemon-reload")),
         Step::Run(words("systemctl --user enable --now wandb-cred.socket")),
         // A daemon that already runs may be of an older version. The socket stays open meanwhile.
         Step::Run(words("systemctl --user try-restart wandb-cred.service")),
-    ])
+    ]);
+    Ok(steps)
 }
 
 pub(super) fn uninstall(env: &Env) -> Result<Vec<Step>, CommandError> {
@@ -38,9 +43,12 @@ pub(super) fn uninstall(env: &Env) -> Result<Vec<Step>, CommandError> {
 }
 
 pub(super) fn status(env: &Env) -> Result<String, CommandError> {
-    let units = folder(env)?;
-    let installed = if is_installed(env) { "installed in" } else { "not installed in" };
-    let mut text = format!("units    {installed} {}\n", units.display());
+    let own = folder(env)?;
+    let found = if has_socket(&own) { Some(own.as_path()) } else { packaged() };
+    let mut text = match found {
+        Some(folder) => format!("units    installed in {}\n", folder.display()),
+        None => format!("units    not installed in {}\n", own.display()),
+    };
     if user_manager(env).is_none() {
         return Ok(text + "systemd  no systemd --user runs for this user\n");
     }
@@ -66,8 +74,20 @@ pub(super) fn check(env: &Env) -> Result<(), CommandError> {
 }
 
 pub(super) fn is_installed(env: &Env) -> bool {
-    folder(env).is_ok_and(|folder| folder.join("wandb-cred.socket").exists())
-        || PACKAGED.iter().any(|folder| Path::new(folder).join("wandb-cred.socket").exists())
+    is_installed_by_user(env) || packaged().is_some()
+}
+
+pub(super) fn is_installed_by_user(env: &Env) -> bool {
+    folder(env).is_ok_and(|folder| has_socket(&folder))
+}
+
+/// Where a package has put the units.
+fn packaged() -> Option<&'static Path> {
+    PACKAGED.iter().map(Path::new).find(|folder| has_socket(folder))
+}
+
+fn has_socket(folder: &Path) -> bool {
+    folder.join("wandb-cred.socket").exists()
 }
 
 pub(super) fn is_active(unit: &str, env: &Env) -> bool {
@@ -92,7 +112,7 @@ fn service(daemon: &Path) -> Result<String, CommandError> {
     let escaped = path.replace('\\', r"\\").replace('"', r#"\""#).replace('%', "%%").replace('$', "$$");
     let quoted =
         if escaped.contains([' ', '\t', '\'', '"', '\\', ';']) { format!("\"{escaped}\"") } else { escaped };
-    Ok(SERVICE.replace("/usr/bin/wandb-credd", &quoted))
+    Ok(SERVICE.replace(PACKAGED_DAEMON, &quoted))
 }
 
 fn first_line(command: &str, env: &Env) -> String {
@@ -100,6 +120,9 @@ fn first_line(command: &str, env: &Env) -> String {
     let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
     text.lines().next().unwrap_or("unknown").to_owned()
 }
+
+/// What the units of packages run.
+const PACKAGED_DAEMON: &str = "/usr/bin/wandb-credd";
 
 /// The folders of units from packages.
 const PACKAGED: &[&str] = &["/usr/lib/systemd/user", "/usr/local/lib/systemd/user", "/etc/systemd/user"];
