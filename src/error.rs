@@ -191,6 +191,10 @@ pub enum NetworkFault {
     CertificateName,
     /// Signed by an authority that is not trusted here.
     CertificateUntrusted,
+    /// The proxy wants a user and password, or other ones.
+    ProxyPassword,
+    /// The proxy does not let requests to this host through.
+    ProxyRefuses,
     Other,
 }
 
@@ -333,9 +337,9 @@ impl Error {
 
     /// The network failed, before any server said a word.
     pub fn is_network_fault(&self) -> bool {
-        use NetworkFault::{Other, Refused, UnknownName};
+        use NetworkFault::{Other, ProxyRefuses, Refused, UnknownName};
         match &self.reason {
-            Reason::Unreachable { fault: UnknownName | Refused | Other, .. }
+            Reason::Unreachable { fault: UnknownName | Refused | ProxyRefuses | Other, .. }
             | Reason::TimedOut { .. }
             | Reason::ConnectionLost { .. } => self.is_transient(),
             _ => false,

@@ -133,6 +133,16 @@ impl RelyingParty {
         }
     }
 
+    /// Whether somebody could sign in here, as far as that shows before anybody tries.
+    pub async fn check(&self) -> Result<(), Error> {
+        let metadata = self.metadata().await?;
+        metadata.endpoint("authorization_endpoint")?;
+        if self.settings.flow == Flow::Code {
+            metadata.endpoint("token_endpoint")?;
+        }
+        Ok(())
+    }
+
     fn forget_metadata(&self) {
         self.known.lock().expect("no holder panics").take();
     }

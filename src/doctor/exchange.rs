@@ -58,7 +58,8 @@ pub(super) async fn check(
             report.warn(Step::Exchange, found, remedy(cx, token, &error.reason));
         }
     }
-    report.downgrade(&[Step::Issuer, Step::Signature, Step::Subject, Step::Lifetime]);
+    report.downgrade();
+    report.begin("a call to W&B");
     check_api(cx, &access, report).await;
     check_lifetime(cx, &access, report);
 }
@@ -151,7 +152,7 @@ fn remedy(cx: &Context<'_>, token: &IdentityToken, reason: &Reason) -> String {
             "W&B cannot read the JWT: has the issuer encrypted it, or does it use an unusual algorithm?".into()
         }
         None => format!(
-            "one of these differs from what W&B has: issuer {issuer:?} (Settings > Authentication), audience \
+            "one of these differs from what W&B has: issuer {issuer:?} (Settings > Authentication > JWT Issuers), audience \
              \"{audience}\" (the organization's name), subject {subject:?} (a user's email, or a service account's \
              Subject). An admin sees them in the organization's settings"
         ),

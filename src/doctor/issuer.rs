@@ -11,7 +11,7 @@ use crate::error::Exit;
 use crate::http::{self, Answer, Destination};
 use crate::json::Fault;
 use crate::oidc::keys::{KeySet, Unverified};
-use crate::oidc::metadata::Document;
+use crate::oidc::metadata::{Document, NotOf};
 use crate::token::IdentityToken;
 
 pub(super) async fn check(cx: &Context<'_>, token: &IdentityToken) -> Probe {
@@ -51,31 +51,36 @@ async fn check_documents(cx: &Context<'_>, token: &IdentityToken, probe: &mut Pr
         failure(Step::Issuer, format!("{address} {fault}"), remedy)
     };
     let document = Document::parse(&answer.body).map_err(refused)?;
-    let named = document.issuer().map_err(refused)?;
-    if named != issuer {
-        let slash = named.trim_end_matches('/') == issuer.trim_end_matches('/');
-        let why = if slash { "they differ by a slash, and W&B compares exactly" } else { "W&B refuses that" };
-        return Err(failure(
-            Step::Issuer,
-            format!("the JWT's `iss` is {issuer:?}, but its discovery document says {named:?}: {why}"),
-            "fix the issuer's own URL in the identity provider's settings, so that both are the same",
-        ));
-    }
-    let keys = String::from(document.required_url("jwks_uri").map_err(refused)?);
-    if !is_fetchable(&keys) {
-        let found = format!("{address} names its keys at {keys:?}, which is not https");
-        return Err(failure(Step::Issuer, found, "publish the key set over https"));
-    }
+    let keys = document.keys_of(issuer).map_err(|why| match why {
+        NotOf::Unreadable(fault) => refused(fault),
+        NotOf::Another(named) => another(issuer, &named),
+        NotOf::Unprotected(keys) => {
+            let found = format!("{address} names its keys at {:?}, which is not https", keys.as_str());
+            failure(Step::Issuer, found, "publish the key set over https")
+        }
+    })?;
     probe.report.ok(
         Step::Issuer,
         format!("{issuer:?} answers; an admin enters exactly this under Settings > Authentication > JWT Issuers > Add JWT Issuer"),
     );
+    let keys = String::from(keys);
     let answer = get(cx, Step::Signature, &keys).await?;
     let set = KeySet::parse(&answer.body).map_err(|fault| {
         let found = format!("{keys} is not a JSON Web Key Set: it {fault}");
         failure(Step::Signature, found, "the issuer must publish its keys there")
     })?;
     signature(token, &keys, &set, &mut probe.report)
+}
+
+/// The document is not that of the JWT's issuer.
+fn another(issuer: &str, named: &str) -> Failure {
+    let slash = named.trim_end_matches('/') == issuer.trim_end_matches('/');
+    let why = if slash { "they differ by a slash, and W&B compares exactly" } else { "W&B refuses that" };
+    failure(
+        Step::Issuer,
+        format!("the JWT's `iss` is {issuer:?}, but its discovery document says {named:?}: {why}"),
+        "fix the issuer's own URL in the identity provider's settings, so that both are the same",
+    )
 }
 
 fn is_fetchable(url: &str) -> bool {
@@ -220,7 +225,8 @@ fn signature(token: &IdentityToken, url: &str, keys: &KeySet, report: &mut Repor
 /// For each document.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-const MAX_DOCUMENT: usize = 512 * 1024;
+/// As for a sign-in.
+const MAX_DOCUMENT: usize = 1024 * 1024;
 
 #[cfg(test)]
 mod tests {

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::NetworkFault;
+
 /// Why W&B refused an identity token, as far as its words tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -41,6 +43,20 @@ pub fn refusal_cause(code: &str, description: &str) -> Option<Cause> {
 pub fn is_replay(code: &str, description: &str) -> bool {
     let words = format!("{code} {description}").to_ascii_lowercase();
     words.contains("jti") && words.contains("already")
+}
+
+/// Why a proxy made no connection, by the words of hyper-util's errors, which have no public type (0.1.21,
+/// `connect/proxy/tunnel.rs` and `connect/proxy/socks/v5/errors.rs`).
+pub fn proxy_fault(message: &str) -> Option<NetworkFault> {
+    let (kind, said) = message.split_once(" error: ")?;
+    match (kind, said) {
+        ("tunnel", "proxy authorization required")
+        | ("SOCKS", "credentials not accepted" | "server does not support user/pass authentication") => {
+            Some(NetworkFault::ProxyPassword)
+        }
+        ("tunnel", "unsuccessful") => Some(NetworkFault::ProxyRefuses),
+        _ => None,
+    }
 }
 
 /// Docker Desktop's proxy answers 403 for the metadata address, with a page that says "unreachable"

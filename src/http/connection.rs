@@ -18,10 +18,10 @@ use tokio_rustls::TlsConnector;
 use url::Url;
 
 use super::addresses::{Addresses, LookupError};
-use super::failure::{network_fault, timed_out, unusable};
+use super::failure::{network_fault, timed_out, unreachable, unusable};
 use super::{CONNECT_TIMEOUT, Destination, Http, Network, Way, certificates, check_url};
 use crate::env::Env;
-use crate::error::{Error, Reason};
+use crate::error::{Error, NetworkFault};
 use crate::read_file;
 
 /// A connection to a server, ready for the first request.
@@ -109,7 +109,7 @@ impl Connector {
             .map_err(|error| Failed::Io(io::Error::other(error)))?;
         let answer = send.send_request(request).await?;
         if !answer.status().is_success() {
-            return Err(Failed::Proxy(format!("the proxy {name} answered {}", answer.status().as_u16())));
+            return Err(Failed::Refused { name: name.to_owned(), status: answer.status() });
         }
         Ok(Box::new(TokioIo::new(hyper::upgrade::on(answer).await?)))
     }
@@ -174,6 +174,8 @@ enum Failed {
     Http(#[from] hyper::Error),
     #[error("{0}")]
     Proxy(String),
+    #[error("the proxy {name} answered {}", status.as_u16())]
+    Refused { name: String, status: hyper::StatusCode },
 }
 
 fn failed(host: &str, error: &Failed) -> Error {
@@ -181,8 +183,11 @@ fn failed(host: &str, error: &Failed) -> Error {
         Failed::Lookup(error) => network_fault(error),
         Failed::Io(error) => network_fault(error),
         Failed::Http(error) => network_fault(error),
-        Failed::Proxy(_) => crate::error::NetworkFault::Other,
+        Failed::Proxy(_) => NetworkFault::Other,
+        Failed::Refused { status, .. } if *status == hyper::StatusCode::PROXY_AUTHENTICATION_REQUIRED => {
+            NetworkFault::ProxyPassword
+        }
+        Failed::Refused { .. } => NetworkFault::ProxyRefuses,
     };
-    Error::transient(format!("cannot connect to {host}: {error}"))
-        .because(Reason::Unreachable { host: host.to_owned(), fault })
+    unreachable(format!("cannot connect to {host}: {error}"), host.to_owned(), fault)
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::CONNECT_TIMEOUT;
 use super::addresses::LookupError;
+use crate::error::foreign::proxy_fault;
 use crate::error::{Error, NetworkFault, Reason};
 
 pub(super) fn unusable(why: impl std::fmt::Display) -> Error {
@@ -22,12 +23,21 @@ pub(super) fn failed(host: &str, error: &reqwest::Error) -> Error {
     let (host, why) = (host.to_owned(), plain(error));
     if error.is_connect() {
         let fault = network_fault(error);
-        Error::transient(format!("cannot connect to {host}: {why}"))
-            .because(Reason::Unreachable { host, fault })
+        let message = format!("cannot connect to {host}: {why}");
+        unreachable(message, host, fault)
     } else {
         Error::transient(format!("{host} broke off its answer: {why}"))
             .because(Reason::ConnectionLost { host })
     }
+}
+
+/// A wrong password at a proxy gets no better by waiting, and companies lock accounts for trying.
+pub(super) fn unreachable(message: String, host: String, fault: NetworkFault) -> Error {
+    let error = match fault {
+        NetworkFault::ProxyPassword => Error::misconfigured(message),
+        _ => Error::transient(message),
+    };
+    error.because(Reason::Unreachable { host, fault })
 }
 
 /// Says which proxy the request went through: it may be what failed.
@@ -53,6 +63,9 @@ pub(super) fn network_fault(error: &(dyn std::error::Error + 'static)) -> Networ
                     NetworkFault::ForbiddenAddress
                 }
             };
+        }
+        if let Some(fault) = proxy_fault(&error.to_string()) {
+            return fault;
         }
         let io = error.downcast_ref::<std::io::Error>();
         if io.is_some_and(|io| io.kind() == std::io::ErrorKind::ConnectionRefused) {

@@ -5,7 +5,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use hyper_util::client::proxy::matcher::Matcher;
+use hyper::Uri;
+use hyper_util::client::proxy::matcher::{Intercept, Matcher};
 use ipnet::IpNet;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use rustls::pki_types::CertificateDer;
@@ -106,10 +107,7 @@ impl Network {
 
     /// The proxy that a request to `url` goes through, as reqwest itself chooses it; without user and password.
     pub(super) fn proxy_of(&self, url: &Url) -> Option<String> {
-        let through = self.matcher().intercept(&url.as_str().parse().ok()?)?;
-        let uri = through.uri();
-        let host = uri.host()?;
-        Some(uri.port_u16().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}")))
+        address(&self.matcher().intercept(&url.as_str().parse().ok()?)?)
     }
 
     /// Chooses the proxy for a request.
@@ -168,6 +166,19 @@ impl Network {
         })
         .await
     }
+}
+
+/// Where a variable with this value sends requests, as `host:port`; one that is no proxy's address is ignored without a word.
+pub fn proxy_at(value: &str) -> Option<String> {
+    let through =
+        Matcher::builder().all(value).build().intercept(&Uri::from_static("https://host.example/"))?;
+    address(&through)
+}
+
+fn address(proxy: &Intercept) -> Option<String> {
+    let uri = proxy.uri();
+    let host = uri.host()?;
+    Some(uri.port_u16().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}")))
 }
 
 fn authorities(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {

@@ -20,7 +20,9 @@ use crate::api::{JobOrigin, RunningJob};
 use crate::atomic_file;
 use crate::blocking;
 use crate::clock::Clock;
+use crate::env::Env;
 use crate::keeper::{Demand, JobGuard};
+use crate::netrc;
 use crate::process::{Facts, Process, system};
 
 /// The watched processes.
@@ -252,6 +254,8 @@ impl Jobs {
                 jobs.0.count.send_replace(running.guards.len());
             }
             jobs.record().await;
+            // What `exec` made for it, and nobody holds any more.
+            let _ = blocking::run(|| netrc::sweep(&Env::system())).await;
         });
     }
 

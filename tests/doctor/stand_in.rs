@@ -168,7 +168,10 @@ impl Issuer {
     /// The discovery document, with some members changed.
     pub(crate) fn discovery(&self, change: Value) {
         let url = &self.http.url;
-        let mut document = json!({ "issuer": url, "jwks_uri": format!("{url}/jwks"), "token_endpoint": format!("{url}/token") });
+        let at = |path: &str| format!("{url}/{path}");
+        let mut document = json!({
+            "issuer": url, "jwks_uri": at("jwks"), "token_endpoint": at("token"), "authorization_endpoint": at("authorize"),
+        });
         for (name, value) in change.as_object().expect("members") {
             document[name] = value.clone();
         }
