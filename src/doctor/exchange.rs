@@ -34,7 +34,7 @@ pub(super) async fn check(
         return;
     };
     // The daemon does not present such a token either, and only W&B may see one.
-    if let Some(step) = report.failed(&[Step::Audience, Step::Server]) {
+    if let Some(step) = report.failed(&[Step::Lifetime, Step::Audience, Step::Server]) {
         report.skip(&steps, &format!("fix `{step}` first"));
         return;
     }
@@ -88,7 +88,7 @@ fn refused(cx: &Context<'_>, source: &Source, token: &IdentityToken, error: &Err
         );
         return;
     }
-    let exit = if replayed { Exit::TryLater } else { error.into() };
+    let exit = Exit::from(error);
     let remedy =
         match report.failed(&[Step::Issuer, Step::Signature, Step::Subject, Step::Lifetime, Step::Clock]) {
             Some(step) => format!("fix `{step}` first, above"),

@@ -6,7 +6,7 @@ use reqwest::Method;
 use url::Url;
 
 use super::report::{Report, Step};
-use super::{Context, Probe};
+use super::{Context, Probe, network};
 use crate::error::Exit;
 use crate::http::{self, Answer, Destination};
 use crate::json::Fault;
@@ -145,11 +145,18 @@ const PRIVATE_SUFFIXES: [&str; 8] =
 async fn get(cx: &Context<'_>, step: Step, url: &str) -> Result<Answer, Failure> {
     let parsed = Url::parse(url).expect("checked above");
     let request = cx.http.request(Destination::Network, Method::GET, parsed);
-    let answer = cx.http.send(Destination::Network, request, TIMEOUT, MAX_DOCUMENT).await.map_err(|error| {
-        let remedy =
-            "W&B must reach it too: is it public, with a valid certificate? Behind a proxy, set HTTPS_PROXY";
-        Failure { step, exit: Exit::TryLater, found: format!("{url}: {error}"), remedy: remedy.into() }
-    })?;
+    let answer =
+        cx.http.send(Destination::Network, request, TIMEOUT, MAX_DOCUMENT).await.map_err(|error| {
+            let remedy = network::proxy_remedy(&error).unwrap_or(
+            "W&B must reach it too: is it public, with a valid certificate? Behind a proxy, set HTTPS_PROXY",
+        );
+            Failure {
+                step,
+                exit: Exit::from(&error),
+                found: format!("{url}: {error}"),
+                remedy: remedy.into(),
+            }
+        })?;
     let what = if step == Step::Issuer { "discovery document" } else { "key set" };
     let found = format!("{url} answers with status {}, not with the {what}", answer.status);
     match answer.status {

@@ -75,8 +75,8 @@ pub(super) async fn server(cx: &Context<'_>) -> Probe {
         cx.http.request(Destination::Network, Method::POST, url).header(CONTENT_TYPE, JSON).body(question);
     match cx.http.send(Destination::Network, request, TIMEOUT, MAX_ANSWER).await {
         Err(error) => {
-            let (exit, remedy) = unreachable(cx, &error);
-            report.fail(Step::Server, exit, error.to_string(), remedy);
+            let remedy = unreachable(cx, &error);
+            report.fail(Step::Server, Exit::from(&error), error.to_string(), remedy);
         }
         Ok(answer) => {
             probe.skew = answer.skew;
@@ -136,7 +136,7 @@ fn check_answer(cx: &Context<'_>, answer: &Answer, report: &mut Report) {
 }
 
 /// Why there is no answer, and how to fix it.
-fn unreachable(cx: &Context<'_>, error: &Error) -> (Exit, String) {
+fn unreachable(cx: &Context<'_>, error: &Error) -> String {
     let through = cx.http.proxy_of(cx.base_url.url());
     let host = cx.base_url.url().host_str().unwrap_or_default();
     let bypass = match through {
@@ -148,63 +148,53 @@ fn unreachable(cx: &Context<'_>, error: &Error) -> (Exit, String) {
     };
     let fault = match &error.reason {
         Reason::NoCertificates { variable: Some(variable), .. } => {
-            let remedy = format!("have {variable} name the CA certificates of this system, or unset it");
-            return (Exit::Configuration, remedy);
+            return format!("unset {variable}, or have it name the CA certificates of this system");
         }
         Reason::NoCertificates { .. } => {
-            return (
-                Exit::Configuration,
-                "install ca-certificates, or name a file in SSL_CERT_FILE".to_owned(),
-            );
+            return "install ca-certificates, or name a file in SSL_CERT_FILE".to_owned();
         }
         Reason::Unreachable { fault, .. } => *fault,
         _ => NetworkFault::Other,
     };
-    let (exit, remedy) = match fault {
-        NetworkFault::CertificateExpired => (
-            Exit::Configuration,
-            "the server's certificate has expired, or this machine's clock is wrong: date -u".to_owned(),
-        ),
+    let remedy = match fault {
+        NetworkFault::CertificateExpired => {
+            "the server's certificate has expired, or this machine's clock is wrong: date -u".to_owned()
+        }
         NetworkFault::CertificateName => {
-            (Exit::Configuration, "the certificate is for another host: is `base-url` right?".to_owned())
+            "the certificate is for another host: is `base-url` right?".to_owned()
         }
-        NetworkFault::CertificateUntrusted => (
-            Exit::Configuration,
-            format!(
-                "the certificate is signed by an authority that this machine does not trust (a company's proxy, a \
-                 private CA): add it to the system's store (update-ca-certificates), or name its file in SSL_CERT_FILE or \
-                 as `ca-file` in [profile.{}]",
-                cx.profile
-            ),
+        NetworkFault::CertificateUntrusted => format!(
+            "the certificate is signed by an authority that this machine does not trust (a company's proxy, a private CA): \
+             add it to the system's store (update-ca-certificates), or name its file in SSL_CERT_FILE or as `ca-file` in \
+             [profile.{}]",
+            cx.profile
         ),
-        NetworkFault::ProxyPassword => (Exit::Configuration, PROXY_PASSWORD.to_owned()),
-        NetworkFault::ProxyRefuses => {
-            (Exit::TryLater, format!("ask the administrator of the proxy to let {host} through"))
-        }
+        NetworkFault::ProxyPassword => PROXY_PASSWORD.to_owned(),
+        NetworkFault::ProxyRefuses => format!("ask the administrator of the proxy to let {host} through"),
         // What is said of a connection is then said of the proxy's.
         NetworkFault::UnknownName | NetworkFault::Refused if through.is_some() => {
-            (Exit::TryLater, "is that the proxy's address, and does it run?".to_owned())
+            "is that the proxy's address, and does it run?".to_owned()
         }
         NetworkFault::UnknownName => {
-            (Exit::TryLater, "no such host: is `base-url` spelled right, and is there a network?".to_owned())
+            "no such host: is `base-url` spelled right, and is there a network?".to_owned()
         }
-        NetworkFault::Refused => {
-            (Exit::TryLater, "nothing listens there: is `base-url` right, port included?".to_owned())
-        }
-        NetworkFault::ForbiddenAddress => (
-            Exit::TryLater,
-            format!(
-                "name the server's network: allow-plain-http = [\"10.0.0.0/8\"] in [profile.{}], or use https",
-                cx.profile
-            ),
+        NetworkFault::Refused => "nothing listens there: is `base-url` right, port included?".to_owned(),
+        NetworkFault::ForbiddenAddress => format!(
+            "name the server's network: allow-plain-http = [\"10.0.0.0/8\"] in [profile.{}], or use https",
+            cx.profile
         ),
-        NetworkFault::Other => (
-            Exit::TryLater,
+        NetworkFault::Other => {
             "is there a network, and does a firewall let https out? Set HTTPS_PROXY if a proxy is needed"
-                .to_owned(),
-        ),
+                .to_owned()
+        }
     };
-    (exit, remedy + &bypass)
+    remedy + &bypass
+}
+
+/// Where it is the proxy that must change, whoever is on its other side.
+pub(super) fn proxy_remedy(error: &Error) -> Option<&'static str> {
+    let Reason::Unreachable { fault: NetworkFault::ProxyPassword, .. } = &error.reason else { return None };
+    Some(PROXY_PASSWORD)
 }
 
 const PROXY_PASSWORD: &str = "put a user and password into the proxy's URL, in the environment of the daemon: \

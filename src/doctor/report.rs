@@ -188,7 +188,7 @@ fn is_provisional(finding: &Finding) -> bool {
     finding.verdict == Verdict::Fail && PROVISIONAL.iter().any(|step| step.name() == finding.step)
 }
 
-const PROVISIONAL: [Step; 4] = [Step::Issuer, Step::Signature, Step::Subject, Step::Lifetime];
+const PROVISIONAL: [Step; 3] = [Step::Issuer, Step::Signature, Step::Subject];
 
 fn position(finding: &Finding) -> usize {
     NAMES.iter().position(|name| *name == finding.step).unwrap_or(NAMES.len())

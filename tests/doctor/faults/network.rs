@@ -22,7 +22,7 @@ fn reports_a_certificate_of_an_unknown_authority() {
     fails(
         |world| drop(world.wandb_at(StandIn::start_tls())),
         &["server"],
-        78,
+        75,
         &["certificate", "SSL_CERT_FILE"],
     );
 }
@@ -37,7 +37,7 @@ fn reports_a_certificate_for_another_host() {
             world.base_url = Some(wandb.url.replace("localhost", "127.0.0.1"));
         },
         &["server"],
-        78,
+        75,
         &["for another host", "base-url"],
     );
 }
