@@ -2,6 +2,7 @@
 //!
 //! The daemon's view is the one that counts: its environment is not this shell's.
 
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -60,6 +61,8 @@ struct Examiner<'a> {
     client: Result<Client, Error>,
     /// The daemon's word, if it answers.
     status: Option<api::Status>,
+    /// The variables of which it was said that the daemon's are others.
+    said: BTreeSet<&'static str>,
 }
 
 fn examine(args: &Args, env: &Env, screen: &Screen) -> Examination {
@@ -124,7 +127,7 @@ fn examine(args: &Args, env: &Env, screen: &Screen) -> Examination {
         return examination;
     };
     examination.add(None, report);
-    let mut examiner = Examiner { args, env, screen, places, client, status };
+    let mut examiner = Examiner { args, env, screen, places, client, status, said: BTreeSet::new() };
     for name in wanted {
         let part = examiner.profile(&name, &config);
         examination.add(Some(name), part);
@@ -185,12 +188,24 @@ impl Examiner<'_> {
         let asked = match client {
             Ok(client) if known && !self.args.alone => {
                 report.begin("each step to W&B, by the daemon");
-                ask(client, name, profile, self.env, &mut report)
+                let asked = ask(client, name, &mut report);
+                if let (Some(doctor), Some(status)) = (&asked, &self.status) {
+                    let restart = machine::restart(self.env, status);
+                    environment::compare(
+                        doctor,
+                        profile.kind(),
+                        self.env,
+                        &restart,
+                        &mut self.said,
+                        &mut report,
+                    );
+                }
+                asked
             }
             _ => None,
         };
         match asked {
-            Some(findings) => report.extend(findings),
+            Some(doctor) => report.extend(doctor.findings),
             // A refresh token that rotates has one owner: if two redeem it, the whole session is revoked.
             None if profile.kind() == "oidc" && client.is_ok_and(|client| client.accepts()) => {
                 let why = "the daemon owns this sign-in, and cannot be asked: restart it, or stop it first";
@@ -230,18 +245,9 @@ fn unusable(error: &Error, report: &mut Report) {
 }
 
 /// What the daemon finds. `None`, with a warning, if it cannot be asked.
-fn ask(
-    client: &Client,
-    name: &str,
-    profile: &profile::Config,
-    env: &Env,
-    report: &mut Report,
-) -> Option<Vec<api::Finding>> {
+fn ask(client: &Client, name: &str, report: &mut Report) -> Option<api::Doctor> {
     match client.get::<api::Doctor>(&format!("/v1/doctor?profile={}", encode(name)), DAEMON_TIMEOUT) {
-        Ok(doctor) => {
-            environment::compare(&doctor, profile.kind(), env, report);
-            Some(doctor.findings)
-        }
+        Ok(doctor) => Some(doctor),
         Err(client::Error::Problem(problem)) if problem.kind == api::ProblemKind::NotFound => None,
         Err(error) => {
             let found =

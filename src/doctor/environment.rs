@@ -1,7 +1,7 @@
 //! The variables by which servers and identities are found: a service and a shell rarely have the same, and nothing else says
 //! so. Values stay where they are: names and hashes are compared.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::report::{Report, Step};
 use crate::api::{self, Verdict};
@@ -26,8 +26,15 @@ fn is_of(hashed: &str, value: &str) -> bool {
     hashed.split_once(':').is_some_and(|(salt, _)| hash(salt, value) == hashed)
 }
 
-/// Warns of each variable that this shell and the daemon do not share, and that may matter to this profile.
-pub fn compare(daemon: &api::Doctor, kind: &str, env: &Env, report: &mut Report) {
+/// Warns of each variable that this shell and the daemon do not share, and that may matter to this profile; of each once.
+pub fn compare(
+    daemon: &api::Doctor,
+    kind: &str,
+    env: &Env,
+    restart: &Restart,
+    said: &mut BTreeSet<&'static str>,
+    report: &mut Report,
+) {
     let failed = daemon.findings.iter().any(|finding| finding.verdict == Verdict::Fail);
     // `exec` and `env` set these for the SDK: they say nothing of where the daemon goes.
     let inside = SdkEnvironment::of(env).is_some() || env.var("WF_TRACE_SERVER_URL").is_some();
@@ -42,26 +49,44 @@ pub fn compare(daemon: &api::Doctor, kind: &str, env: &Env, report: &mut Report)
         }
     };
     for name in IDENTITY_VARIABLES.iter().copied().filter(|name| matters(name)) {
-        let (found, remedy) = match (env.var(name), daemon.environment.get(name)) {
+        let (found, when, change) = match (env.var(name), daemon.environment.get(name)) {
             (None, None) => continue,
             (Some(ours), Some(theirs)) if is_of(theirs, &ours) => continue,
             (Some(_), None) => (
                 format!("{name} is set in this shell, and the daemon does not have it"),
-                format!("if it is needed: systemctl --user import-environment {name} && {RESTART}"),
+                "if it is needed",
+                "import-environment",
             ),
             (None, Some(_)) => (
                 format!("the daemon has {name}, and this shell does not"),
-                format!("if it is wrong: systemctl --user unset-environment {name} && {RESTART}"),
+                "if it is wrong",
+                "unset-environment",
             ),
             (Some(_), Some(_)) => (
                 format!("{name} is another one in the daemon than in this shell"),
-                format!(
-                    "the daemon's counts; if this shell's is right: systemctl --user import-environment {name} && {RESTART}"
-                ),
+                "if this shell's is right",
+                "import-environment",
             ),
         };
-        report.warn(Step::Daemon, found, remedy);
+        if said.insert(name) {
+            let remedy = match restart {
+                Restart::Service => format!("{when}: systemctl --user {change} {name} && {RESTART}"),
+                Restart::Process(pid) => {
+                    format!(
+                        "{when}: kill {pid} (the next `wandb-cred exec` here starts a daemon with this shell's)"
+                    )
+                }
+            };
+            report.warn(Step::Daemon, found, remedy);
+        }
     }
+}
+
+/// How a daemon gets other variables.
+pub enum Restart {
+    /// systemd starts it.
+    Service,
+    Process(u32),
 }
 
 const RESTART: &str = "systemctl --user restart wandb-cred.service";
@@ -154,7 +179,8 @@ mod tests {
         assert!(environment.values().all(|value| !value.contains("planted")));
         let mut report = Report::default();
         let daemon = api::Doctor { environment, ..Report::default().finish("p") };
-        compare(&daemon, kind, &Env::fixed(shell.iter().copied()), &mut report);
+        let shell = Env::fixed(shell.iter().copied());
+        compare(&daemon, kind, &shell, &Restart::Service, &mut BTreeSet::new(), &mut report);
         said(report)
     }
 

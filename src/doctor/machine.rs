@@ -4,6 +4,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::environment::Restart;
 use super::report::{Report, Step};
 use crate::api;
 use crate::client::{self, Client};
@@ -151,11 +152,7 @@ pub fn service(env: &Env, answers: bool, report: &mut Report) {
     let Some(runtime) = user_manager(env) else {
         return report.ok(Step::Service, "no systemd --user here, as is usual in containers and jobs");
     };
-    let Some(unit) = unit_folders(env)
-        .into_iter()
-        .map(|folder| folder.join("wandb-cred.service"))
-        .find(|unit| unit.exists())
-    else {
+    let Some(unit) = unit(env) else {
         return report.ok(
             Step::Service,
             "not installed; with `wandb-cred service install` the daemon starts when it is needed",
@@ -209,6 +206,19 @@ pub fn service(env: &Env, answers: bool, report: &mut Report) {
         );
     }
     report.ok(Step::Service, found);
+}
+
+/// How the daemon that answers is started again.
+pub fn restart(env: &Env, status: &api::Status) -> Restart {
+    let service = user_manager(env).is_some()
+        && unit(env).is_some()
+        && !status.socket.parent().is_some_and(paths::is_on_demand);
+    if service { Restart::Service } else { Restart::Process(status.pid) }
+}
+
+fn unit(env: &Env) -> Option<PathBuf> {
+    let units = unit_folders(env).into_iter().map(|folder| folder.join("wandb-cred.service"));
+    units.into_iter().find(|unit| unit.exists())
 }
 
 /// The first word of an `ExecStart=`, quoted or not, if it is a path.

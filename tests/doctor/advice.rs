@@ -319,6 +319,8 @@ fn a_daemon_with_an_older_configuration_reads_the_new_one() {
     let mut world = World::new();
     world.set_up();
     world.daemon();
+    // It has read its configuration when it answers.
+    assert!(!is_wrong(&world.doctor(&["--json"]), "daemon"));
     let config = std::fs::read_to_string(world.path("config.toml")).expect("read");
     world.write("config.toml", &config.replace("audience = \"acme\"", ""));
     let visit = world.doctor(&["--json"]);
