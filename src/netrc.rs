@@ -98,6 +98,16 @@ pub fn sweep(env: &Env) {
     }
 }
 
+/// [`sweep`], without waiting longer than a healthy file system needs.
+pub async fn sweep_in_time(env: Env) {
+    let Some(folder) = folder(&env) else { return };
+    let _ = read_file::off_thread(&folder, move || {
+        sweep(&env);
+        Ok(())
+    })
+    .await;
+}
+
 fn folder(env: &Env) -> Option<PathBuf> {
     Some(paths::home_state_dir(env).ok()?.join("netrc"))
 }

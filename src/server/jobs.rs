@@ -247,6 +247,8 @@ impl Jobs {
         let jobs = self.clone();
         tokio::spawn(async move {
             end.await;
+            // First, since a daemon that nobody needs any more ends.
+            netrc::sweep_in_time(Env::system()).await;
             {
                 let mut running = jobs.running();
                 running.guards.remove(&job);
@@ -254,8 +256,6 @@ impl Jobs {
                 jobs.0.count.send_replace(running.guards.len());
             }
             jobs.record().await;
-            // What `exec` made for it, and nobody holds any more.
-            let _ = blocking::run(|| netrc::sweep(&Env::system())).await;
         });
     }
 

@@ -14,6 +14,7 @@ mod hostile;
 mod kill;
 mod leaks;
 mod loopback_proxy;
+mod netrc;
 mod odd_machine;
 mod on_demand;
 mod outage;
