@@ -29,7 +29,7 @@ pub(super) struct Args {
     #[command(flatten)]
     source: Source,
     /// The profile to examine; all unless given
-    #[arg(long, short, value_name = "NAME", env = "WANDB_CRED_PROFILE")]
+    #[arg(long, short, value_name = "NAME")]
     profile: Option<String>,
     /// Print JSON
     #[arg(long)]

@@ -38,7 +38,10 @@ pub(super) async fn fetch(cx: &Context<'_>, source: &Source, report: &mut Report
         }
         Reason::NotYetValid { .. } => EARLY_REMEDY.to_owned(),
         Reason::AudienceMismatch { .. } => audience_remedy(cx),
-        _ => source_remedy(source.detected_provider().unwrap_or(cx.provider), &error),
+        _ => match report.failed(&[Step::SignIn]) {
+            Some(step) => format!("fix `{step}` first, above"),
+            None => source_remedy(source.detected_provider().unwrap_or(cx.provider), &error),
+        },
     };
     if step != Step::Provider {
         report.ok(Step::Provider, "the source answers");

@@ -110,7 +110,7 @@ fn check_name(cx: &Context<'_>, issuer: &str) -> Result<(), Failure> {
     if !is_fetchable(issuer) {
         return bad(
             format!("`iss` is {issuer:?}, and W&B fetches keys over https only"),
-            "publish the issuer over https",
+            "publish the issuer over https (ADFS: give W&B an ID token, whose `iss` is https; its access tokens have another)",
         );
     }
     if is_private(&url) && !is_private(cx.base_url.url()) {

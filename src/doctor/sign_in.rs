@@ -7,16 +7,25 @@ use crate::error::{Error, Exit, Kind, Reason};
 
 pub(super) async fn check(source: &Source, report: &mut Report) {
     let Some(session) = source.session() else { return };
-    if let Err(error) = session.party.check().await {
-        let remedy = remedy(&error);
-        report.fail(Step::SignIn, Exit::from(&error), format!("nobody can sign in: {error}"), remedy);
-    } else if let Err(error) = session.check_store().await {
+    let metadata = match session.party.check().await {
+        Ok(metadata) => metadata,
+        Err(error) => {
+            let found = format!("nobody can sign in: {error}");
+            return report.fail(Step::SignIn, Exit::from(&error), found, remedy(&error));
+        }
+    };
+    if let Err(error) = session.check_store().await {
         let remedy =
             "make room for the session, or choose another place: `token-store` in the provider's table";
         report.fail(Step::SignIn, Exit::from(&error), format!("no sign-in can be saved: {error}"), remedy);
     } else {
+        let device = if metadata.has_device_flow() {
+            ""
+        } else {
+            ", with a browser only: it offers no device sign-in"
+        };
         let issuer = session.party.settings.issuer.as_str();
-        report.ok(Step::SignIn, format!("people can sign in at {issuer}"));
+        report.ok(Step::SignIn, format!("people can sign in at {issuer}{device}"));
     }
 }
 

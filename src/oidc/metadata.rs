@@ -117,6 +117,11 @@ impl Metadata {
         now.boot.saturating_sub(self.fetched.boot)
     }
 
+    /// Whether people can sign in where there is no browser.
+    pub fn has_device_flow(&self) -> bool {
+        matches!(self.optional_endpoint("device_authorization_endpoint"), Ok(Some(_)))
+    }
+
     pub(super) fn keys(&self) -> &KeySet {
         &self.keys
     }

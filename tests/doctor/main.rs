@@ -5,5 +5,6 @@ mod advice;
 mod daemon;
 mod faults;
 mod healthy;
+mod people;
 mod stand_in;
 mod world;

@@ -99,6 +99,11 @@ impl StandIn {
         self.routes.lock().expect("not poisoned").insert(path.to_owned(), answer);
     }
 
+    /// What this path answers now.
+    pub(crate) fn answer_at(&self, path: &str) -> Answer {
+        self.routes.lock().expect("not poisoned")[path].clone()
+    }
+
     pub(crate) fn skew(&self, seconds: i64) {
         *self.skew.lock().expect("not poisoned") = Some(seconds);
     }
