@@ -97,7 +97,7 @@ fn examine(args: &Args, env: &Env, screen: &Screen) -> Examination {
     report.begin("folders, daemon and service");
     machine::folders(env, &places, wanted.iter().map(String::as_str), &mut report);
     let client = Client::find(env);
-    let status = client.as_ref().ok().and_then(|client| machine::daemon(client, &places, &mut report));
+    let status = client.as_ref().ok().and_then(|client| machine::daemon(env, client, &places, &mut report));
     machine::service(env, status.is_some(), &mut report);
     report.begin("the environment of this shell");
     let urls = base_urls(loaded.as_ref().ok(), &wanted);

@@ -59,7 +59,7 @@ fn folder_fault(env: &Env, error: &Error) -> (String, String) {
 }
 
 /// Asks the daemon for its status. `None` if it does not answer as it should.
-pub fn daemon(client: &Client, places: &Places, report: &mut Report) -> Option<api::Status> {
+pub fn daemon(env: &Env, client: &Client, places: &Places, report: &mut Report) -> Option<api::Status> {
     let error = match client.get::<api::Status>("/v1/status", STATUS_TIMEOUT) {
         Ok(status) => {
             check_status(&status, places, report);
@@ -69,6 +69,14 @@ pub fn daemon(client: &Client, places: &Places, report: &mut Report) -> Option<a
     };
     let message = error.to_string();
     match error {
+        client::Error::NotRunning { .. } if is_left_over(env, places) => report.warn(
+            Step::Daemon,
+            format!(
+                "WANDB_CRED_SOCKET names the daemon of an earlier job, which is gone: {}",
+                places.socket.display()
+            ),
+            "unset WANDB_CRED_SOCKET",
+        ),
         client::Error::NotRunning { .. } => {
             report.ok(
                 Step::Daemon,
@@ -103,6 +111,12 @@ pub fn daemon(client: &Client, places: &Places, report: &mut Report) -> Option<a
         }
     }
     None
+}
+
+/// Whether an `exec` or `env` of before set the socket, of a daemon on demand that has removed its folder.
+fn is_left_over(env: &Env, places: &Places) -> bool {
+    let on_demand = places.socket.parent().is_some_and(paths::is_on_demand);
+    on_demand && !places.runtime.exists() && paths::socket_variable(env) == Some("WANDB_CRED_SOCKET")
 }
 
 fn check_status(status: &api::Status, places: &Places, report: &mut Report) {

@@ -199,6 +199,19 @@ fn what_an_earlier_job_left_is_unset() {
 }
 
 #[test]
+fn the_socket_of_an_earlier_job_is_unset() {
+    heals(
+        |world| {
+            let socket =
+                world.path("run/wandb-cred/slurm-7.0-0123456789abcdef-0123456789abcdef/wandb-cred.sock");
+            world.env.insert("WANDB_CRED_SOCKET", socket.to_str().expect("text").into());
+        },
+        "daemon",
+        "unset WANDB_CRED_SOCKET",
+    );
+}
+
+#[test]
 fn a_line_end_after_the_jwt_is_taken_away() {
     heals(|world| token_file(world, "\n"), "sdk-environment", "printf %s");
 }
