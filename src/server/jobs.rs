@@ -210,6 +210,8 @@ impl Jobs {
     /// Writes no more: the folder is about to be removed. Waits for a write under way.
     pub(super) async fn close_record(&self) {
         *self.0.written.lock().await = CLOSED;
+        // What the last job's end could not wait for.
+        netrc::sweep_in_time(Env::system()).await;
     }
 
     /// After a reload: a job goes on with the profile that has its profile's name now.
@@ -247,8 +249,6 @@ impl Jobs {
         let jobs = self.clone();
         tokio::spawn(async move {
             end.await;
-            // First, since a daemon that nobody needs any more ends.
-            netrc::sweep_in_time(Env::system()).await;
             {
                 let mut running = jobs.running();
                 running.guards.remove(&job);
@@ -256,6 +256,8 @@ impl Jobs {
                 jobs.0.count.send_replace(running.guards.len());
             }
             jobs.record().await;
+            // What `exec` made for it, and nobody holds any more.
+            netrc::sweep_in_time(Env::system()).await;
         });
     }
 

@@ -27,7 +27,7 @@ pub(super) fn hide(command: &mut Command, job: &Job, env: &Env) -> Option<File> 
     let text = netrc::read(&path)?;
     let mut hosts = hosts(job);
     hosts.retain(|host| netrc::has(&text, host));
-    let Some(host) = hosts.first() else { return None };
+    let host = hosts.first()?;
     let found = format!(
         "wandb-cred: {} has an entry for {host}, which Python's requests sends in place of a token (psf/requests#3929)",
         path.display()
