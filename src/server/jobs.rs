@@ -210,8 +210,6 @@ impl Jobs {
     /// Writes no more: the folder is about to be removed. Waits for a write under way.
     pub(super) async fn close_record(&self) {
         *self.0.written.lock().await = CLOSED;
-        // What the last job's end could not wait for.
-        netrc::sweep_in_time(Env::system()).await;
     }
 
     /// After a reload: a job goes on with the profile that has its profile's name now.
@@ -249,15 +247,19 @@ impl Jobs {
         let jobs = self.clone();
         tokio::spawn(async move {
             end.await;
-            {
-                let mut running = jobs.running();
-                running.guards.remove(&job);
-                running.version += 1;
-                jobs.0.count.send_replace(running.guards.len());
-            }
-            jobs.record().await;
-            // What `exec` made for it, and nobody holds any more.
-            netrc::sweep_in_time(Env::system()).await;
+            // What `exec` made for it, and nobody holds any more. Begun first, since a daemon that nobody needs any more ends;
+            // awaited by nothing that matters.
+            let sweep = netrc::sweep_in_time(Env::system());
+            let forget = async {
+                {
+                    let mut running = jobs.running();
+                    running.guards.remove(&job);
+                    running.version += 1;
+                    jobs.0.count.send_replace(running.guards.len());
+                }
+                jobs.record().await;
+            };
+            tokio::join!(sweep, forget);
         });
     }
 
