@@ -308,8 +308,8 @@ pub struct Doctor {
     /// The exit code of `wandb-cred doctor`: 0, or what the worst finding asks for.
     pub exit: u8,
     pub findings: Vec<Finding>,
-    /// The variables that the daemon has of those that decide how servers are reached, with a hash of each value: a proxy's
-    /// may hold a password.
+    /// The variables that the daemon has of those that decide how servers and identities are found, with a salted hash of each
+    /// value: it may be a secret.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub environment: BTreeMap<String, String>,
 }

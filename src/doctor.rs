@@ -7,10 +7,12 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | `report` | findings in their order, as text, without anything that looks like a token |
+//! | `report` | findings in their order, without anything that looks like a token |
+//! | `text` | the findings of an examination for people and programs |
 //! | `source` | one attempt at an identity token and at an access token |
 //! | `identity` | the JWT: form, lifetime, audience |
 //! | `subject` | the subject: does it stay the same, and what to do if not |
+//! | `sign_in` | whether a person could sign in: what `login` looks at first |
 //! | `issuer` | discovery, keys, signature |
 //! | `network` | W&B's address, TLS, proxies, clocks |
 //! | `exchange` | the exchange, and an API call with its token |
@@ -37,10 +39,12 @@ pub mod machine;
 mod network;
 pub mod report;
 pub mod sdk;
+mod sign_in;
 mod source;
 mod subject;
+pub mod text;
 
-pub use report::{Report, Step};
+pub use report::{Live, Report, Step};
 pub use source::Source;
 
 /// The profile to check, and what to check it with.
@@ -64,10 +68,9 @@ struct Probe {
 }
 
 /// Runs every check, from the identity source to an authenticated call. Takes no longer than [`TIMEOUT`].
-pub async fn diagnose(cx: &Context<'_>, source: &Source) -> Report {
-    let mut report = Report::default();
+pub async fn diagnose(cx: &Context<'_>, source: &Source, report: &mut Report) {
     // What was found before the time ran out is kept.
-    let checks = run_checks(cx, source, &mut report);
+    let checks = run_checks(cx, source, report);
     if tokio::time::timeout(TIMEOUT, checks).await.is_err() {
         let found = format!(
             "gave up after {} s; the steps that are missing here were not checked",
@@ -75,15 +78,17 @@ pub async fn diagnose(cx: &Context<'_>, source: &Source) -> Report {
         );
         report.fail(Step::Exchange, Exit::TryLater, found, "try again when the network works");
     }
-    report
 }
 
 async fn run_checks(cx: &Context<'_>, source: &Source, report: &mut Report) {
     network::proxy(cx, report);
+    report.begin("the source of tokens");
     if let Some(access) = source.relayed().await {
         return check_relayed(cx, source, access, report).await;
     }
+    sign_in::check(source, report).await;
     let token = identity::fetch(cx, source, report).await;
+    report.begin("the issuer and the W&B server");
     let check_issuer = async {
         match &token {
             Some(token) => issuer::check(cx, token).await,
@@ -98,6 +103,7 @@ async fn run_checks(cx: &Context<'_>, source: &Source, report: &mut Report) {
     network::clocks(&clocks, report);
     report.append(issuer.report);
     report.append(server.report);
+    report.begin("the exchange");
     exchange::check(cx, source, token.as_ref(), report).await;
 }
 

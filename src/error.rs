@@ -195,6 +195,10 @@ pub enum NetworkFault {
     CertificateName,
     /// Signed by an authority that is not trusted here.
     CertificateUntrusted,
+    /// The proxy wants a user and password, or other ones.
+    ProxyPassword,
+    /// The proxy does not let requests to this host through.
+    ProxyRefuses,
     /// Also: no name server answered.
     Other,
 }
@@ -338,9 +342,9 @@ impl Error {
 
     /// The network failed, before any server said a word.
     pub fn is_network_fault(&self) -> bool {
-        use NetworkFault::{Other, Refused, UnknownName};
+        use NetworkFault::{Other, ProxyRefuses, Refused, UnknownName};
         match &self.reason {
-            Reason::Unreachable { fault: UnknownName | Refused | Other, .. }
+            Reason::Unreachable { fault: UnknownName | Refused | ProxyRefuses | Other, .. }
             | Reason::TimedOut { .. }
             | Reason::ConnectionLost { .. } => self.is_transient(),
             _ => false,
@@ -355,15 +359,16 @@ impl Error {
     /// do, such as writing a file or starting to listen.
     pub fn is_lasting(&self) -> bool {
         use NetworkFault::{
-            CertificateExpired, CertificateName, CertificateUntrusted, ForbiddenAddress, Other, Refused,
-            UnknownName,
+            CertificateExpired, CertificateName, CertificateUntrusted, ForbiddenAddress, Other,
+            ProxyPassword, ProxyRefuses, Refused, UnknownName,
         };
         match &self.reason {
             Reason::Unreachable { host, fault } => match fault {
                 Refused => is_this_machine(host),
                 UnknownName | ForbiddenAddress | CertificateExpired | CertificateName
-                | CertificateUntrusted => true,
-                Other => false,
+                | CertificateUntrusted | ProxyPassword => true,
+                // A proxy that cannot reach the host says no in the same way.
+                ProxyRefuses | Other => false,
             },
             Reason::File { fault, .. } => *fault != FileFault::TimedOut,
             // It has been run, and has answered.

@@ -28,7 +28,7 @@ use addresses::{Addresses, literal};
 pub use addresses::{is_loopback, is_platform_address};
 pub use connection::Connection;
 use failure::{Hop, failed, plain, through, timed_out, unusable};
-pub use network::{Network, Proxy, plain_networks};
+pub use network::{Network, Proxy, plain_networks, proxy_at};
 
 /// The clients, one for each way that a request can go.
 ///
@@ -152,6 +152,11 @@ impl Http {
         let hop = (Way::of(url, Destination::Network) == Way::Tls)
             .then(|| self.clients.network.proxy_of(url))??;
         Some(hop.at)
+    }
+
+    /// Whether the profile says itself how the network is reached, and the environment does not count.
+    pub fn has_own_proxy(&self) -> bool {
+        self.clients.network.proxy.is_some()
     }
 
     /// The same rules for a server with a private authority, such as a cluster's API server: only the

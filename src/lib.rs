@@ -44,6 +44,7 @@ pub mod http;
 pub mod json;
 pub mod keeper;
 pub mod login;
+pub mod netrc;
 pub mod network;
 pub mod oidc;
 pub mod output;

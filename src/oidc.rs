@@ -133,6 +133,23 @@ impl RelyingParty {
         }
     }
 
+    /// Whether somebody could sign in here, as far as that shows before anybody tries. Every sign-in begins with it, and the
+    /// doctor asks the same. Returns what the provider says of itself.
+    pub async fn check(&self) -> Result<Arc<Metadata>, Error> {
+        let metadata = self.metadata().await?;
+        metadata.endpoint("authorization_endpoint")?;
+        if self.settings.flow == Flow::Code {
+            metadata.endpoint("token_endpoint")?;
+        }
+        if metadata.keys().is_empty() {
+            let issuer = self.settings.issuer.as_str();
+            return Err(misconfigured(format!(
+                "the key set of {issuer} holds no key by which an ID token could be checked"
+            )));
+        }
+        Ok(metadata)
+    }
+
     fn forget_metadata(&self) {
         self.known.lock().expect("no holder panics").take();
     }

@@ -122,6 +122,26 @@ pub fn private_dir(dir: &Path) -> Result<()> {
     check_private(dir)
 }
 
+/// Whether [`private_dir`] would do, and files could be made in the folder: asks the file system, by a folder that is removed
+/// again. Its name is its own, so a daemon that starts meanwhile is not disturbed.
+pub fn could_be_private(dir: &Path) -> Result<()> {
+    if dir.symlink_metadata().is_ok() {
+        check_private(dir)?;
+    }
+    let there = dir.ancestors().find(|above| above.symlink_metadata().is_ok()).unwrap_or(dir);
+    let trial = tempfile::Builder::new().prefix(".wandb-cred-").tempdir_in(there);
+    trial.map(drop).map_err(|error| {
+        // The trial's name says nothing to anybody.
+        let error = error.raw_os_error().map_or(error, std::io::Error::from_raw_os_error);
+        Error::file(
+            Stage::Files,
+            dir,
+            FileFault::Unwritable,
+            format!("no folder can be made in {}: {error}", there.display()),
+        )
+    })
+}
+
 /// Whether `dir` is a real folder (no symlink), ours, and closed to everybody else.
 pub fn check_private(dir: &Path) -> Result<()> {
     let meta = dir.symlink_metadata().map_err(|error| Error::io(Stage::Files, dir, &error))?;
@@ -249,6 +269,20 @@ mod tests {
         let refused = private_dir(&dir).expect_err("loose");
         assert_eq!(refused.file_fault(), Some(&FileFault::Loose { mode: 0o750 }));
         assert!(refused.message.contains("chmod 700"), "{refused}");
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_made_is_found_out_before() {
+        let temp = tempfile::tempdir().expect("temp dir");
+        could_be_private(&temp.path().join("a/b")).expect("it can be made");
+        assert_eq!(temp.path().read_dir().expect("there").count(), 0, "nothing is left");
+        std::fs::write(temp.path().join("file"), "").expect("written");
+        std::os::unix::fs::symlink("/nonexistent/x", temp.path().join("link")).expect("symlink");
+        for below in ["file/a", "link/a"] {
+            let refused = could_be_private(&temp.path().join(below)).expect_err(below);
+            assert_eq!(refused.file_fault(), Some(&FileFault::Unwritable), "{refused}");
+            private_dir(&temp.path().join(below)).expect_err("as the one that makes it says");
+        }
     }
 
     #[test]

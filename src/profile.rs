@@ -151,6 +151,8 @@ impl Config {
             identity: None,
             relay: None,
             access,
+            http: parts.http.clone(),
+            clock: clock.clone(),
             exchanges: Arc::default(),
         };
         let provider = match &self.whence {
@@ -229,6 +231,9 @@ pub struct Profile {
     /// That daemon.
     pub relay: Option<Relay>,
     pub access: Keeper<AccessToken>,
+    /// Its own way to the network, and what is known of its servers' clocks.
+    pub http: Http,
+    pub clock: Clock,
     exchanges: Arc<AtomicU64>,
 }
 

@@ -147,7 +147,9 @@ async fn run(case: Case) -> Result<(), String> {
     let fill = standin.fill.clone();
 
     for (name, content) in &case.files {
-        std::fs::write(dir.path().join(name), fill.string(content)).expect("written");
+        let path = dir.path().join(name);
+        std::fs::create_dir_all(path.parent().expect("in the folder")).expect("made");
+        std::fs::write(path, fill.string(content)).expect("written");
     }
     let env = case.env.iter().map(|(name, value)| (name.clone(), fill.string(value)));
     let clock = Clock::system();

@@ -2,15 +2,16 @@
 
 use super::command_error::Outcome;
 use super::daemon_program::exec_daemon_program;
-use super::profile::ProfileArg;
+use super::profile;
 use crate::env::Env;
 
 /// Find out why W&B does not accept you, and how to fix it
 #[derive(clap::Args)]
 #[command(long_about = DETAILS)]
 pub(super) struct Args {
-    #[command(flatten)]
-    profile: ProfileArg,
+    /// The profile to look at [default: $WANDB_CRED_PROFILE, else all]
+    #[arg(long, short, value_name = "NAME")]
+    profile: Option<String>,
     /// Print JSON: a list of findings, each with step, verdict, found and remedy
     #[arg(long)]
     json: bool,
@@ -23,7 +24,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, env: &Env) -> Outcome {
-    let profile = args.profile.name(env);
+    let profile = args.profile.clone().or_else(|| profile::names_in(env).into_iter().next());
     let mut arguments = vec!["doctor"];
     if let Some(profile) = &profile {
         arguments.extend(["--profile", profile]);
@@ -41,8 +42,9 @@ pub(super) fn run(args: &Args, env: &Env) -> Outcome {
 }
 
 const DETAILS: &str = "\
-Check every step from the configuration to an authenticated call to W&B, and say for
-each that does not work how to fix it; --verbose shows all.
+Check this machine, and for every profile (or the one that is named) each step from the
+configuration to an authenticated call to W&B. Say of each that does not work how to fix
+it; --verbose shows all.
 
 If a daemon answers, it does the checks itself, because its environment is what counts.
 If none does, they are done from this shell, with one token exchange. The output holds

@@ -22,6 +22,7 @@ use crate::error::Exit;
 use crate::output;
 
 mod first_process;
+mod netrc;
 
 /// Run a command with W&B credentials that stay fresh
 #[derive(clap::Args)]
@@ -67,7 +68,9 @@ pub(super) fn run(args: &Args, env: &Env) -> Result<ExitCode, CommandError> {
         })?;
         let serving = job_wide::begin(&profile, &args.need, env)?;
         command.env("WANDB_CRED_SOCKET", &serving.socket);
-        apply(&mut command, job::variables(&serving.into(), env)?);
+        let job = serving.into();
+        apply(&mut command, job::variables(&job, env)?);
+        let _inherited = netrc::hide(&mut command, &job, env);
         return Err(become_command(command, program));
     }
     let registered = match register(args, args.best_effort || offline.is_some(), env) {
@@ -83,8 +86,10 @@ pub(super) fn run(args: &Args, env: &Env) -> Result<ExitCode, CommandError> {
         }
         Err(error) => return Err(error),
     };
+    let mut inherited = None;
     if let Some(Registered { daemon, job, connection }) = &registered {
         apply(&mut command, job::variables(job, env)?);
+        inherited = netrc::hide(&mut command, job, env);
         if let Some(hint) = old_sdk::hint(env).filter(|_| job.proxy.is_none()) {
             output::eprint_line(&output::printable(&hint));
         }
@@ -98,7 +103,9 @@ pub(super) fn run(args: &Args, env: &Env) -> Result<ExitCode, CommandError> {
             })?;
         }
     }
-    Err(become_command(command, program))
+    let failed = become_command(command, program);
+    drop(inherited);
+    Err(failed)
 }
 
 fn apply(command: &mut process::Command, variables: job::Variables) {

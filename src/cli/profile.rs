@@ -64,7 +64,8 @@ impl From<&ProfileArg> for ProfilesArg {
     }
 }
 
-fn names_in(env: &Env) -> Vec<String> {
+/// The names in the variable, unless a job that has ended left them.
+pub(super) fn names_in(env: &Env) -> Vec<String> {
     let name = env.var(VARIABLE).filter(|name| !is_left_over(name, env));
     name.map(|name| name.split(PROFILE_SEPARATOR).map(str::to_owned).collect()).unwrap_or_default()
 }

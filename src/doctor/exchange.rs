@@ -34,7 +34,7 @@ pub(super) async fn check(
         return;
     };
     // The daemon does not present such a token either, and only W&B may see one.
-    if let Some(step) = report.failed(&[Step::Audience, Step::Server]) {
+    if let Some(step) = report.failed(&[Step::Lifetime, Step::Audience, Step::Server]) {
         report.skip(&steps, &format!("fix `{step}` first"));
         return;
     }
@@ -58,7 +58,8 @@ pub(super) async fn check(
             report.warn(Step::Exchange, found, remedy(cx, token, &error.reason));
         }
     }
-    report.downgrade(&[Step::Issuer, Step::Signature, Step::Subject, Step::Lifetime]);
+    report.downgrade();
+    report.begin("a call to W&B");
     check_api(cx, &access, report).await;
     check_lifetime(cx, &access, report);
 }
@@ -87,7 +88,7 @@ fn refused(cx: &Context<'_>, source: &Source, token: &IdentityToken, error: &Err
         );
         return;
     }
-    let exit = if replayed { Exit::TryLater } else { error.into() };
+    let exit = Exit::from(error);
     let remedy =
         match report.failed(&[Step::Issuer, Step::Signature, Step::Subject, Step::Lifetime, Step::Clock]) {
             Some(step) => format!("fix `{step}` first, above"),
@@ -151,7 +152,7 @@ fn remedy(cx: &Context<'_>, token: &IdentityToken, reason: &Reason) -> String {
             "W&B cannot read the JWT: has the issuer encrypted it, or does it use an unusual algorithm?".into()
         }
         None => format!(
-            "one of these differs from what W&B has: issuer {issuer:?} (Settings > Authentication), audience \
+            "one of these differs from what W&B has: issuer {issuer:?} (Settings > Authentication > JWT Issuers), audience \
              \"{audience}\" (the organization's name), subject {subject:?} (a user's email, or a service account's \
              Subject). An admin sees them in the organization's settings"
         ),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::report::{Report, Step};
 use super::{Context, Source, subject};
 use crate::duration;
-use crate::error::{Error, Exit, Kind, Malformed, Reason};
+use crate::error::{Error, Exit, FileFault, Kind, Malformed, Reason};
 use crate::token::{Claims, Expires as _, IdentityToken};
 
 /// Asks the source once, and reports what that says about it.
@@ -38,7 +38,10 @@ pub(super) async fn fetch(cx: &Context<'_>, source: &Source, report: &mut Report
         }
         Reason::NotYetValid { .. } => EARLY_REMEDY.to_owned(),
         Reason::AudienceMismatch { .. } => audience_remedy(cx),
-        _ => source_remedy(source.detected_provider().unwrap_or(cx.provider), &error),
+        _ => match report.failed(&[Step::SignIn]) {
+            Some(step) => format!("fix `{step}` first, above"),
+            None => source_remedy(source.detected_provider().unwrap_or(cx.provider), &error),
+        },
     };
     if step != Step::Provider {
         report.ok(Step::Provider, "the source answers");
@@ -223,10 +226,28 @@ fn malformed_remedy(how: &Malformed) -> &'static str {
     }
 }
 
-/// How to fix the source, by its kind.
+/// How to fix the source, by what is wrong or by its kind.
 fn source_remedy(kind: &str, error: &Error) -> String {
+    let here = match (kind, &error.reason) {
+        (
+            _,
+            Reason::File {
+                path, fault: FileFault::Missing | FileFault::Unreadable | FileFault::Empty, ..
+            },
+        ) => Some(format!("ls -l {} (what writes that file has not, or not for this user)", path.display())),
+        (_, Reason::File { path, fault: FileFault::Loose { .. } }) => {
+            Some(format!("chmod 600 {}", path.display()))
+        }
+        ("env", Reason::Variable { name }) => Some(format!(
+            "export {name}=\"$(COMMAND that prints a JWT)\" in the environment that starts the daemon"
+        )),
+        _ => None,
+    };
+    if let Some(here) = here {
+        return here;
+    }
     let remedy = match kind {
-        "file" => "check the file and what writes it: ls -l on its path",
+        "file" => "check the file and what writes it",
         "env" => "set the variable in the environment that starts the daemon",
         "command" => "run the command by hand in the daemon's environment (HOME, PATH)",
         "github-actions" => {
@@ -251,6 +272,12 @@ fn source_remedy(kind: &str, error: &Error) -> String {
             "mount a projected serviceAccountToken volume with the audience, or allow the pod's account `create` \
              on serviceaccounts/token"
         }
+        "vault" => {
+            "ask Vault by hand: vault token lookup, then vault read identity/oidc/token/ROLE (the token's policy must allow \
+             that path)"
+        }
+        "azure-pipelines" => "map the token into the step: env: SYSTEM_ACCESSTOKEN: $(System.AccessToken)",
+        "fly" => "run on a Fly Machine: its /.fly/api socket gives tokens to the machine's own user",
         "spiffe" => "ask the agent by hand: spire-agent api fetch jwt -audience YOUR_ORGANIZATION",
         "wandb-sso" => "sign in: wandb login sso",
         "client-credentials" => {

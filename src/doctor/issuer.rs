@@ -6,12 +6,12 @@ use reqwest::Method;
 use url::Url;
 
 use super::report::{Report, Step};
-use super::{Context, Probe};
+use super::{Context, Probe, network};
 use crate::error::Exit;
 use crate::http::{self, Answer, Destination};
 use crate::json::Fault;
 use crate::oidc::keys::{KeySet, Unverified};
-use crate::oidc::metadata::Document;
+use crate::oidc::metadata::{Document, NotOf};
 use crate::token::IdentityToken;
 
 pub(super) async fn check(cx: &Context<'_>, token: &IdentityToken) -> Probe {
@@ -51,31 +51,36 @@ async fn check_documents(cx: &Context<'_>, token: &IdentityToken, probe: &mut Pr
         failure(Step::Issuer, format!("{address} {fault}"), remedy)
     };
     let document = Document::parse(&answer.body).map_err(refused)?;
-    let named = document.issuer().map_err(refused)?;
-    if named != issuer {
-        let slash = named.trim_end_matches('/') == issuer.trim_end_matches('/');
-        let why = if slash { "they differ by a slash, and W&B compares exactly" } else { "W&B refuses that" };
-        return Err(failure(
-            Step::Issuer,
-            format!("the JWT's `iss` is {issuer:?}, but its discovery document says {named:?}: {why}"),
-            "fix the issuer's own URL in the identity provider's settings, so that both are the same",
-        ));
-    }
-    let keys = String::from(document.required_url("jwks_uri").map_err(refused)?);
-    if !is_fetchable(&keys) {
-        let found = format!("{address} names its keys at {keys:?}, which is not https");
-        return Err(failure(Step::Issuer, found, "publish the key set over https"));
-    }
+    let keys = document.keys_of(issuer).map_err(|why| match why {
+        NotOf::Unreadable(fault) => refused(fault),
+        NotOf::Another(named) => another(issuer, &named),
+        NotOf::Unprotected(keys) => {
+            let found = format!("{address} names its keys at {:?}, which is not https", keys.as_str());
+            failure(Step::Issuer, found, "publish the key set over https")
+        }
+    })?;
     probe.report.ok(
         Step::Issuer,
         format!("{issuer:?} answers; an admin enters exactly this under Settings > Authentication > JWT Issuers > Add JWT Issuer"),
     );
+    let keys = String::from(keys);
     let answer = get(cx, Step::Signature, &keys).await?;
     let set = KeySet::parse(&answer.body).map_err(|fault| {
         let found = format!("{keys} is not a JSON Web Key Set: it {fault}");
         failure(Step::Signature, found, "the issuer must publish its keys there")
     })?;
     signature(token, &keys, &set, &mut probe.report)
+}
+
+/// The document is not that of the JWT's issuer.
+fn another(issuer: &str, named: &str) -> Failure {
+    let slash = named.trim_end_matches('/') == issuer.trim_end_matches('/');
+    let why = if slash { "they differ by a slash, and W&B compares exactly" } else { "W&B refuses that" };
+    failure(
+        Step::Issuer,
+        format!("the JWT's `iss` is {issuer:?}, but its discovery document says {named:?}: {why}"),
+        "fix the issuer's own URL in the identity provider's settings, so that both are the same",
+    )
 }
 
 fn is_fetchable(url: &str) -> bool {
@@ -105,7 +110,7 @@ fn check_name(cx: &Context<'_>, issuer: &str) -> Result<(), Failure> {
     if !is_fetchable(issuer) {
         return bad(
             format!("`iss` is {issuer:?}, and W&B fetches keys over https only"),
-            "publish the issuer over https",
+            "publish the issuer over https (ADFS: give W&B an ID token, whose `iss` is https; its access tokens have another)",
         );
     }
     if is_private(&url) && !is_private(cx.base_url.url()) {
@@ -140,11 +145,18 @@ const PRIVATE_SUFFIXES: [&str; 8] =
 async fn get(cx: &Context<'_>, step: Step, url: &str) -> Result<Answer, Failure> {
     let parsed = Url::parse(url).expect("checked above");
     let request = cx.http.request(Destination::Network, Method::GET, parsed);
-    let answer = cx.http.send(Destination::Network, request, TIMEOUT, MAX_DOCUMENT).await.map_err(|error| {
-        let remedy =
-            "W&B must reach it too: is it public, with a valid certificate? Behind a proxy, set HTTPS_PROXY";
-        Failure { step, exit: Exit::TryLater, found: format!("{url}: {error}"), remedy: remedy.into() }
-    })?;
+    let answer =
+        cx.http.send(Destination::Network, request, TIMEOUT, MAX_DOCUMENT).await.map_err(|error| {
+            let remedy = network::proxy_remedy(&error).unwrap_or(
+            "W&B must reach it too: is it public, with a valid certificate? Behind a proxy, set HTTPS_PROXY",
+        );
+            Failure {
+                step,
+                exit: Exit::from(&error),
+                found: format!("{url}: {error}"),
+                remedy: remedy.into(),
+            }
+        })?;
     let what = if step == Step::Issuer { "discovery document" } else { "key set" };
     let found = format!("{url} answers with status {}, not with the {what}", answer.status);
     match answer.status {
@@ -220,7 +232,8 @@ fn signature(token: &IdentityToken, url: &str, keys: &KeySet, report: &mut Repor
 /// For each document.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-const MAX_DOCUMENT: usize = 512 * 1024;
+/// As for a sign-in.
+const MAX_DOCUMENT: usize = 1024 * 1024;
 
 #[cfg(test)]
 mod tests {

@@ -4,6 +4,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::environment::Restart;
 use super::report::{Report, Step};
 use crate::api;
 use crate::client::{self, Client};
@@ -11,64 +12,54 @@ use crate::env::Env;
 use crate::error::{Error, Exit, FileFault, Reason};
 use crate::paths::{self, Places};
 
-/// The folders that hold the socket and the SDK files.
-pub fn folders(places: &Places, profile: Option<&str>, report: &mut Report) {
-    let length = places.socket.as_os_str().len();
-    if length > MAX_SOCKET_PATH {
-        let found = format!(
-            "the socket's path has {length} bytes, over the limit of {MAX_SOCKET_PATH}: {}",
-            places.socket.display()
-        );
-        return report.fail(
-            Step::Folders,
-            Exit::Configuration,
-            found,
-            "set WANDB_CRED_SOCKET to a shorter path",
-        );
-    }
-    let mut dirs = vec![places.runtime.clone()];
-    if let Some(profile) = profile {
-        dirs.push(places.runtime.join(paths::PROFILES));
-        dirs.push(places.profile(profile));
-    }
+/// The folders that hold the socket and the SDK files. Those that are missing are made when they are needed, if they can be.
+pub fn folders<'a>(
+    env: &Env,
+    places: &Places,
+    profiles: impl IntoIterator<Item = &'a str>,
+    report: &mut Report,
+) {
+    let mut dirs = vec![places.runtime.clone(), places.runtime.join(paths::PROFILES)];
+    dirs.extend(profiles.into_iter().map(|profile| places.profile(profile)));
     for dir in dirs {
-        if let Err(error) = paths::check_private(&dir)
-            // A folder that is missing is made when it is needed, closed from the start.
-            && error.file_fault() != Some(&FileFault::Missing)
-        {
-            let (found, remedy) = folder_fault(&error);
+        if let Err(error) = paths::could_be_private(&dir) {
+            let (found, remedy) = folder_fault(env, &error);
             return report.fail(Step::Folders, Exit::from(&error), found, remedy);
         }
     }
-    let state = if places.runtime.exists() { "is closed to others" } else { "does not exist yet" };
+    let state =
+        if places.runtime.exists() { "is closed to others" } else { "does not exist yet, and can be made" };
     report.ok(Step::Folders, format!("{} {state}", places.runtime.display()));
 }
 
 /// What is wrong with a folder that must be private, and how to fix it.
-fn folder_fault(error: &Error) -> (String, String) {
-    let Reason::File { path, fault } = &error.reason else {
-        return (error.to_string(), "make this user the owner of the folder".into());
+fn folder_fault(env: &Env, error: &Error) -> (String, String) {
+    // Whatever says where the folder is; without it, another place is taken.
+    let elsewhere = match paths::socket_variable(env) {
+        Some(variable) => format!("unset {variable}"),
+        None => "export WANDB_CRED_SOCKET=\"$HOME/.cache/wandb-cred/wandb-cred.sock\"".to_owned(),
     };
+    let Reason::File { path, fault } = &error.reason else { return (error.to_string(), elsewhere) };
     let shown = path.display();
     match fault {
-        FileFault::NotADirectory => (
-            format!("{shown} is not a folder (a symlink is refused too)"),
-            "remove it, or set WANDB_CRED_SOCKET to a path in another folder".into(),
-        ),
-        FileFault::Foreign { owner } => (
-            format!("{shown} belongs to uid {owner}, not to you"),
-            "set WANDB_CRED_SOCKET to a path in a folder of your own".into(),
-        ),
+        FileFault::NotADirectory => {
+            (format!("{shown} is not a folder (a symlink is refused too)"), format!("rm {shown}"))
+        }
+        FileFault::Foreign { owner } => (format!("{shown} belongs to uid {owner}, not to you"), elsewhere),
         FileFault::Loose { mode } => (
             format!("{shown} has mode {mode:04o}, so others can reach the tokens in it"),
             format!("chmod 700 {shown}"),
         ),
-        _ => (error.to_string(), "make this user the owner of the folder".into()),
+        FileFault::Unwritable => (
+            format!("{shown} cannot be made or written: {}", error.message),
+            format!("free some space (df -h {shown}), or use another place: {elsewhere}"),
+        ),
+        _ => (error.to_string(), elsewhere),
     }
 }
 
 /// Asks the daemon for its status. `None` if it does not answer as it should.
-pub fn daemon(client: &Client, places: &Places, report: &mut Report) -> Option<api::Status> {
+pub fn daemon(env: &Env, client: &Client, places: &Places, report: &mut Report) -> Option<api::Status> {
     let error = match client.get::<api::Status>("/v1/status", STATUS_TIMEOUT) {
         Ok(status) => {
             check_status(&status, places, report);
@@ -78,6 +69,14 @@ pub fn daemon(client: &Client, places: &Places, report: &mut Report) -> Option<a
     };
     let message = error.to_string();
     match error {
+        client::Error::NotRunning { .. } if is_left_over(env, places) => report.warn(
+            Step::Daemon,
+            format!(
+                "WANDB_CRED_SOCKET names the daemon of an earlier job, which is gone: {}",
+                places.socket.display()
+            ),
+            "unset WANDB_CRED_SOCKET",
+        ),
         client::Error::NotRunning { .. } => {
             report.ok(
                 Step::Daemon,
@@ -112,6 +111,12 @@ pub fn daemon(client: &Client, places: &Places, report: &mut Report) -> Option<a
         }
     }
     None
+}
+
+/// Whether an `exec` or `env` of before set the socket, of a daemon on demand that has removed its folder.
+fn is_left_over(env: &Env, places: &Places) -> bool {
+    let on_demand = places.socket.parent().is_some_and(paths::is_on_demand);
+    on_demand && !places.runtime.exists() && paths::socket_variable(env) == Some("WANDB_CRED_SOCKET")
 }
 
 fn check_status(status: &api::Status, places: &Places, report: &mut Report) {
@@ -161,11 +166,7 @@ pub fn service(env: &Env, answers: bool, report: &mut Report) {
     let Some(runtime) = user_manager(env) else {
         return report.ok(Step::Service, "no systemd --user here, as is usual in containers and jobs");
     };
-    let Some(unit) = unit_folders(env)
-        .into_iter()
-        .map(|folder| folder.join("wandb-cred.service"))
-        .find(|unit| unit.exists())
-    else {
+    let Some(unit) = unit(env) else {
         return report.ok(
             Step::Service,
             "not installed; with `wandb-cred service install` the daemon starts when it is needed",
@@ -221,6 +222,19 @@ pub fn service(env: &Env, answers: bool, report: &mut Report) {
     report.ok(Step::Service, found);
 }
 
+/// How the daemon that answers is started again.
+pub fn restart(env: &Env, status: &api::Status) -> Restart {
+    let service = user_manager(env).is_some()
+        && unit(env).is_some()
+        && !status.socket.parent().is_some_and(paths::is_on_demand);
+    if service { Restart::Service } else { Restart::Process(status.pid) }
+}
+
+fn unit(env: &Env) -> Option<PathBuf> {
+    let units = unit_folders(env).into_iter().map(|folder| folder.join("wandb-cred.service"));
+    units.into_iter().find(|unit| unit.exists())
+}
+
 /// The first word of an `ExecStart=`, quoted or not, if it is a path.
 fn program(command: &str) -> Option<&str> {
     let command = command.trim_start_matches(['-', '@', ':', '+', '!']);
@@ -249,9 +263,6 @@ fn unit_folders(env: &Env) -> Vec<PathBuf> {
 }
 
 const STATUS_TIMEOUT: Duration = Duration::from_secs(3);
-
-/// `sun_path` without its final NUL: 107 bytes on Linux, 103 on macOS.
-const MAX_SOCKET_PATH: usize = if cfg!(target_os = "macos") { 103 } else { 107 };
 
 #[cfg(test)]
 mod tests {

@@ -10,45 +10,49 @@ use super::report::{Report, Step};
 use super::{Context, Probe};
 use crate::duration;
 use crate::error::{Error, Exit, NetworkFault, Reason};
-use crate::http::{Answer, Destination, is_loopback};
+use crate::http::{Answer, Destination, is_loopback, proxy_at};
 
-/// Reports which proxy variable applies to requests to W&B, without the user and password that it may hold.
+/// Reports the proxy that requests to W&B go through, without the user and password that its variable may hold. `Http` says
+/// which: the code that sends them.
 pub(super) fn proxy(cx: &Context<'_>, report: &mut Report) {
-    match proxy_variable(cx) {
-        None => report.ok(Step::Proxy, "no proxy for requests to W&B"),
-        Some((name, value)) => {
-            match Url::parse(&value).ok().and_then(|url| Some((url.host_str()?.to_owned(), url.port()))) {
-                Some((host, port)) => {
-                    let port = port.map_or(String::new(), |port| format!(":{port}"));
-                    report.ok(Step::Proxy, format!("{name} sends requests to W&B through {host}{port}"));
-                }
-                None => report.warn(
-                    Step::Proxy,
-                    format!("{name} is set, but not to a proxy URL"),
-                    format!("write it like {name}=http://proxy.example:3128, or unset it"),
-                ),
-            }
+    let step = Step::Proxy;
+    let set = || PROXY_VARIABLES.iter().filter_map(|name| Some((*name, cx.env.var(name)?)));
+    if let Some(at) = cx.http.proxy_of(cx.base_url.url()) {
+        let from = match set().find(|(_, value)| proxy_at(value).as_ref() == Some(&at)) {
+            _ if cx.http.has_own_proxy() => format!("`proxy` in [profile.{}]", cx.profile),
+            Some((name, _)) => name.to_owned(),
+            None => "this system".to_owned(),
+        };
+        return report.ok(step, format!("{from} sends requests to W&B through {at}"));
+    }
+    let direct = "no proxy for requests to W&B";
+    if cx.http.has_own_proxy() {
+        return report.ok(step, format!("{direct}, as [profile.{}] says", cx.profile));
+    }
+    if cx.base_url.url().scheme() != "https" || is_loopback(cx.base_url.url()) {
+        return report.ok(step, direct);
+    }
+    let exempt = ["NO_PROXY", "no_proxy"].into_iter().find(|name| cx.env.var(name).is_some());
+    match (set().next(), exempt) {
+        (None, _) => report.ok(step, direct),
+        (Some((name, value)), _) if proxy_at(&value).is_none() => report.warn(
+            step,
+            format!("{name} is set, but not to a proxy URL, so it is ignored"),
+            format!("write it like {name}=http://proxy.example:3128, or unset it"),
+        ),
+        (Some((name, _)), Some(exempt)) => {
+            report.ok(step, format!("{direct}: {name} is set, and {exempt} exempts the server"));
         }
+        (Some((name, _)), None) => report.warn(
+            step,
+            format!("{name} is set, and has no effect: an empty variable goes before it (HTTPS_PROXY, https_proxy)"),
+            format!("export HTTPS_PROXY=\"${name}\""),
+        ),
     }
 }
 
-fn proxy_variable(cx: &Context<'_>) -> Option<(&'static str, String)> {
-    let url = cx.base_url.url();
-    let names: &[&'static str] = match url.scheme() {
-        "https" => &["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"],
-        _ => &["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"],
-    };
-    let host = url.host_str().unwrap_or_default();
-    let exceptions = cx.env.var("NO_PROXY").or_else(|| cx.env.var("no_proxy")).unwrap_or_default();
-    let matches_host = |entry: &str| {
-        let entry = entry.trim().trim_start_matches('.');
-        entry == "*" || (!entry.is_empty() && (host == entry || host.ends_with(&format!(".{entry}"))))
-    };
-    if is_loopback(url) || exceptions.split(',').any(matches_host) {
-        return None;
-    }
-    names.iter().find_map(|name| Some((*name, cx.env.var(name)?)))
-}
+/// Those for https, in the order in which they are looked at.
+const PROXY_VARIABLES: [&str; 4] = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
 
 /// Asks the API a question that needs no token.
 pub(super) async fn server(cx: &Context<'_>) -> Probe {
@@ -71,8 +75,8 @@ pub(super) async fn server(cx: &Context<'_>) -> Probe {
         cx.http.request(Destination::Network, Method::POST, url).header(CONTENT_TYPE, JSON).body(question);
     match cx.http.send(Destination::Network, request, TIMEOUT, MAX_ANSWER).await {
         Err(error) => {
-            let (exit, remedy) = unreachable(cx, &error);
-            report.fail(Step::Server, exit, error.to_string(), remedy);
+            let remedy = unreachable(cx, &error);
+            report.fail(Step::Server, Exit::from(&error), error.to_string(), remedy);
         }
         Ok(answer) => {
             probe.skew = answer.skew;
@@ -110,7 +114,7 @@ fn check_answer(cx: &Context<'_>, answer: &Answer, report: &mut Report) {
             Step::Server,
             Exit::Configuration,
             "the proxy asks for a user and password (status 407)",
-            "put them into the proxy's URL, or let requests to W&B bypass it with NO_PROXY",
+            format!("{PROXY_PASSWORD}, or let requests to W&B bypass it with NO_PROXY"),
         ),
         408 | 429 | 500..=599 => report.fail(
             Step::Server,
@@ -132,54 +136,69 @@ fn check_answer(cx: &Context<'_>, answer: &Answer, report: &mut Report) {
 }
 
 /// Why there is no answer, and how to fix it.
-fn unreachable(cx: &Context<'_>, error: &Error) -> (Exit, String) {
-    let proxy = proxy_variable(cx).map_or(String::new(), |(name, _)| {
-        format!("; {name} is in use: if the proxy is wrong for this host, add it to NO_PROXY")
-    });
+fn unreachable(cx: &Context<'_>, error: &Error) -> String {
+    let through = cx.http.proxy_of(cx.base_url.url());
+    let host = cx.base_url.url().host_str().unwrap_or_default();
+    let bypass = match through {
+        None => String::new(),
+        Some(_) if cx.http.has_own_proxy() => {
+            format!("; if W&B needs no proxy: set `no-proxy = \"{host}\"` in [profile.{}]", cx.profile)
+        }
+        Some(_) => format!("; if W&B needs no proxy: export NO_PROXY={host}"),
+    };
     let fault = match &error.reason {
         Reason::NoCertificates { variable: Some(variable), .. } => {
-            let remedy = format!("have {variable} name the CA certificates of this system, or unset it");
-            return (Exit::Configuration, remedy);
+            return format!("unset {variable}, or have it name the CA certificates of this system");
         }
         Reason::NoCertificates { .. } => {
-            return (
-                Exit::Configuration,
-                "install ca-certificates, or name a file in SSL_CERT_FILE".to_owned(),
-            );
+            return "install ca-certificates, or name a file in SSL_CERT_FILE".to_owned();
         }
         Reason::Unreachable { fault, .. } => *fault,
         _ => NetworkFault::Other,
     };
-    match fault {
-        NetworkFault::CertificateExpired => (
-            Exit::Configuration,
-            "the server's certificate has expired, or this machine's clock is wrong: date -u".to_owned(),
-        ),
+    let remedy = match fault {
+        NetworkFault::CertificateExpired => {
+            "the server's certificate has expired, or this machine's clock is wrong: date -u".to_owned()
+        }
         NetworkFault::CertificateName => {
-            (Exit::Configuration, format!("the certificate is for another host: is `base-url` right?{proxy}"))
+            "the certificate is for another host: is `base-url` right?".to_owned()
         }
-        NetworkFault::CertificateUntrusted => (
-            Exit::Configuration,
-            format!(
-                "the certificate is signed by an authority that this machine does not trust (a company's proxy, a \
-                 private CA): add it to the system's store (update-ca-certificates), or name it in SSL_CERT_FILE{proxy}"
-            ),
+        NetworkFault::CertificateUntrusted => format!(
+            "the certificate is signed by an authority that this machine does not trust (a company's proxy, a private CA): \
+             add it to the system's store (update-ca-certificates), or name its file in SSL_CERT_FILE or as `ca-file` in \
+             [profile.{}]",
+            cx.profile
         ),
-        NetworkFault::UnknownName => (
-            Exit::TryLater,
-            format!("no such host: is `base-url` spelled right, and is there a network?{proxy}"),
-        ),
-        NetworkFault::Refused => {
-            (Exit::TryLater, format!("nothing listens there: is `base-url` right, port included?{proxy}"))
+        NetworkFault::ProxyPassword => PROXY_PASSWORD.to_owned(),
+        NetworkFault::ProxyRefuses => format!("ask the administrator of the proxy to let {host} through"),
+        // What is said of a connection is then said of the proxy's.
+        NetworkFault::UnknownName | NetworkFault::Refused if through.is_some() => {
+            "is that the proxy's address, and does it run?".to_owned()
         }
-        NetworkFault::ForbiddenAddress | NetworkFault::Other => (
-            Exit::TryLater,
-            format!(
-                "is there a network, and does a firewall let https out? Set HTTPS_PROXY if one is needed{proxy}"
-            ),
+        NetworkFault::UnknownName => {
+            "no such host: is `base-url` spelled right, and is there a network?".to_owned()
+        }
+        NetworkFault::Refused => "nothing listens there: is `base-url` right, port included?".to_owned(),
+        NetworkFault::ForbiddenAddress => format!(
+            "name the server's network: allow-plain-http = [\"10.0.0.0/8\"] in [profile.{}], or use https",
+            cx.profile
         ),
-    }
+        NetworkFault::Other => {
+            "is there a network, and does a firewall let https out? Set HTTPS_PROXY if a proxy is needed"
+                .to_owned()
+        }
+    };
+    remedy + &bypass
 }
+
+/// Where it is the proxy that must change, whoever is on its other side.
+pub(super) fn proxy_remedy(error: &Error) -> Option<&'static str> {
+    let Reason::Unreachable { fault: NetworkFault::ProxyPassword, .. } = &error.reason else { return None };
+    Some(PROXY_PASSWORD)
+}
+
+const PROXY_PASSWORD: &str = "put a user and password into the proxy's URL, in the environment of the daemon: \
+                              HTTPS_PROXY=http://USER:PASSWORD@HOST:PORT (with special characters as %XX)";
 
 /// The API's address, if this is one that people mistake for it.
 fn right_address(url: &Url) -> Option<String> {

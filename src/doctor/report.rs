@@ -1,4 +1,4 @@
-//! The findings of all steps, in order, as data and as text, without anything that looks like a token.
+//! The findings of all steps, in their order, without anything that looks like a token.
 
 use std::collections::BTreeMap;
 
@@ -13,6 +13,7 @@ pub enum Step {
     Folders,
     Daemon,
     Service,
+    SignIn,
     Provider,
     Jwt,
     Lifetime,
@@ -33,11 +34,12 @@ pub enum Step {
 }
 
 /// The stable names, in order.
-const NAMES: [&str; 21] = [
+const NAMES: [&str; 22] = [
     "configuration",
     "folders",
     "daemon",
     "service",
+    "sign-in",
     "provider",
     "jwt",
     "lifetime",
@@ -63,12 +65,28 @@ impl Step {
     }
 }
 
-#[derive(Debug, Default)]
+/// What is told of a report while it is made.
+pub trait Live: Send {
+    /// What is looked at now.
+    fn begin(&mut self, what: &str);
+    fn found(&mut self, finding: &Finding);
+}
+
+#[derive(Default)]
 pub struct Report {
+    /// What it is about.
+    pub heading: String,
     findings: Vec<Finding>,
+    /// How many of them, by position, were told.
+    told: Vec<bool>,
+    live: Option<Box<dyn Live>>,
 }
 
 impl Report {
+    pub fn new(heading: String, live: Option<Box<dyn Live>>) -> Self {
+        Self { heading, live, ..Self::default() }
+    }
+
     pub fn ok(&mut self, step: Step, found: impl AsRef<str>) {
         self.add(step, Verdict::Ok, found.as_ref(), None, None);
     }
@@ -101,6 +119,32 @@ impl Report {
         self.findings.extend(findings);
     }
 
+    /// Says what is looked at now. What was found so far is told, but for what may still change.
+    pub fn begin(&mut self, what: &str) {
+        self.tell(false);
+        if let Some(live) = &mut self.live {
+            live.begin(what);
+        }
+    }
+
+    /// Tells whatever was not told yet.
+    pub fn end(&mut self) {
+        self.tell(true);
+        self.live = None;
+    }
+
+    fn tell(&mut self, all: bool) {
+        let Some(live) = &mut self.live else { return };
+        self.told.resize(self.findings.len(), false);
+        let mut next: Vec<_> = (0..self.findings.len()).filter(|at| !self.told[*at]).collect();
+        next.retain(|at| all || !is_provisional(&self.findings[*at]));
+        next.sort_by_key(|at| position(&self.findings[*at]));
+        for at in next {
+            live.found(&self.findings[at]);
+            self.told[at] = true;
+        }
+    }
+
     /// The first of `steps` that failed.
     pub fn failed(&self, steps: &[Step]) -> Option<&'static str> {
         let failed = |step: &&Step| {
@@ -109,117 +153,60 @@ impl Report {
         steps.iter().find(failed).map(|step| step.name())
     }
 
+    pub fn has_failed(&self) -> bool {
+        self.findings.iter().any(|finding| finding.verdict == Verdict::Fail)
+    }
+
     pub(super) fn count(&self, step: Step) -> usize {
         self.findings.iter().filter(|finding| finding.step == step.name()).count()
     }
 
     /// W&B itself accepted the token: a check of it that failed here becomes a warning.
-    pub fn downgrade(&mut self, steps: &[Step]) {
-        for finding in &mut self.findings {
-            if finding.verdict == Verdict::Fail && steps.iter().any(|step| step.name() == finding.step) {
-                finding.verdict = Verdict::Warn;
-                finding.exit = None;
-                finding.found.push_str(" (W&B accepts the token anyway)");
-            }
+    pub(super) fn downgrade(&mut self) {
+        for finding in self.findings.iter_mut().filter(|finding| is_provisional(finding)) {
+            finding.verdict = Verdict::Warn;
+            finding.exit = None;
+            finding.found.push_str(" (W&B accepts the token anyway)");
         }
     }
 
     pub fn finish(mut self, profile: &str) -> api::Doctor {
-        let position = |finding: &Finding| NAMES.iter().position(|name| *name == finding.step);
-        self.findings.sort_by_key(|finding| position(finding).unwrap_or(NAMES.len()));
-        let verdict = self.findings.iter().map(|finding| finding.verdict).max();
-        // What a person must change is more urgent than what may pass by itself.
-        let urgency = |exit: &u8| BY_URGENCY.iter().position(|known| *known as u8 == *exit);
-        let exit = self.findings.iter().filter_map(|finding| finding.exit).max_by_key(urgency);
+        self.end();
+        self.findings.sort_by_key(position);
         api::Doctor {
             profile: profile.to_owned(),
-            verdict: verdict.unwrap_or(Verdict::Ok).max(Verdict::Ok),
-            exit: exit.unwrap_or(0),
+            verdict: verdict(&self.findings),
+            exit: exit(&self.findings),
             findings: self.findings,
             environment: BTreeMap::new(),
         }
     }
 }
 
+/// Whether W&B's word may overrule it.
+fn is_provisional(finding: &Finding) -> bool {
+    finding.verdict == Verdict::Fail && PROVISIONAL.iter().any(|step| step.name() == finding.step)
+}
+
+const PROVISIONAL: [Step; 3] = [Step::Issuer, Step::Signature, Step::Subject];
+
+fn position(finding: &Finding) -> usize {
+    NAMES.iter().position(|name| *name == finding.step).unwrap_or(NAMES.len())
+}
+
+/// The worst.
+pub fn verdict<'a>(findings: impl IntoIterator<Item = &'a Finding>) -> Verdict {
+    findings.into_iter().map(|finding| finding.verdict).max().unwrap_or(Verdict::Ok).max(Verdict::Ok)
+}
+
+/// What a person must change is more urgent than what may pass by itself.
+pub fn exit<'a>(findings: impl IntoIterator<Item = &'a Finding>) -> u8 {
+    let urgency = |exit: &u8| BY_URGENCY.iter().position(|known| *known as u8 == *exit);
+    findings.into_iter().filter_map(|finding| finding.exit).max_by_key(urgency).unwrap_or(0)
+}
+
 /// From the least to the most urgent.
 const BY_URGENCY: [Exit; 4] = [Exit::TryLater, Exit::Unavailable, Exit::NeedsLogin, Exit::Configuration];
-
-/// For people: a line per finding, remedies below, the verdict at the end; unless `verbose`, only of what is wrong.
-pub fn text(doctor: &api::Doctor, about: &str, colour: bool, verbose: bool) -> String {
-    let mut text = format!("wandb-cred doctor {}, {about}\n\n", env!("CARGO_PKG_VERSION"));
-    let wrong = |finding: &&Finding| matches!(finding.verdict, Verdict::Warn | Verdict::Fail);
-    for finding in doctor.findings.iter().filter(|finding| verbose || wrong(finding)) {
-        let (mark, code) = match finding.verdict {
-            Verdict::Ok => ("ok  ", "32"),
-            Verdict::Warn => ("warn", "33"),
-            Verdict::Fail => ("FAIL", "31"),
-            Verdict::Skipped => ("-   ", "2"),
-        };
-        let mark = if colour { format!("\x1b[{code}m{mark}\x1b[0m") } else { mark.to_owned() };
-        let lead = format!("{mark} {:<16} ", finding.step);
-        text += &wrap(&lead, &finding.found);
-        if let Some(remedy) = &finding.remedy {
-            text += &wrap(&format!("{:INDENT$}remedy: ", ""), remedy);
-        }
-    }
-    if verbose || doctor.findings.iter().any(|finding| wrong(&finding)) {
-        text.push('\n');
-    }
-    text += &summary(doctor);
-    if !verbose {
-        let fine = doctor.findings.iter().filter(|finding| finding.verdict == Verdict::Ok).count();
-        text += &format!("; {fine} checks were fine (--verbose shows them)");
-    }
-    text.push('\n');
-    text
-}
-
-fn summary(doctor: &api::Doctor) -> String {
-    let named = |verdict| {
-        let mut names: Vec<&str> = Vec::new();
-        for finding in doctor.findings.iter().filter(|finding| finding.verdict == verdict) {
-            if !names.contains(&finding.step.as_str()) {
-                names.push(&finding.step);
-            }
-        }
-        names
-    };
-    let (fails, warns) = (named(Verdict::Fail), named(Verdict::Warn));
-    match (fails.as_slice(), warns.as_slice()) {
-        ([], []) => format!("verdict: healthy; profile {} can get tokens", doctor.profile),
-        ([], warns) => format!("verdict: healthy, with warnings on {}", warns.join(", ")),
-        (fails, _) => format!("verdict: NOT healthy; fix {} (exit code {})", fails.join(", "), doctor.exit),
-    }
-}
-
-/// `words` after `lead` in lines of [`WIDTH`], indented to the end of `lead`. Line breaks are kept.
-fn wrap(lead: &str, words: &str) -> String {
-    let mut text = lead.to_owned();
-    let mut column = INDENT + if lead.ends_with("remedy: ") { 8 } else { 0 };
-    let indent = " ".repeat(column);
-    let start = column;
-    for (number, line) in words.lines().enumerate() {
-        if number > 0 {
-            text = format!("{}\n{indent}", text.trim_end());
-            column = start;
-        }
-        for word in line.split(' ') {
-            let length = word.chars().count();
-            if column > start && column + length > WIDTH {
-                text = format!("{}\n{indent}", text.trim_end());
-                column = start;
-            }
-            text += word;
-            text.push(' ');
-            column += length + 1;
-        }
-    }
-    format!("{}\n", text.trim_end())
-}
-
-/// The width of the mark and the step's name.
-const INDENT: usize = 22;
-const WIDTH: usize = 110;
 
 /// Longer than any finding of ours, and shorter than what foreign text may be.
 const MAX_FINDING: usize = 4096;
@@ -261,7 +248,7 @@ mod tests {
             "it said (eyJhbGciOiJub25lIn0.e30.c2ln) and \x1b[2J",
             "not wb_at_planted, but x",
         );
-        let text = text(&report.finish("p"), "p", false, false);
+        let text = format!("{:?}", report.finish("p").findings);
         assert!(!text.contains("eyJ") && !text.contains("planted") && !text.contains('\x1b'), "{text}");
         assert!(
             text.contains("it said ([redacted]) and") && text.contains("not [redacted], but x"),

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use super::report::{Report, Step};
 use crate::env::Env;
 use crate::error::{Error, Exit, FileFault};
+use crate::paths::SdkEnvironment;
 use crate::profile::BaseUrl;
 use crate::read_file;
 
@@ -16,7 +17,7 @@ pub fn environment(env: &Env, base_url: Option<&BaseUrl>, ours: &Path, report: &
     let token_file = env.var(TOKEN_FILE).map(PathBuf::from);
     api_key(env, token_file.is_some(), report);
     if let Some(path) = &token_file {
-        identity_token_file(path, ours, report);
+        identity_token_file(env, path, ours, report);
     }
     if let Some(path) = env.var(CREDENTIALS_FILE) {
         credentials_file(&path, report);
@@ -30,7 +31,42 @@ pub fn environment(env: &Env, base_url: Option<&BaseUrl>, ours: &Path, report: &
             Some(_) => "programs started here make exchanges of their own, without the daemon",
             None => "no variable of the SDK is in the way; run programs with: wandb-cred exec -- CMD",
         };
-        report.ok(Step::SdkEnvironment, found);
+        match started_elsewhere(env).filter(|_| token_file.is_none()) {
+            Some((what, Starts::This, remedy)) => {
+                let found =
+                    format!("{what} was started without the SDK's variables, so the SDK finds no token here");
+                report.warn(Step::SdkEnvironment, found, remedy);
+            }
+            Some((what, Starts::Others, remedy)) => report.ok(
+                Step::SdkEnvironment,
+                format!("{found}; what {what} starts itself (Run, notebooks) has no variables: {remedy}"),
+            ),
+            None => report.ok(Step::SdkEnvironment, found),
+        }
+    }
+}
+
+/// What a desktop starts has none of the variables of a shell.
+enum Starts {
+    /// This very process is below it.
+    This,
+    /// This is a terminal in it.
+    Others,
+}
+
+/// As ipykernel, VS Code and JetBrains mark what they start.
+fn started_elsewhere(env: &Env) -> Option<(&'static str, Starts, &'static str)> {
+    let is = |name: &str, value: &str| env.var(name).is_some_and(|found| found == value);
+    if env.var("JPY_PARENT_PID").is_some() || env.var("JPY_SESSION_NAME").is_some() {
+        let remedy = "start Jupyter with: wandb-cred exec -- jupyter lab (or put \"wandb-cred\", \"exec\", \"--\" before the \
+                      program in `argv` of the kernel's kernel.json; `jupyter kernelspec list` shows where)";
+        Some(("this notebook", Starts::This, remedy))
+    } else if is("TERM_PROGRAM", "vscode") {
+        Some(("VS Code", Starts::Others, "start it with wandb-cred exec -- code"))
+    } else if is("TERMINAL_EMULATOR", "JetBrains-JediTerm") {
+        Some(("the IDE", Starts::Others, "start it with wandb-cred exec"))
+    } else {
+        None
     }
 }
 
@@ -49,21 +85,23 @@ fn api_key(env: &Env, token_file: bool, report: &mut Report) {
         (Some(_), false) => report.warn(
             step,
             format!("{API_KEY} is set: programs started here use that key, not the daemon"),
-            "unset it; wandb-cred exec removes it from the environment of its command",
+            format!("unset {API_KEY} (wandb-cred exec removes it from the environment of its command)"),
         ),
     }
 }
 
-fn identity_token_file(path: &Path, ours: &Path, report: &mut Report) {
+fn identity_token_file(env: &Env, path: &Path, ours: &Path, report: &mut Report) {
     let step = Step::SdkEnvironment;
     let shown = path.display();
     let text = match read(path) {
         Ok(bytes) => bytes,
         Err(error) => {
-            let remedy = if path.starts_with(ours) {
-                "the daemon that wrote it is gone: start the program with wandb-cred exec, or eval \"$(wandb-cred env)\" again"
+            let stale = path.starts_with(ours) || SdkEnvironment::of(env).is_some();
+            let remedy = if stale {
+                "unset WANDB_IDENTITY_TOKEN_FILE WANDB_CREDENTIALS_FILE WANDB_BASE_URL WANDB_CRED_PROFILE WANDB_CRED_SOCKET (the \
+                 daemon that wrote the file is gone; wandb-cred exec sets them anew, and so does eval \"$(wandb-cred env)\")"
             } else {
-                "fix the path (~ is not expanded), or let this user read the file; better: wandb-cred exec -- CMD"
+                "unset WANDB_IDENTITY_TOKEN_FILE, and run the program with wandb-cred exec; or fix the path (~ is not expanded)"
             };
             let found = format!("{TOKEN_FILE}: {error}; the SDK's core then crashes (\"Connection lost\")");
             return report.fail(step, Exit::Configuration, found, remedy);
@@ -77,12 +115,12 @@ fn identity_token_file(path: &Path, ours: &Path, report: &mut Report) {
             step,
             Exit::Configuration,
             found,
-            "put only the JWT into the file, or unset the variable",
+            format!("unset {TOKEN_FILE}, or put the JWT into the file, and nothing else"),
         );
     }
     if !json && trimmed.len() != text.len() {
         let found = format!("{shown} has white space around the JWT, which SDKs up to 0.28.0 send with it");
-        report.warn(step, found, "write it without a newline: printf %s \"$JWT\" > FILE");
+        report.warn(step, found, format!("printf %s \"$(cat {shown})\" > {shown}"));
     }
 }
 
@@ -90,7 +128,13 @@ fn credentials_file(path: &str, report: &mut Report) {
     let step = Step::SdkEnvironment;
     if path.starts_with('~') {
         let found = format!("{CREDENTIALS_FILE} is {path:?}, and the SDK does not expand ~");
-        return report.fail(step, Exit::Configuration, found, "write the path out: \"$HOME/...\"");
+        let expanded = path.replacen('~', "$HOME", 1);
+        return report.fail(
+            step,
+            Exit::Configuration,
+            found,
+            format!("export {CREDENTIALS_FILE}=\"{expanded}\""),
+        );
     }
     let folder = Path::new(path).parent().filter(|folder| !folder.as_os_str().is_empty());
     if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
@@ -105,11 +149,16 @@ fn credentials_file(path: &str, report: &mut Report) {
     match read(Path::new(path)) {
         Ok(text) if serde_json::from_slice::<serde::de::IgnoredAny>(&text).is_err() => {
             let found = format!("{path} is not JSON: the SDK makes an exchange of its own and overwrites it");
-            report.warn(step, found, "remove the file");
+            report.warn(step, found, format!("rm {path}"));
         }
         Err(error) if error.file_fault() != Some(&FileFault::Missing) => {
             let found = format!("{CREDENTIALS_FILE}: {error}");
-            report.fail(step, Exit::Configuration, found, "let this user read and write it");
+            report.fail(
+                step,
+                Exit::Configuration,
+                found,
+                format!("unset {CREDENTIALS_FILE}, or let this user read and write it"),
+            );
         }
         _ => {}
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::error::{Error, Kind, Reason, Stage};
 use crate::exchange::Exchange;
 use crate::keeper::{Keeper, Need};
+use crate::oidc::session::Session;
 use crate::profile::Profile;
 use crate::provider::{self, Provider};
 use crate::token::{AccessToken, Expires, IdentityToken};
@@ -83,6 +84,14 @@ impl Source {
         match self {
             Self::Direct { provider, .. } => Some(provider.name()),
             Self::Daemon(_) => None,
+        }
+    }
+
+    /// The session in which a person signs in, if that is how there are tokens.
+    pub(super) fn session(&self) -> Option<Arc<Session>> {
+        match self {
+            Self::Direct { provider, .. } => provider.session(),
+            Self::Daemon(profile) => profile.session.clone(),
         }
     }
 

@@ -79,6 +79,7 @@ fn unstable(issuer: &str, subject: &str) -> Option<(&'static str, String)> {
     if subject.starts_with("repo:") || issuer.contains("token.actions.githubusercontent.com") {
         let repository = subject.strip_prefix("repo:")?.split(':').next().unwrap_or("OWNER/REPO");
         let changes = match () {
+            () if RUN_CLAIMS.iter().any(|claim| has(claim)) => "every run",
             () if has("environment") => return None,
             () if has("ref") => "the branch or tag",
             () if has("pull_request") => "the event: it stands for every pull request, and for nothing else",
@@ -125,6 +126,9 @@ fn unstable(issuer: &str, subject: &str) -> Option<(&'static str, String)> {
     None
 }
 
+/// Claims that differ from run to run, where an organization or repository has put them into GitHub's subject.
+const RUN_CLAIMS: [&str; 6] = ["run_id", "run_number", "run_attempt", "sha", "actor", "job_workflow_sha"];
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -136,6 +140,7 @@ mod tests {
             ("repo:o/r:pull_request", Some("pull request")),
             ("repo:o/r:environment:prod", None),
             ("repo:o/r", None),
+            ("repo:o/r:environment:prod:run_id:17", Some("every run")),
             ("organization:o:pipeline:p:ref:refs/heads/main:commit:abc:step:x", Some("commit")),
             ("0184990a-477b-4fa8-9968-496074483cee", None),
             ("project_path:g/p:ref_type:branch:ref:main", Some("branch")),

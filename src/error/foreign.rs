@@ -69,7 +69,9 @@ pub enum ProxyRefusal {
 pub fn proxy_refusal(message: &str) -> Option<ProxyRefusal> {
     let rest = message.strip_prefix("tunnel error: ").or_else(|| message.strip_prefix("SOCKS error: "))?;
     Some(match rest {
-        "proxy authorization required" => ProxyRefusal::WantsPassword,
+        "proxy authorization required"
+        | "credentials not accepted"
+        | "server does not support user/pass authentication" => ProxyRefusal::WantsPassword,
         "unexpected end of file" => ProxyRefusal::HangsUp,
         "failed to create underlying connection" => ProxyRefusal::NotThere,
         _ => ProxyRefusal::Refuses,

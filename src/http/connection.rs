@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use http_body_util::Empty;
 use hyper::header::{HOST, PROXY_AUTHORIZATION};
-use hyper::{Request, Uri};
+use hyper::{Request, StatusCode, Uri};
 use hyper_util::client::proxy::matcher::{Intercept, Matcher};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
@@ -115,7 +115,7 @@ impl Connector {
             .map_err(|error| Failed::Io(io::Error::other(error)))?;
         let answer = send.send_request(request).await?;
         if !answer.status().is_success() {
-            return Err(Failed::Proxy(format!("the proxy {name} answered {}", answer.status().as_u16())));
+            return Err(Failed::Refused { name: name.to_owned(), status: answer.status() });
         }
         Ok(Box::new(TokioIo::new(hyper::upgrade::on(answer).await?)))
     }
@@ -180,6 +180,8 @@ enum Failed {
     Http(#[from] hyper::Error),
     #[error("{0}")]
     Proxy(String),
+    #[error("the proxy {name} answered {}", status.as_u16())]
+    Refused { name: String, status: StatusCode },
 }
 
 impl Failed {
@@ -189,6 +191,10 @@ impl Failed {
             Self::Io(error) => network_fault(error),
             Self::Http(error) => network_fault(error),
             Self::Proxy(_) => NetworkFault::Other,
+            Self::Refused { status, .. } if *status == StatusCode::PROXY_AUTHENTICATION_REQUIRED => {
+                NetworkFault::ProxyPassword
+            }
+            Self::Refused { .. } => NetworkFault::ProxyRefuses,
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::CONNECT_TIMEOUT;
 use super::addresses::LookupError;
 use crate::error::foreign::{ProxyRefusal, is_lookup_without_answer, proxy_refusal};
-use crate::error::{Error, Kind, NetworkFault, Reason};
+use crate::error::{Error, NetworkFault, Reason};
 
 pub(super) fn unusable(why: impl std::fmt::Display) -> Error {
     Error::misconfigured(format!("the request cannot be made: {why}"))
@@ -41,7 +41,12 @@ pub(super) struct Hop {
 /// Says what made no connection: the host, or the proxy on the way to it.
 pub(super) fn not_connected(host: &str, fault: NetworkFault, why: &str, proxy: Option<&Hop>) -> Error {
     let unreachable = |message: String, host: &str, fault| {
-        Error::transient(message).because(Reason::Unreachable { host: host.to_owned(), fault })
+        let error = match fault {
+            // It gets no better by waiting, and companies lock accounts for trying.
+            NetworkFault::ProxyPassword => Error::misconfigured(message),
+            _ => Error::transient(message),
+        };
+        error.because(Reason::Unreachable { host: host.to_owned(), fault })
     };
     let Some(Hop { at, looks_up }) = proxy else {
         return unreachable(format!("cannot connect to {host}: {why}"), host, fault);
@@ -64,7 +69,7 @@ pub(super) fn not_connected(host: &str, fault: NetworkFault, why: &str, proxy: O
                 "through the proxy {at}: it asks for a user name and a password (407): set HTTPS_PROXY=http://USER:PASSWORD@{at} \
                  for the daemon"
             );
-            return unreachable(message, host, fault).kind(Kind::Misconfigured);
+            return unreachable(message, host, NetworkFault::ProxyPassword);
         }
         Some(ProxyRefusal::Refuses) => "the proxy refuses the connection",
         Some(ProxyRefusal::HangsUp) => "the proxy closed the connection",
@@ -95,6 +100,11 @@ pub(super) fn network_fault(error: &(dyn std::error::Error + 'static)) -> Networ
                     NetworkFault::ForbiddenAddress
                 }
             };
+        }
+        match proxy_refusal(&error.to_string()) {
+            Some(ProxyRefusal::WantsPassword) => return NetworkFault::ProxyPassword,
+            Some(ProxyRefusal::Refuses) => return NetworkFault::ProxyRefuses,
+            Some(ProxyRefusal::HangsUp | ProxyRefusal::NotThere) | None => {}
         }
         let io = error.downcast_ref::<std::io::Error>();
         if io.is_some_and(|io| io.kind() == std::io::ErrorKind::ConnectionRefused) {

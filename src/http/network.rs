@@ -5,6 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use hyper::Uri;
 use hyper_util::client::proxy::matcher::{Intercept, Matcher};
 use ipnet::IpNet;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
@@ -185,6 +186,13 @@ fn read_headers(path: &Path) -> Result<HeaderMap, Error> {
         let message = format!("{} line {line} {why}", path.display());
         Error::file(Stage::Exchange, path, FileFault::Malformed, message)
     })
+}
+
+/// Where a variable with this value sends requests, as `host:port`; one that is no proxy's address is ignored without a word.
+pub fn proxy_at(value: &str) -> Option<String> {
+    let through =
+        Matcher::builder().all(value).build().intercept(&Uri::from_static("https://host.example/"))?;
+    Hop::of(&through).map(|hop| hop.at)
 }
 
 fn authorities(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {

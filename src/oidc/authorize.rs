@@ -37,7 +37,7 @@ pub struct Authorization {
 
 impl RelyingParty {
     pub async fn authorize(&self, redirect: RedirectUrl) -> Result<Authorization, Error> {
-        let metadata = self.metadata().await?;
+        let metadata = self.check().await?;
         let settings = &self.settings;
         let endpoint = AuthUrl::from_url(metadata.endpoint("authorization_endpoint")?);
         // Only a request is made with it: no answer is read, so it needs no keys.

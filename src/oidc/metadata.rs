@@ -11,7 +11,8 @@ use super::keys::KeySet;
 use super::wire::Wire;
 use crate::clock::Now;
 use crate::error::{Error, Kind, Stage};
-use crate::http::is_loopback;
+use crate::foreign_text;
+use crate::http::{Destination, check_url, is_loopback};
 use crate::json::{Fault, Object};
 
 /// A discovery document. A field that is not asked for may hold anything.
@@ -42,6 +43,20 @@ impl Document {
         self.url(field)?.ok_or(Fault::Missing(field))
     }
 
+    /// Where the keys of `issuer` are, if this is its document.
+    pub fn keys_of(&self, issuer: &str) -> Result<Url, NotOf> {
+        let named = self.issuer().map_err(NotOf::Unreadable)?;
+        if named != issuer {
+            return Err(NotOf::Another(named.into_owned()));
+        }
+        let keys = self.required_url("jwks_uri").map_err(NotOf::Unreadable)?;
+        let elsewhere = is_loopback(&keys) && !Url::parse(issuer).is_ok_and(|issuer| is_loopback(&issuer));
+        if elsewhere || check_url(&keys, Destination::Network).is_err() {
+            return Err(NotOf::Unprotected(keys));
+        }
+        Ok(keys)
+    }
+
     /// How a client may prove itself at the token endpoint; `None` if the document does not say.
     pub fn auth_methods(&self) -> Option<Vec<String>> {
         self.0.texts("token_endpoint_auth_methods_supported").filter(|methods| !methods.is_empty())
@@ -51,6 +66,16 @@ impl Document {
     fn names_itself(&self) -> bool {
         self.0.flag("authorization_response_iss_parameter_supported")
     }
+}
+
+/// Why a document does not describe an issuer.
+#[derive(Debug)]
+pub enum NotOf {
+    Unreadable(Fault),
+    /// It names another one, which may differ by a slash only.
+    Another(String),
+    /// Its keys are at an address that is not https, or on this machine alone.
+    Unprotected(Url),
 }
 
 /// Discovery document and keys, and when they were fetched.
@@ -71,13 +96,18 @@ impl Metadata {
             unreadable(Kind::Misconfigured, issuer, fault.field(), format!("the {what} of {issuer} {fault}"))
         };
         let document = Document::parse(&text).map_err(|fault| refused("discovery document", &fault))?;
-        if document.issuer().map_err(|fault| refused("discovery document", &fault))? != issuer {
-            return Err(misconfigured(format!(
-                "the discovery document under {issuer} names another issuer; `issuer` must be spelled exactly as the provider spells it, slash at the end included"
-            )));
-        }
-        let address =
-            document.required_url("jwks_uri").map_err(|fault| refused("discovery document", &fault))?;
+        let address = document.keys_of(issuer).map_err(|why| match why {
+            NotOf::Unreadable(fault) => refused("discovery document", &fault),
+            NotOf::Another(named) => misconfigured(format!(
+                "the discovery document under {issuer} names another issuer, {:?}; `issuer` must be spelled exactly as the \
+                 provider spells it, slash at the end included",
+                foreign_text::name(&named)
+            )),
+            NotOf::Unprotected(keys) => misconfigured(format!(
+                "the discovery document of {issuer} names its keys at {}, which is not https",
+                foreign_text::name(keys.as_str())
+            )),
+        })?;
         let text = fetch(wire, issuer, "key set", address).await?;
         let keys = KeySet::parse(&text).map_err(|fault| refused("key set", &fault))?;
         Ok(Self { issuer: issuer.to_owned(), document, keys, fetched: now })
@@ -85,6 +115,11 @@ impl Metadata {
 
     pub(super) fn age(&self, now: Now) -> Duration {
         now.boot.saturating_sub(self.fetched.boot)
+    }
+
+    /// Whether people can sign in where there is no browser.
+    pub fn has_device_flow(&self) -> bool {
+        matches!(self.optional_endpoint("device_authorization_endpoint"), Ok(Some(_)))
     }
 
     pub(super) fn keys(&self) -> &KeySet {
@@ -138,7 +173,8 @@ async fn fetch(
 ) -> Result<zeroize::Zeroizing<Vec<u8>>, Error> {
     let answer = wire.get(url).await.map_err(|error| error.at(Stage::SignIn))?;
     match answer.status {
-        200..=299 => Ok(answer.body),
+        // As W&B does, which fetches the same two.
+        200 => Ok(answer.body),
         status => Err(misconfigured(format!(
             "{issuer} is not an OpenID Connect issuer: its {what} answers HTTP {status}"
         ))),

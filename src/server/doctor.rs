@@ -9,10 +9,8 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 
 use crate::api;
-use crate::clock::Clock;
 use crate::doctor::{self, Context, Source};
 use crate::env::Env;
-use crate::http::Http;
 use crate::profile::Profile;
 
 /// The findings of the last run.
@@ -29,12 +27,8 @@ struct LastRun {
 
 impl DoctorCache {
     /// Runs the checks, unless a run that can be shared has just started.
-    pub(super) async fn findings(
-        &self,
-        profile: &Arc<Profile>,
-        clock: &Clock,
-        http: &Http,
-    ) -> Arc<api::Doctor> {
+    pub(super) async fn findings(&self, profile: &Arc<Profile>) -> Arc<api::Doctor> {
+        let clock = &profile.clock;
         let asked = clock.now().boot;
         let mut last = self.0.lock().await;
         if let Some(last) = &*last
@@ -52,10 +46,11 @@ impl DoctorCache {
             provider: profile.provider,
             env: &env,
             clock,
-            http,
+            http: &profile.http,
         };
+        let (mut report, source) = (doctor::Report::default(), Source::Daemon(Arc::clone(profile)));
         // Boxed: every connection's task would be as large as the largest route.
-        let report = Box::pin(doctor::diagnose(&cx, &Source::Daemon(Arc::clone(profile)))).await;
+        Box::pin(doctor::diagnose(&cx, &source, &mut report)).await;
         let environment = doctor::environment::fingerprint(&env);
         let findings = Arc::new(api::Doctor { environment, ..report.finish(&profile.name) });
         *last = Some(LastRun { profile: Arc::clone(profile), started, findings: Arc::clone(&findings) });

@@ -20,8 +20,10 @@ use crate::api::{JobOrigin, RunningJob};
 use crate::atomic_file;
 use crate::blocking;
 use crate::clock::Clock;
+use crate::env::Env;
 use crate::json;
 use crate::keeper::{Demand, JobGuard};
+use crate::netrc;
 use crate::process::{Facts, Process, system};
 
 /// The watched processes.
@@ -247,13 +249,19 @@ impl Jobs {
         let jobs = self.clone();
         tokio::spawn(async move {
             end.await;
-            {
-                let mut running = jobs.running();
-                running.guards.remove(&job);
-                running.version += 1;
-                jobs.0.count.send_replace(running.guards.len());
-            }
-            jobs.record().await;
+            // What `exec` made for it, and nobody holds any more. Begun first, since a daemon that nobody needs any more ends;
+            // awaited by nothing that matters.
+            let sweep = netrc::sweep_in_time(Env::system());
+            let forget = async {
+                {
+                    let mut running = jobs.running();
+                    running.guards.remove(&job);
+                    running.version += 1;
+                    jobs.0.count.send_replace(running.guards.len());
+                }
+                jobs.record().await;
+            };
+            tokio::join!(sweep, forget);
         });
     }
 

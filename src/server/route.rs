@@ -206,5 +206,5 @@ async fn doctor(state: &State, query: Option<&str>) -> Outcome {
     let query = Query::parse(query, &["profile"])?;
     let directory = state.directory();
     let member = directory.find(query.profile.as_deref())?;
-    Ok(answer::json(&*state.doctor_cache.findings(&member.profile, &state.clock, &state.http).await))
+    Ok(answer::json(&*state.doctor_cache.findings(&member.profile).await))
 }

@@ -45,8 +45,6 @@ pub struct State {
     pub(super) audit: Arc<Audit>,
     /// They record what goes into the SDK files.
     audit_tasks: Mutex<JoinSet<()>>,
-    /// For the doctor's own requests.
-    pub(super) http: Http,
     pub(super) doctor_cache: DoctorCache,
 }
 
@@ -57,7 +55,7 @@ impl State {
         let hangups = Hangups::new();
         let folder = socket.parent().unwrap_or(Path::new("/"));
         let jobs = Jobs::new(folder, hangups.clone(), clock.clone());
-        let proxy = Proxy::new(folder, http.clone());
+        let proxy = Proxy::new(folder, http);
         let combinations = Combinations::new(&socket, clock.clone());
         let audit = Arc::new(Audit::new(clock.clone()));
         let audit_tasks =
@@ -79,7 +77,6 @@ impl State {
             metrics: Metrics::default(),
             audit,
             audit_tasks,
-            http,
             doctor_cache: DoctorCache::default(),
         }
     }

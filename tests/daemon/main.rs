@@ -15,6 +15,7 @@ mod hostile;
 mod kill;
 mod leaks;
 mod loopback_proxy;
+mod netrc;
 mod odd_machine;
 mod on_demand;
 mod outage;

@@ -226,6 +226,55 @@ fn people_hear_only_of_what_is_wrong() {
     let mut world = World::new();
     world.set_up();
     let short = world.doctor(&[]);
-    assert_eq!((short.exit, short.out.lines().count()), (Some(0), 3), "{short:?}");
-    assert!(short.out.contains("\n\nverdict: healthy; profile work can get tokens; "), "{}", short.out);
+    assert_eq!((short.exit, short.out.lines().count()), (Some(0), 1), "{short:?}");
+    assert!(short.out.starts_with("verdict: healthy; profile work can get tokens; "), "{}", short.out);
+}
+
+/// A person sees each step when it has ended, and what is looked at meanwhile.
+#[test]
+fn on_a_terminal_each_step_is_shown_as_it_ends() {
+    let mut world = World::new();
+    world.faults = Some(json!({ "api": { "delay_ms": 900 } }));
+    world.set_up();
+    let doctor = format!("{} doctor --verbose", env!("CARGO_BIN_EXE_wandb-cred"));
+    let output = world.command("script", &["-qec", &doctor, "/dev/null"]).output().expect("script");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let at = |words: &str| text.find(words).unwrap_or_else(|| panic!("no {words:?} in {text:?}"));
+    let order = [
+        "gives identity tokens",
+        "checking the issuer and the W&B server",
+        "is a W&B API",
+        "checking a call to W&B",
+        "signed in as",
+        "verdict: healthy",
+    ];
+    let places: Vec<_> = order.iter().map(|words| at(words)).collect();
+    assert!(places.is_sorted(), "{places:?}: {text:?}");
+    // What was waited for is taken away before something is printed.
+    assert!(!text.contains("ends)ok"), "{text:?}");
+}
+
+#[test]
+fn all_profiles_are_looked_at_and_one_if_it_is_named() {
+    let mut world = World::new();
+    let lab = "[profile.lab.provider.file]\npath = \"/nonexistent/jwt\"\n";
+    world.provider += lab;
+    world.set_up();
+    let config = std::fs::read_to_string(world.path("config.toml")).expect("read");
+    world.write("config.toml", &format!("default-profile = \"work\"\n{config}"));
+    let all = world.doctor(&["--json"]);
+    assert_eq!((all.exit, all.json()["profiles"].clone()), (Some(75), json!(["lab", "work"])), "{}", all.out);
+    let of = |profile: &str, verdict: &str| {
+        let findings = all.json()["findings"].as_array().expect("findings").clone();
+        findings.iter().filter(|one| one["profile"] == profile && one["verdict"] == verdict).count()
+    };
+    assert!(of("lab", "fail") > 0 && of("work", "fail") == 0, "{}", all.out);
+    let one = world.doctor(&["--json", "--profile", "work"]);
+    assert_eq!((one.exit, one.json()["profiles"].clone()), (Some(0), json!(["work"])), "{}", one.out);
+    let text = world.doctor(&[]);
+    assert!(
+        text.out.contains("profile lab: file at") && text.out.contains("fix provider (lab)"),
+        "{}",
+        text.out
+    );
 }

@@ -99,6 +99,11 @@ impl StandIn {
         self.routes.lock().expect("not poisoned").insert(path.to_owned(), answer);
     }
 
+    /// What this path answers now.
+    pub(crate) fn answer_at(&self, path: &str) -> Answer {
+        self.routes.lock().expect("not poisoned")[path].clone()
+    }
+
     pub(crate) fn skew(&self, seconds: i64) {
         *self.skew.lock().expect("not poisoned") = Some(seconds);
     }
@@ -168,7 +173,10 @@ impl Issuer {
     /// The discovery document, with some members changed.
     pub(crate) fn discovery(&self, change: Value) {
         let url = &self.http.url;
-        let mut document = json!({ "issuer": url, "jwks_uri": format!("{url}/jwks"), "token_endpoint": format!("{url}/token") });
+        let at = |path: &str| format!("{url}/{path}");
+        let mut document = json!({
+            "issuer": url, "jwks_uri": at("jwks"), "token_endpoint": at("token"), "authorization_endpoint": at("authorize"),
+        });
         for (name, value) in change.as_object().expect("members") {
             document[name] = value.clone();
         }

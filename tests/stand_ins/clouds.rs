@@ -265,6 +265,27 @@ async fn aws_assumes_a_role_with_the_instances_credentials_as_botocore_does() {
 
 #[tokio::test]
 #[ignore = "needs scripts/setup-tests stand-ins"]
+async fn aws_takes_the_token_of_an_sso_session_as_botocore_does() {
+    let aws = Aws::start();
+    aws.compare(None, &[("AWS_PROFILE", "sso")]).await;
+}
+
+#[tokio::test]
+#[ignore = "needs scripts/setup-tests stand-ins"]
+async fn aws_takes_the_token_of_an_sso_address_as_botocore_does() {
+    let aws = Aws::start();
+    aws.compare(Some("old-sso"), &[]).await;
+}
+
+#[tokio::test]
+#[ignore = "needs scripts/setup-tests stand-ins"]
+async fn aws_assumes_a_role_with_sso_as_botocore_does() {
+    let aws = Aws::start();
+    aws.compare(None, &[("AWS_PROFILE", "by-sso")]).await;
+}
+
+#[tokio::test]
+#[ignore = "needs scripts/setup-tests stand-ins"]
 async fn aws_is_recognised() {
     let aws = Aws::start();
     aws::probe(&context(&aws.vars(&[]))).await.expect("recognised");
@@ -346,10 +367,27 @@ impl Aws {
              [profile middle]\nrole_arn = arn:aws:iam::123456789012:role/m\nsource_profile = in-config\n\
              role_session_name = session\n\
              [profile from-instance]\nregion = eu-west-2\nrole_arn = arn:aws:iam::123456789012:role/a\n\
-             credential_source = Ec2InstanceMetadata\nrole_session_name = session\n"
+             credential_source = Ec2InstanceMetadata\nrole_session_name = session\n\
+             [profile sso]\nregion = eu-west-2\nsso_session = corp\nsso_account_id = 123456789012\n\
+             sso_role_name = Train\n\
+             [sso-session corp]\nsso_region = eu-west-3\nsso_start_url = https://corp.awsapps.com/start\n\
+             sso_registration_scopes = sso:account:access\n\
+             [profile old-sso]\nregion = eu-west-2\nsso_start_url = https://corp.awsapps.com/start\n\
+             sso_region = eu-west-3\nsso_account_id = 123456789012\nsso_role_name = Train\n\
+             [profile by-sso]\nregion = eu-west-2\nrole_arn = arn:aws:iam::123456789012:role/a\n\
+             source_profile = sso\nrole_session_name = session\n"
         );
+        // As `aws sso login` names them: SHA-1 of the session's name, and of the address.
+        let cache = home.path().join(".aws/sso/cache");
+        std::fs::create_dir_all(&cache).expect("made");
+        let token = r#"{"startUrl": "https://corp.awsapps.com/start", "region": "eu-west-3", "accessToken": "sso-token",
+                        "expiresAt": "2099-01-01T00:00:00Z"}"#;
+        for name in ["ee0bfd2552fbd840c02cc48b6e823320543c450f", "a51746d4aa793ae07b25e90c3a5db96fc7832bd7"] {
+            std::fs::write(cache.join(format!("{name}.json")), token).expect("written");
+        }
         let common = vec![
             ("AWS_ENDPOINT_URL_STS", cloud.url().to_owned()),
+            ("AWS_ENDPOINT_URL_SSO", cloud.url().to_owned()),
             ("HOME", home.path().display().to_string()),
             ("AWS_CONFIG_FILE", write("config", &config)),
             ("AWS_SHARED_CREDENTIALS_FILE", write("credentials", &format!("[in-credentials]\n{keys}"))),

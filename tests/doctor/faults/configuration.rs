@@ -45,10 +45,18 @@ fn reports_an_unknown_profile() {
 #[test]
 fn reports_several_profiles_without_a_default() {
     fails(
-        |world| world.provider += "[profile.lab.provider.file]\npath = \"/x\"\n",
+        |world| {
+            let wandb = world.own_wandb();
+            let path = world.path("jwt");
+            world.provider += &format!(
+                "[profile.lab]\nbase-url = \"{}\"\n[profile.lab.provider.file]\npath = \"{}\"\n",
+                wandb.url,
+                path.display()
+            );
+        },
         &["configuration"],
         78,
-        &["default-profile", "--profile NAME", "lab, work"],
+        &["default-profile", "export WANDB_CRED_PROFILE=lab", "lab, work"],
     );
 }
 

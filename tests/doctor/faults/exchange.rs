@@ -115,7 +115,7 @@ fn reports_a_source_that_gives_a_jwt_twice() {
             world.doctor(&[]);
         },
         &["exchange"],
-        75,
+        78,
         &["already used", "turn its own cache off"],
     );
 }

@@ -16,7 +16,7 @@ fn reports_a_profile_folder_that_is_a_symlink() {
         },
         &["folders"],
         78,
-        &["is not a folder", "remove it"],
+        &["is not a folder", "rm /"],
     );
 }
 
@@ -34,5 +34,28 @@ fn reports_a_socket_path_that_is_too_long() {
         &["configuration"],
         78,
         &["a socket's path can have", "WANDB_CRED_SOCKET"],
+    );
+}
+
+#[test]
+fn reports_a_folder_that_cannot_be_made() {
+    fails(
+        |world| drop(world.env.insert("XDG_RUNTIME_DIR", "/proc/nobody".into())),
+        &["folders"],
+        78,
+        &["cannot be made", "unset XDG_RUNTIME_DIR"],
+    );
+}
+
+#[test]
+fn reports_a_folder_below_a_file() {
+    fails(
+        |world| {
+            let file = world.write("file", "");
+            world.env.insert("XDG_RUNTIME_DIR", file);
+        },
+        &["folders"],
+        78,
+        &["no folder can be made in", "unset XDG_RUNTIME_DIR"],
     );
 }

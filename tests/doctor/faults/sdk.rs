@@ -25,7 +25,7 @@ fn warns_of_an_api_key() {
     warns(
         |world| drop(world.env.insert("WANDB_API_KEY", "planted-api-key".into())),
         &["sdk-environment"],
-        &["use that key", "unset it"],
+        &["use that key", "unset WANDB_API_KEY"],
     );
 }
 
@@ -90,7 +90,7 @@ fn warns_of_a_broken_credentials_file() {
             world.env.insert("WANDB_CREDENTIALS_FILE", file);
         },
         &["sdk-environment"],
-        &["not JSON", "remove the file"],
+        &["not JSON", "rm "],
     );
 }
 

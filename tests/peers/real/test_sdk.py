@@ -4,6 +4,7 @@ The sandbox counts who exchanges: the clients never do.
 """
 
 import json
+import pathlib
 
 import pytest
 from conftest import HERE, WANDB_VERSIONS, WEAVE_VERSION, run_client
@@ -68,3 +69,16 @@ def test_the_public_api_knows_who_we_are_and_never_exchanges(version, start_pair
     stats = sandbox.stats()
     assert stats["sdk_exchanges"] == 0
     assert stats["auth_failures"] == {}
+
+
+@pytest.mark.parametrize("version", [WANDB_VERSIONS[0], WANDB_VERSIONS[-1]])
+def test_requests_sends_a_scripts_token_where_netrc_has_a_key_of_the_server(version, start_pair):
+    _, daemon = start_pair()
+    netrc = pathlib.Path(daemon.env["HOME"]) / ".netrc"
+    netrc.write_text("machine 127.0.0.1 login user password key\nmachine localhost login a password b\n")
+    netrc.chmod(0o600)
+    done = daemon.exec(interpreter(f"wandb-{version}"), CLIENTS / "with_netrc.py")
+
+    # The other server's entry counts as ever: that is requests' way.
+    assert done.stdout == "127.0.0.1 Bearer mine\nlocalhost Basic YTpi\n"
+    assert "psf/requests#3929" in done.stderr

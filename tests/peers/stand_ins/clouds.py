@@ -32,7 +32,8 @@ ARC_KEY = "arc-key-file-content"
 SECRETS = {"app-service-header": "X-IDENTITY-HEADER", "ml-secret": "secret"}
 # Headers that are part of a request's shape; the rest is the client's own business.
 SHAPE = ["metadata-flavor", "metadata", "x-identity-header", "secret", "x-aws-ec2-metadata-token",
-         "x-aws-ec2-metadata-token-ttl-seconds", "x-amz-security-token", "authorization", "x-goog-user-project"]
+         "x-aws-ec2-metadata-token-ttl-seconds", "x-amz-security-token", "authorization", "x-goog-user-project",
+         "x-amz-sso_bearer_token"]
 ACCESS_KEYS = {"AKIDENV": "secret/env+key", "ASIAROLE": "secret/role+key"}
 RECORDED = []
 
@@ -67,7 +68,7 @@ class Clouds(Handler):
             RECORDED.append(self.shape(url, body))
         for prefix, serve in [("/computeMetadata", self.google), ("/latest", self.imds), ("/metadata", self.azure_vm),
                               ("/msi/token", self.app_service), ("/MSI/auth", self.ml), ("/arc", self.arc),
-                              ("/v1/credentials", self.container)]:
+                              ("/v1/credentials", self.container), ("/federation/credentials", self.sso)]:
             if url.path.startswith(prefix):
                 return serve(url, query)
         if url.path == "/oauth2/token":
@@ -174,6 +175,16 @@ class Clouds(Handler):
         if self.headers.get("Authorization") != "agent-token":
             return self.answer(403, {"code": "AccessDenied", "message": "no"})
         self.answer(200, role_credentials())
+
+    def sso(self, _, query):
+        if self.headers.get("x-amz-sso_bearer_token") != "sso-token":
+            return self.answer(401, {"message": "Session token not found or invalid"})
+        if query != {"account_id": "123456789012", "role_name": "Train"}:
+            return self.answer(403, {"message": "No access"})
+        role = role_credentials()
+        self.answer(200, {"roleCredentials": {
+            "accessKeyId": role["AccessKeyId"], "secretAccessKey": role["SecretAccessKey"],
+            "sessionToken": role["Token"], "expiration": int((time.time() + 6 * 3600) * 1000)}})
 
     def sts(self, body):
         form = dict(parse_qsl(body))

@@ -1,8 +1,8 @@
 //! AWS credentials from the standard chain, in botocore's order: environment, web identity (IRSA), the shared
 //! files with `credential_process`, the container endpoint (ECS, EKS Pod Identity), the instance role.
 //!
-//! Roles assumed with other credentials are in `roles`. SSO, `aws login` and MFA are not supported, and the error says so: for
-//! each of them, use the AWS CLI as the `credential_process`.
+//! Roles assumed with other credentials are in `roles`, profiles of IAM Identity Center in `sso`. `aws login` and MFA are not
+//! supported, and the error says so: for each of them, use the AWS CLI as the `credential_process`.
 //!
 //! The credentials of a role are cached while they outlast the token asked for, and beyond that while their source
 //! fails: the SDKs call it static stability, and it is what carries a machine over an outage of its metadata service.
@@ -27,6 +27,7 @@ use crate::read_file::{self, off_thread};
 use crate::token::Secret;
 
 mod roles;
+mod sso;
 
 pub(super) struct Chain {
     cx: Context,
@@ -128,8 +129,8 @@ impl Chain {
         if let Some(assume) = self.web_identity(profile, environment)? {
             return self.assume(region, assume).await.map(Some);
         }
-        if profile.setting("sso_session").or_else(|| profile.setting("sso_start_url")).is_some() {
-            return Err(unsupported(&profile.name, "signs in by SSO"));
+        if sso::signs_in(profile) {
+            return self.of_sso(profile).await.map(Some);
         }
         if let Some(credentials) = keys(profile, Profile::in_credentials)? {
             return Ok(Some(credentials));

@@ -25,6 +25,13 @@ pub(super) struct Profile {
 type Settings = BTreeMap<String, Secret<String>>;
 
 impl Profile {
+    /// The settings of `[sso-session NAME]`.
+    pub(super) async fn sso_session(env: &Env, name: &str) -> Result<Option<Self>, Error> {
+        let file = sections(path(env, "AWS_CONFIG_FILE", ".aws/config")).await?;
+        let session = file.into_iter().find(|(section, _)| is_sso_session(section, name));
+        Ok(session.map(|(_, config)| Self { name: name.to_owned(), config, found: true, ..Self::default() }))
+    }
+
     /// Reads both files. A missing file counts as empty.
     pub(super) async fn read(env: &Env, explicit: Option<&str>) -> Result<Self, Error> {
         let name = explicit.map(str::to_owned).or_else(|| env.var("AWS_PROFILE"));
@@ -79,6 +86,12 @@ fn section_of_profile(section: &str) -> Option<String> {
         [word, name] if word == "profile" => Some(name.clone()),
         _ => None,
     }
+}
+
+/// `[sso-session NAME]`, NAME perhaps quoted.
+fn is_sso_session(section: &str, wanted: &str) -> bool {
+    let words = shlex::split(section).unwrap_or_default();
+    matches!(words.as_slice(), [word, name] if word == "sso-session" && name == wanted)
 }
 
 fn path(env: &Env, name: &str, usual: &str) -> Option<PathBuf> {
@@ -174,6 +187,7 @@ mod tests {
         assert_eq!(section_of_profile("profile \"two words\"").as_deref(), Some("two words"));
         assert_eq!(section_of_profile("preview"), None);
         assert_eq!(section_of_profile("sso-session x"), None);
+        assert!(is_sso_session("sso-session x", "x") && !is_sso_session("profile x", "x"));
     }
 
     #[test]

@@ -13,6 +13,7 @@ use url::Url;
 use zeroize::Zeroizing;
 
 use super::credentials::Credentials;
+use crate::env::Env;
 use crate::error::{Error, Kind};
 use crate::http::{Answer, Destination};
 use crate::provider::answer;
@@ -48,24 +49,9 @@ impl<'a> Sts<'a> {
         region: &'a str,
         timeout: Duration,
     ) -> Result<Self, Error> {
-        // The region becomes part of a host name.
-        if region.is_empty()
-            || !region.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-        {
-            return Err(Error::setting("region", "the AWS region must look like eu-central-1"));
-        }
-        let ignored = cx.env.var("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS");
-        let ignored = ignored.is_some_and(|value| value.eq_ignore_ascii_case("true"));
-        let named = ["AWS_ENDPOINT_URL_STS", "AWS_ENDPOINT_URL"]
-            .into_iter()
-            .find_map(|name| Some((name, cx.env.var(name)?)))
-            .filter(|_| !ignored);
-        let url = match (endpoint, named) {
-            (Some(url), _) => setting_url("endpoint-url", url, Destination::Network)?,
-            (None, Some((name, url))) => variable_url(name, &url, Destination::Network)?,
-            (None, None) => {
-                Url::parse(&format!("https://sts.{region}.{}/", suffix(region))).expect("a checked region")
-            }
+        let url = match endpoint {
+            Some(url) => setting_url("endpoint-url", url, Destination::Network)?,
+            None => self::endpoint(&cx.env, "AWS_ENDPOINT_URL_STS", "sts", region)?,
         };
         Ok(Self { url, region, timeout, cx })
     }
@@ -144,6 +130,28 @@ impl<'a> Sts<'a> {
                 Ok((header.name(), value))
             })
             .collect()
+    }
+}
+
+/// The address of a service: the one of `variable`, the one for all, or the region's own.
+pub(super) fn endpoint(env: &Env, variable: &str, service: &str, region: &str) -> Result<Url, Error> {
+    // The region becomes part of a host name.
+    if region.is_empty() || !region.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+    {
+        return Err(Error::setting("region", "the AWS region must look like eu-central-1"));
+    }
+    let ignored = env.var("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS");
+    let ignored = ignored.is_some_and(|value| value.eq_ignore_ascii_case("true"));
+    let named = [variable, "AWS_ENDPOINT_URL"]
+        .into_iter()
+        .find_map(|name| Some((name, env.var(name)?)))
+        .filter(|_| !ignored);
+    match named {
+        Some((name, url)) => variable_url(name, &url, Destination::Network),
+        None => {
+            Ok(Url::parse(&format!("https://{service}.{region}.{}/", suffix(region)))
+                .expect("a checked region"))
+        }
     }
 }
 
