@@ -29,6 +29,7 @@ mod profile;
 mod refresh;
 mod service;
 mod shell;
+mod socket;
 mod status;
 mod token;
 
@@ -65,6 +66,7 @@ enum Subcommand {
     Check(check::Args),
     Doctor(doctor::Args),
     Service(service::Args),
+    Socket(socket::Args),
     Completions(completions::Args),
 }
 
@@ -100,6 +102,7 @@ fn run(subcommand: &Subcommand, env: &Env) -> Result<ExitCode, CommandError> {
         Subcommand::Check(_) => check::run(env),
         Subcommand::Doctor(args) => doctor::run(args, env),
         Subcommand::Service(args) => service::run(args, env),
+        Subcommand::Socket(_) => socket::run(env),
         Subcommand::Completions(args) => completions::run(args),
     };
     Ok(exit?.into())
