@@ -26,6 +26,7 @@ mod old_sdk;
 mod on_demand;
 mod private_daemon;
 mod profile;
+mod ray;
 mod refresh;
 mod service;
 mod shell;

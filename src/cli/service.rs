@@ -4,7 +4,7 @@ mod launchd;
 mod step;
 mod systemd;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use self::step::perform;
 use super::command_error::{CommandError, Outcome};
@@ -68,10 +68,26 @@ fn install(dry_run: bool, env: &Env) -> Outcome {
             ))?;
         }
     }
+    if let Some(folder) = passing_environment(&daemon) {
+        output::print_line(format!(
+            "note: the service runs {}, which goes when the Python environment {} does; uv tool install wandb-cred, or pipx, makes \
+             one that stays",
+            daemon.display(),
+            folder.display()
+        ))?;
+    }
     if !dry_run {
         output::print(next_steps)?;
     }
     Ok(Exit::Success)
+}
+
+/// The virtual environment that the program is in, unless it is one that uv or pipx keeps for a tool: a project's is made anew
+/// at any time, and that of `uvx` lies in a cache.
+fn passing_environment(program: &Path) -> Option<&Path> {
+    let folder = program.parent()?.parent()?;
+    let has = |file| folder.join(file).exists();
+    (has("pyvenv.cfg") && !KEPT.into_iter().any(has)).then_some(folder)
 }
 
 fn uninstall(dry_run: bool, env: &Env) -> Outcome {
@@ -138,6 +154,9 @@ fn refuse_a_second_daemon(env: &Env) -> Result<(), CommandError> {
     Err(CommandError::new(Exit::TryLater, message)
         .hint(format!("kill {}, then run this command again", status.pid)))
 }
+
+/// What uv and pipx leave beside `pyvenv.cfg` in the environment of an installed tool.
+const KEPT: [&str; 2] = ["uv-receipt.toml", "pipx_metadata.json"];
 
 const DETAILS: &str = "\
 Let this user's service manager (systemd, or launchd on macOS) start the daemon as soon

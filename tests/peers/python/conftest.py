@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -119,7 +120,8 @@ def end_daemons(folder):
             pid = int(entry.name)
             named = (entry / "comm").read_text() == "wandb-credd\n"
             if named and f"={folder}".encode() in (entry / "environ").read_bytes():
-                os.kill(pid, 15)
+                # Told to end, it would go on for the job that this process still is.
+                os.kill(pid, signal.SIGKILL)
                 wait_for(f"end of daemon {pid}", lambda: not is_running(pid))
 
 

@@ -4,12 +4,11 @@ import json
 import os
 import subprocess
 import sys
+import textwrap
 
 import pytest
-from conftest import ROOT
 
 import wandb_cred
-from programs import wait_for
 
 NAMES = [
     "WANDB_API_KEY",
@@ -157,8 +156,6 @@ def test_a_notebook_in_a_real_kernel_logs_after_one_line(world, sandbox):
         NotebookClient(notebook, timeout=60, kernel_name="python3").execute()
         print(nbformat.writes(notebook))
         """
-    import textwrap
-
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(run)],
         input=json.dumps(cells),
@@ -169,7 +166,9 @@ def test_a_notebook_in_a_real_kernel_logs_after_one_line(world, sandbox):
         timeout=120,
     )
     assert done.returncode == 0, done.stderr
-    outputs = ["".join(output.get("data", {}).get("text/plain", "") for output in cell["outputs"]) for cell in json.loads(done.stdout)["cells"]]
+    shown = [[output.get("data", {}).get("text/plain", "") for output in cell["outputs"]] for cell in json.loads(done.stdout)["cells"]]
+    # In files, text is a list of lines.
+    outputs = ["".join("".join(text) for text in cell) for cell in shown]
     assert "profile 'work'" in outputs[0] and outputs[1].startswith("<token of profile 'work'") and outputs[4] == "False"
     assert world.command("token").strip() not in done.stdout
     stats = sandbox.stats()

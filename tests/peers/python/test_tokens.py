@@ -160,8 +160,7 @@ def test_a_socket_in_a_folder_that_others_can_reach_is_passed_over_as_the_comman
     token = wandb_cred.token()
     assert "chmod 700" in capsys.readouterr().err, "what the command says is passed on"
     assert token == world.command("token").strip()
-    status = world.command("status", "--json")
-    assert str(world.folder / "wandb-cred/") not in status
+    assert f"{world.folder}/wandb-cred/" not in world.command("status", "--json")
 
 
 def test_two_profiles_have_two_tokens(world, start_sandbox, here):

@@ -1,0 +1,52 @@
+"""The runtime environment for Ray: what a shell makes of its line runs a worker's Python with credentials. Ray itself is run by
+`scripts/test-slurm --long`."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+import wandb_cred
+from programs import binary
+
+
+def start_worker(runtime_env, world):
+    """As ray/_private/runtime_env/context.py does: a line for bash, with the worker's own arguments after it."""
+    worker = "'import os; print(os.environ.get(\"WANDB_CREDENTIALS_FILE\"), os.environ.get(\"WANDB_API_KEY\"))'"
+    line = f"exec {runtime_env['py_executable']} -c {worker}"
+    done = subprocess.run(
+        ["bash", "-c", line], env={**world.variables, **runtime_env.get("env_vars", {})}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+def test_a_worker_is_started_with_credentials(world, sandbox, here):
+    world.configure(sandbox)
+    here()
+    credentials, key = start_worker(wandb_cred.ray_runtime_env(), world)
+    assert credentials.endswith("/profiles/work/credentials.json") and key == "None"
+    credentials, key = start_worker(wandb_cred.ray_runtime_env("work", proxy=True), world)
+    assert credentials == "None" and len(key) == 40
+    assert sandbox.exchanges() == 1
+
+
+def test_the_command_prints_the_same(world, sandbox, here):
+    world.configure(sandbox)
+    folder = pathlib.Path(world.folder, "a b")
+    folder.mkdir()
+    (folder / "python").symlink_to(sys.executable)
+    world.variables["PATH"] = f"{folder}:{world.variables['PATH']}"
+    here()
+    printed = json.loads(world.command("env", "--ray", "--proxy", "-p", "work"))
+    assert printed == wandb_cred.ray_runtime_env("work", proxy=True, python=str(folder / "python"))
+    assert len(start_worker(printed, world)[1]) == 40
+
+
+def test_without_a_python_the_command_says_so(world):
+    done = subprocess.run(
+        [binary("wandb-cred"), "env", "--ray"], env={**world.variables, "PATH": "/nonexistent"}, capture_output=True, text=True
+    )
+    assert done.returncode == 78 and "Python" in done.stderr and done.stdout == ""
