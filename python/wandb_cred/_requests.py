@@ -32,7 +32,8 @@ class RequestsAuth:
         current = token(self.profile)
         if is_server(request.url or "", current.base_url):
             request.headers["Authorization"] = f"Bearer {current}"
-            request.register_hook("response", _Refused(self.profile, current.base_url, _position(request.body)))
+            again = _Refused(self.profile, current.base_url, _position(request.body))
+            request.register_hook("response", again)  # type: ignore[no-untyped-call]
         return request
 
 
@@ -58,7 +59,7 @@ class _Refused:
         again = sent.copy()
         _take_cookies(again, response)
         again.headers["Authorization"] = f"Bearer {current}"
-        answer: Response = response.connection.send(again, **how)  # type: ignore[attr-defined]
+        answer: Response = response.connection.send(again, **how)
         answer.history.append(response)
         answer.request = again
         return answer
@@ -87,5 +88,5 @@ def _take_cookies(again: PreparedRequest, response: Response) -> None:
     from requests.cookies import extract_cookies_to_jar
 
     jar = again._cookies  # type: ignore[attr-defined]
-    extract_cookies_to_jar(jar, response.request, response.raw)
+    extract_cookies_to_jar(jar, response.request, response.raw)  # type: ignore[no-untyped-call]
     again.prepare_cookies(jar)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 
 from ._daemon import ask_and_hold, usual_place
@@ -79,6 +80,7 @@ class Session:
             for name, value in variables.items():
                 _before.setdefault(name, os.environ.get(name))
                 _set(name, value)
+        _have_the_sdk_read_again()
         return self
 
     def close(self) -> None:
@@ -89,7 +91,10 @@ class Session:
             if self._connection is not None:
                 self._connection.close()
                 self._connection = None
+            was_active = self in _active
             self._deactivate()
+        if was_active:
+            _have_the_sdk_read_again()
 
     def _deactivate(self) -> None:
         if self not in _active:
@@ -124,7 +129,7 @@ def session(profile: str | Sequence[str] | None = None, *, proxy: bool | None = 
             wandb.init(project="demo")
 
     In a notebook, ``wandb_cred.session().start()`` in one cell does for all later ones, until ``close()`` or the end of the
-    kernel. Start it before the first ``wandb.init`` or ``wandb.Api()``: the SDK reads its environment once.
+    kernel. A run that is under way keeps what it began with.
 
     profile: its name, or several of different servers; by default as in :func:`wandb_cred.token`.
     proxy: whether to use the daemon's loopback proxy instead of the SDK's files; by default as the profile says. It serves W&B
@@ -140,6 +145,27 @@ def _set(name: str, value: str | None) -> None:
         os.environ.pop(name, None)
     else:
         os.environ[name] = value
+
+
+def _have_the_sdk_read_again() -> None:
+    """The SDK reads its environment once in a process: if it has, it would show the credentials of now to the server of before.
+    wandb 0.31.0; `teardown` is its own way to begin anew."""
+    setup = sys.modules.get("wandb.sdk.wandb_setup")
+    done = getattr(setup, "_singleton", None)
+    # In a forked child it is the parent's, whose runs must go on.
+    if setup is None or done is None or getattr(done, "_pid", None) != os.getpid():
+        return
+    if getattr(sys.modules.get("wandb"), "run", None) is not None:
+        import warnings
+
+        said = "a W&B run is under way, so wandb keeps the credentials that it began with; finish the run first"
+        warnings.warn(said, stacklevel=4)
+        return
+    try:
+        setup.teardown()
+    except SystemExit:
+        # With the exit code of an earlier run that failed.
+        pass
 
 
 def _variables(job: Mapping[str, Any]) -> dict[str, str | None]:

@@ -19,6 +19,21 @@ from programs import ROOT, BINARIES, bare_environment, binary, running, wait_for
 PACKAGE = ROOT / "python"
 
 
+def pytest_addoption(parser):
+    parser.addoption("--long", action="store_true", help="with a real Ray")
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "long: only with --long")
+
+
+def pytest_collection_modifyitems(config, items):
+    if not config.getoption("--long"):
+        for item in items:
+            if item.get_closest_marker("long"):
+                item.add_marker(pytest.mark.skip(reason="only with --long"))
+
+
 @pytest.fixture
 def folder():
     """A short-named folder of our own: a socket's path has room for about 100 characters."""

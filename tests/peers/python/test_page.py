@@ -21,7 +21,7 @@ sys.modules["ray"] = _Ray()
 def test_the_snippets_do_what_the_page_says(world, sandbox):
     world.configure(sandbox, extra="serve-identity-token = true\n")
     assert len(SNIPPETS) == PAGE.count("```python")
-    # Ray itself is run by scripts/test-slurm.
+    # Ray itself is run by test_ray.py.
     out = world.python(RAY + "\n".join(SNIPPETS))
     assert "\nno-such-profile\n" in out and f"work {sandbox.url}" in out
     [ray] = [json.loads(line[4:]) for line in out.splitlines() if line.startswith("RAY ")]

@@ -1,5 +1,5 @@
-"""The runtime environment for Ray: what a shell makes of its line runs a worker's Python with credentials. Ray itself is run by
-`scripts/test-slurm --long`."""
+"""The runtime environment for Ray: what a shell makes of its line runs a worker's Python with credentials. A real Ray is run
+with --long."""
 
 import json
 import pathlib
@@ -9,7 +9,7 @@ import sys
 import pytest
 
 import wandb_cred
-from programs import binary
+from programs import binary, interpreter
 
 
 def start_worker(runtime_env, world):
@@ -50,3 +50,31 @@ def test_without_a_python_the_command_says_so(world):
         [binary("wandb-cred"), "env", "--ray"], env={**world.variables, "PATH": "/nonexistent"}, capture_output=True, text=True
     )
     assert done.returncode == 78 and "Python" in done.stderr and done.stdout == ""
+
+
+TASKS = """
+import ray, wandb_cred
+ray.init(num_cpus=2, include_dashboard=False, object_store_memory=80_000_000, runtime_env=wandb_cred.ray_runtime_env())
+
+@ray.remote
+def train(name):
+    import wandb
+    with wandb.init(entity="team", project="real", id=name) as run:
+        run.log({"row": 0})
+
+ray.get([train.remote(f"ray-{number}") for number in range(2)])
+"""
+
+
+@pytest.mark.long
+def test_workers_of_a_real_ray_log_their_runs_with_one_exchange(world, sandbox):
+    world.configure(sandbox)
+    # Ray's own sockets need a short path.
+    world.variables.update(TMPDIR="/tmp", RAY_USAGE_STATS_ENABLED="0")
+    done = subprocess.run(
+        [interpreter("ray", setup="ray"), "-c", TASKS], env=world.variables, cwd=world.folder, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    stats = sandbox.stats()
+    assert (stats["exchanges"]["total"], stats["sdk_exchanges"]) == (1, 0)
+    assert sorted(stats["runs"]) == ["team/real/ray-0", "team/real/ray-1"]

@@ -138,6 +138,47 @@ def test_the_real_sdk_logs_inside_a_session_and_never_exchanges(proxy, world, sa
     assert [row["row"] for row in sandbox.run("team/real/run")["rows"]] == list(range(20))
 
 
+@pytest.mark.parametrize("before", ["wandb.setup()", "wandb.init(mode='offline').finish()"])
+def test_an_sdk_that_has_read_its_environment_reads_it_again(before, world, sandbox):
+    world.configure(sandbox)
+    world.python(LOG.format(proxy=None).replace("with wandb_cred", f"{before}\nwith wandb_cred", 1))
+    assert list(sandbox.stats()["runs"]) == ["team/real/run"] and sandbox.stats()["auth_failures"] == {}
+
+
+def test_two_sessions_in_turn_log_to_their_own_servers(world, start_sandbox):
+    servers = [start_sandbox(), start_sandbox()]
+    for name, server in zip(("one", "two"), servers):
+        world.configure(server, name)
+    world.python(
+        """
+        import wandb, wandb_cred
+        for name in ("one", "two"):
+            with wandb_cred.session(name):
+                with wandb.init(entity="team", project="real", id=name) as run:
+                    run.log({"row": 0})
+        """
+    )
+    assert [list(server.stats()["runs"]) for server in servers] == [["team/real/one"], ["team/real/two"]]
+    assert [server.stats()["sdk_exchanges"] for server in servers] == [0, 0]
+
+
+def test_a_run_that_is_under_way_keeps_its_credentials(world, start_sandbox):
+    servers = [start_sandbox(), start_sandbox()]
+    for name, server in zip(("one", "two"), servers):
+        world.configure(server, name)
+    said = world.python(
+        """
+        import wandb, wandb_cred, warnings
+        with wandb_cred.session("one"), wandb.init(entity="team", project="real", id="run") as run:
+            with warnings.catch_warnings(record=True) as caught, wandb_cred.session("two"):
+                run.log({"row": 0})
+            print(caught[0].message, caught[0].filename)
+        """
+    )
+    assert said.startswith("a W&B run is under way") and said.endswith("<string>")
+    assert [list(server.stats()["runs"]) for server in servers] == [["team/real/run"], []]
+
+
 def test_a_notebook_in_a_real_kernel_logs_after_one_line(world, sandbox):
     """Cells as a person types them, run by Jupyter's own client in a kernel of its own."""
     world.configure(sandbox)
