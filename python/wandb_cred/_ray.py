@@ -20,7 +20,7 @@ def ray_runtime_env(
     With ``proxy=True`` they have an API key of the daemon's proxy, which is what ``WandbLoggerCallback`` and ``setup_wandb``
     ask for. They run in the driver, or in workers; a driver needs :func:`wandb_cred.session` with ``proxy=True`` as well.
 
-    wandb-cred and the Python must be at the same paths on all nodes, and each node needs a configuration or an identity that is
+    The command and the Python must be at the same paths on all nodes, and each node needs a configuration or an identity that is
     found by itself. python: the workers' interpreter, if it is not this one.
     """
     import shlex

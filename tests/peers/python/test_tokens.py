@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 import pickle
 import signal
 import socket
@@ -128,11 +129,16 @@ def test_too_long_a_life_is_refused_with_what_there_is(world, sandbox, here):
 def test_a_daemon_that_is_killed_midway_is_followed_by_another(world, sandbox, here):
     world.configure(sandbox)
     here()
-    first = wandb_cred.token()
-    daemon = json.loads(world.command("status", "--json"))["pid"]
-    os.kill(daemon, signal.SIGKILL)
-    wait_for("end of the daemon", lambda: not is_running(daemon))
-    assert wandb_cred.token() == first, "the next one takes the token over"
+    with wandb_cred.session():
+        first = wandb_cred.token()
+        daemon = json.loads(world.command("status", "--json"))["pid"]
+        os.kill(daemon, signal.SIGKILL)
+        wait_for("end of the daemon", lambda: not is_running(daemon))
+        assert wandb_cred.token() == first, "the next one takes the session's token over"
+        [job] = json.loads(world.command("status", "--json", "--jobs"))["job_list"]
+        assert job["pid"] == os.getpid(), "and the session"
+        assert str(first) in pathlib.Path(os.environ["WANDB_CREDENTIALS_FILE"]).read_text()
+    assert sandbox.exchanges() == 1
 
 
 def test_variables_that_a_job_of_the_past_has_left_say_nothing(world, sandbox, here):
