@@ -163,28 +163,40 @@ def _request(
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     received = b""
     try:
+        # It bounds connect, too, which waits while the queue of a stuck daemon is full.
         connection.settimeout(timeout)
         _connect(connection, path, guarded)
         try:
             connection.sendall(head.encode() + data)
             while not _is_whole(received):
+                # A daemon that sends a byte at a time does not get a new time-out with each.
                 connection.settimeout(max(deadline - time.monotonic(), 0.001))
                 piece = connection.recv(65536)
                 if not piece:
                     break
                 received += piece
-        except socket.timeout:
-            detail = f"the daemon at {path} did not answer within {timeout:.0f} s"
-            problem = {"type": "no-answer", "title": "The daemon does not answer", "detail": detail}
-            raise Error({**problem, "next": "wandb-cred service status"}) from None
         except (BrokenPipeError, ConnectionResetError):
             pass
         if not received:
             raise _NotThere(f"the daemon at {path} broke off")
         return _answer(received, path), connection
+    except socket.timeout:
+        connection.close()
+        detail = f"the daemon at {path} did not answer within {timeout:.0f} s"
+        raise _no_answer(detail, "wandb-cred service status") from None
     except BaseException:
         connection.close()
         raise
+
+
+def unreadable(detail: str) -> Error:
+    problem = {"type": "not-found", "title": "The answer cannot be read", "detail": detail}
+    return Error({**problem, "next": "restart wandb-credd, so that it has the same version as wandb-cred"})
+
+
+def _no_answer(detail: str, next_command: str) -> Error:
+    problem = {"type": "no-answer", "title": "The daemon does not answer", "detail": detail}
+    return Error({**problem, "next": next_command})
 
 
 def _connect(connection: socket.socket, path: str, guarded: bool) -> None:
@@ -195,7 +207,7 @@ def _connect(connection: socket.socket, path: str, guarded: bool) -> None:
     try:
         connection.connect(path)
     except socket.timeout:
-        raise _NotThere(f"the daemon at {path} takes no connection") from None
+        raise
     except OSError as error:
         raise _NotThere(f"no daemon answers at {path}: {error.strerror or error}") from None
     if not private and _server_uid(connection, path) not in _trusted():
@@ -233,24 +245,19 @@ def _is_whole(received: bytes) -> bool:
 
 def _answer(received: bytes, path: str) -> dict[str, Any]:
     head, _, body = received.partition(b"\r\n\r\n")
+    length = _length(head)
+    if length is not None and len(body) < length <= _MAX_ANSWER:
+        detail = f"the daemon at {path} broke off after {len(received)} bytes of its answer"
+        raise _no_answer(detail, "wandb-cred check")
     try:
+        if length is None or length > _MAX_ANSWER:
+            raise ValueError
         status = int(head.split(b" ", 2)[1])
-        length = _length(head)
-        if length is None or len(body) < length:
-            raise ValueError("it broke off")
         document = json.loads(body[:length])
         if not isinstance(document, dict):
-            raise ValueError("no object")
+            raise ValueError
     except (ValueError, IndexError):
-        detail = f"what answers at {path} is not a wandb-credd of this version"
-        raise Error(
-            {
-                "type": "not-found",
-                "title": "The answer cannot be read",
-                "detail": detail,
-                "next": "restart wandb-credd, so that it has the same version as wandb-cred",
-            }
-        ) from None
+        raise unreadable(f"what answers at {path} is not a wandb-credd of this version") from None
     if 200 <= status < 300:
         return document
     if document.get("type") == "shutting-down":

@@ -6,8 +6,7 @@ import os
 import sys
 import threading
 
-from ._daemon import ask_and_hold, usual_place
-from ._error import Error
+from ._daemon import ask_and_hold, unreadable, usual_place
 from ._tokens import chosen_all
 
 TYPE_CHECKING = False
@@ -185,8 +184,7 @@ def _variables(job: Mapping[str, Any]) -> dict[str, str | None]:
         if trace and base and trace == f"{base}/traces":
             variables["WF_TRACE_SERVER_URL"] = None
     else:
-        detail = "the daemon's answer names neither files nor a proxy"
-        raise Error({"type": "not-found", "title": "The answer cannot be read", "detail": detail})
+        raise unreadable("the daemon's answer names neither files nor a proxy")
     variables["WANDB_CRED_PROFILE"] = job["profile"]
     return variables
 

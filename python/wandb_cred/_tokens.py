@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from ._daemon import ask
+from ._daemon import ask, unreadable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def token(profile: str | None = None, min_ttl: float | None = None, *, wait: flo
     """
     target = _target("/v1/token", profile, min_ttl, wait)
     answer = ask("GET", target, timeout=(_WAIT if wait is None else wait) + _MARGIN)
-    return _token(answer["access_token"], answer)
+    return _token("access_token", answer)
 
 
 def identity_hook(profile: str | None = None, min_ttl: float | None = None) -> Token:
@@ -72,7 +72,7 @@ def identity_hook(profile: str | None = None, min_ttl: float | None = None) -> T
     Raises :class:`wandb_cred.Error`.
     """
     answer = ask("GET", _target("/v1/identity-token", profile, min_ttl, None), timeout=_WAIT + _MARGIN)
-    return _token(answer["identity_token"], answer)
+    return _token("identity_token", answer)
 
 
 def instead_of(refused: str, profile: str | None) -> Token:
@@ -84,7 +84,7 @@ def instead_of(refused: str, profile: str | None) -> Token:
     target = _target("/v1/token", profile, None, _RENEWAL_WAIT)
     target += f"{'&' if '?' in target else '?'}newer_than={digest}"
     answer = ask("GET", target, timeout=_RENEWAL_WAIT + _WAIT + _MARGIN)
-    return _token(answer["access_token"], answer)
+    return _token("access_token", answer)
 
 
 def chosen(profile: str | None) -> str | None:
@@ -127,10 +127,13 @@ def _quote(text: str) -> str:
     return "".join(chr(byte) if byte in plain else f"%{byte:02X}" for byte in text.encode())
 
 
-def _token(text: str, answer: dict[str, Any]) -> Token:
-    token = Token(text)
-    token.profile = answer["profile"]
-    token.base_url = answer.get("base_url", "")
-    token.expires_in = answer["expires_in"]
-    token._expires_at = answer["expires_at"]
+def _token(name: str, answer: dict[str, Any]) -> Token:
+    try:
+        token = Token(answer[name])
+        token.profile = answer["profile"]
+        token.base_url = answer.get("base_url", "")
+        token.expires_in = answer["expires_in"]
+        token._expires_at = answer["expires_at"]
+    except KeyError as error:
+        raise unreadable(f"the daemon's answer has no {error}") from None
     return token

@@ -201,22 +201,33 @@ def test_a_daemon_that_does_not_answer_is_given_up(world, here, monkeypatch):
     assert (caught.value.type, caught.value.next) == ("no-answer", "wandb-cred service status")
 
 
-def test_what_is_no_daemon_is_told_apart(world, here):
+@pytest.mark.parametrize(
+    "answer, said",
+    [
+        (b"SSH-2.0-OpenSSH\r\n\r\n", "not a wandb-credd of this version"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]", "not a wandb-credd of this version"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 99999999\r\n\r\n{}", "not a wandb-credd of this version"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", "no 'access_token'"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\n{}", "broke off after 41 bytes of its answer"),
+    ],
+    ids=["ssh", "list", "huge", "empty", "cut"],
+)
+def test_what_is_no_answer_of_a_daemon_is_told_apart(answer, said, world, here):
     (world.folder / "wandb-cred").mkdir(mode=0o700)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(world.folder / "wandb-cred/wandb-cred.sock"))
         listener.listen()
 
-        def answer():
+        def serve():
             connection, _ = listener.accept()
             with connection:
                 connection.recv(4096)
-                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\n{}")
+                connection.sendall(answer)
 
-        thread = threading.Thread(target=answer)
+        thread = threading.Thread(target=serve)
         thread.start()
         here()
-        with pytest.raises(wandb_cred.Error, match="not a wandb-credd of this version"):
+        with pytest.raises(wandb_cred.Error, match=said):
             wandb_cred.token()
         thread.join()
 
