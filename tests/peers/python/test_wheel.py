@@ -1,12 +1,14 @@
 """The wheel as people install it: by pip in a clean environment, by uv, by pipx. The programs are those under test."""
 
 import email
+import json
 import os
 import pathlib
 import shutil
 import subprocess
 import sys
 import zipfile
+import zlib
 
 import pytest
 from conftest import BINARIES, ROOT
@@ -20,10 +22,21 @@ def run(*argv, env, check=True, cwd=None):
     return done
 
 
+CRATES = [
+    {"name": "wandb-cred", "version": "0.1.0", "source": "local", "root": True, "dependencies": [1, 2]},
+    {"name": "cc", "version": "1.0.0", "source": "crates.io", "kind": "build"},
+    {"name": "libc", "version": "0.2.1", "source": "crates.io"},
+]
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
-    out = tmp_path_factory.mktemp("dist")
-    env = {**os.environ, "WANDB_CRED_BIN_DIR": str(BINARIES), "SOURCE_DATE_EPOCH": "1700000000"}
+    out, programs = tmp_path_factory.mktemp("dist"), tmp_path_factory.mktemp("programs")
+    # As `cargo auditable` leaves it in the programs that are shipped.
+    (programs / "crates").write_bytes(zlib.compress(json.dumps({"packages": CRATES}).encode()))
+    for name in ("wandb-cred", "wandb-credd"):
+        run("objcopy", "--strip-debug", f"--add-section=.dep-v0={programs}/crates", BINARIES / name, programs / name, env=None)
+    env = {**os.environ, "WANDB_CRED_BIN_DIR": str(programs), "SOURCE_DATE_EPOCH": "1700000000"}
     said = run(ROOT / "scripts/wheel", out, env=env).stdout
     [path] = out.iterdir()
     assert said == f"{path.name} {path.stat().st_size} bytes\n"
@@ -47,8 +60,12 @@ def test_the_wheel_holds_what_it_should_and_nothing_else(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         metadata = email.message_from_bytes(archive.read("wandb_cred-0.1.0.dist-info/METADATA"))
+        bill = json.loads(archive.read("wandb_cred-0.1.0.dist-info/sboms/wandb-cred.cdx.json"))
         modes = {name: archive.getinfo(name).external_attr >> 16 & 0o777 for name in names}
     assert metadata["Requires-Dist"] is None and metadata["Requires-Python"] == ">=3.8"
+    own, library = "pkg:cargo/wandb-cred@0.1.0", "pkg:cargo/libc@0.2.1"
+    assert [component["purl"] for component in bill["components"]] == [library], "what only build scripts need is not in it"
+    assert {need["ref"]: need["dependsOn"] for need in bill["dependencies"]} == {own: [library], library: []}
     programs = [name for name in names if ".data/scripts/" in name]
     assert [name.rpartition("/")[2] for name in programs] == ["wandb-cred", "wandb-credd"], "no sandbox"
     assert {modes[name] for name in programs} == {0o755} and set(modes.values()) == {0o755, 0o644}
