@@ -27,9 +27,11 @@ mod old_sdk;
 mod on_demand;
 mod private_daemon;
 mod profile;
+mod ray;
 mod refresh;
 mod service;
 mod shell;
+mod socket;
 mod status;
 mod token;
 
@@ -66,6 +68,7 @@ enum Subcommand {
     Check(check::Args),
     Doctor(doctor::Args),
     Service(service::Args),
+    Socket(socket::Args),
     Completions(completions::Args),
 }
 
@@ -101,6 +104,7 @@ fn run(subcommand: &Subcommand, env: &Env) -> Result<ExitCode, CommandError> {
         Subcommand::Check(_) => check::run(env),
         Subcommand::Doctor(args) => doctor::run(args, env),
         Subcommand::Service(args) => service::run(args, env),
+        Subcommand::Socket(_) => socket::run(env),
         Subcommand::Completions(args) => completions::run(args),
     };
     Ok(exit?.into())

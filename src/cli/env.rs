@@ -3,7 +3,7 @@
 use super::command_error::Outcome;
 use super::profile::ProfilesArg;
 use super::shell::Shell;
-use super::{job, login, on_demand};
+use super::{job, login, on_demand, ray};
 use crate::client::Client;
 use crate::env::Env;
 use crate::error::Exit;
@@ -24,9 +24,16 @@ pub(super) struct Args {
     /// The process that needs the credentials [default: the calling one]
     #[arg(long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
     pid: Option<u32>,
+    /// Print the runtime environment for Ray instead, as JSON
+    #[arg(long, conflicts_with_all = ["shell", "pid"])]
+    ray: bool,
 }
 
 pub(super) fn run(args: &Args, env: &Env) -> Outcome {
+    if args.ray {
+        output::print(&ray::runtime_env(&args.profiles, args.proxy, env)?)?;
+        return Ok(Exit::Success);
+    }
     // A shell runs `$(wandb-cred env)` as its own child, so the parent is the one that will use the files.
     let pid = args.pid.unwrap_or_else(std::os::unix::process::parent_id);
     let wanted = job::Wanted { profiles: &args.profiles, proxy: args.proxy, wait: true };
@@ -54,11 +61,15 @@ With --proxy, they use a proxy in the daemon, with a key that is good until the 
 ends, and WANDB_API_KEY is that key.
 
 In a pipeline or a wrapper script, the calling process may end early; use --pid $$
-there. If no daemon runs, one is started, and ends after the shell.";
+there. If no daemon runs, one is started, and ends after the shell.
+
+With --ray, it prints what starts every worker of Ray by wandb-cred exec, with the Python
+in PATH. Both must be at the same paths on all nodes.";
 
 const EXAMPLES: &str = "Examples:
   eval \"$(wandb-cred env)\"                       sh, bash, zsh
   wandb-cred env --shell fish | source           fish
   eval `wandb-cred env --shell csh`              csh, tcsh
   wandb-cred env --shell powershell | Out-String | Invoke-Expression
-  wandb-cred env --shell json                    for a notebook that runs: --pid of its kernel";
+  wandb-cred env --shell json                    for a notebook that runs: --pid of its kernel
+  ray job submit --runtime-env-json \"$(wandb-cred env --ray)\" -- python train.py";

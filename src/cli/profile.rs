@@ -48,6 +48,11 @@ impl ProfilesArg {
         if self.profiles.is_empty() { names_in(env) } else { self.profiles.clone() }
     }
 
+    /// Those that were given.
+    pub(super) fn given(&self) -> &[String] {
+        &self.profiles
+    }
+
     /// The one that was given, or none, for what works with one only.
     pub(super) fn single(&self) -> Option<ProfileArg> {
         match &self.profiles[..] {

@@ -82,6 +82,14 @@ fn install(how: &Install, env: &Env) -> Outcome {
             ))?;
         }
     }
+    if let Some(folder) = passing_environment(&daemon) {
+        output::print_line(format!(
+            "note: the service runs {}, which goes when the Python environment {} does; uv tool install wandb-cred, or pipx, makes \
+             one that stays",
+            daemon.display(),
+            folder.display()
+        ))?;
+    }
     if !dry_run {
         output::print(next_steps)?;
     }
@@ -98,6 +106,14 @@ fn record_network(daemon: &Path, how: &Install) -> Result<(), CommandError> {
         Ok(status) => Err(daemon_program::failed("wandb-credd record-network", status)),
         Err(error) => Err(daemon_program::not_started(daemon, &error)),
     }
+}
+
+/// The virtual environment that the program is in, unless it is one that uv or pipx keeps for a tool: a project's is made anew
+/// at any time, and that of `uvx` lies in a cache.
+fn passing_environment(program: &Path) -> Option<&Path> {
+    let folder = program.parent()?.parent()?;
+    let has = |file| folder.join(file).exists();
+    (has("pyvenv.cfg") && !KEPT.into_iter().any(has)).then_some(folder)
 }
 
 fn uninstall(dry_run: bool, env: &Env) -> Outcome {
@@ -169,6 +185,9 @@ fn refuse_a_second_daemon(env: &Env) -> Result<(), CommandError> {
     Err(CommandError::new(Exit::TryLater, message)
         .hint(format!("kill {}, then run this command again", status.pid)))
 }
+
+/// What uv and pipx leave beside `pyvenv.cfg` in the environment of an installed tool.
+const KEPT: [&str; 2] = ["uv-receipt.toml", "pipx_metadata.json"];
 
 const DETAILS: &str = "\
 Let this user's service manager (systemd, or launchd on macOS) start the daemon as soon

@@ -248,3 +248,10 @@ fn refresh_says_what_came_of_it() {
     let json = daemon.run(&["refresh", "--json"]);
     assert!(json.out.starts_with(r#"{"name":"work""#), "{}", json.out);
 }
+
+#[test]
+fn socket_prints_where_the_daemon_answers() {
+    let daemon = FakeDaemon::start(vec![on("GET /v1/status", 200, status::answer(&[]))]);
+    let ran = daemon.run(&["socket"]);
+    assert_eq!((ran.code, ran.out), (0, format!("{}\n", daemon.socket().display())));
+}

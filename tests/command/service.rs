@@ -47,6 +47,29 @@ impl Home {
 
 #[cfg(target_os = "linux")]
 #[test]
+fn install_from_a_projects_python_environment_says_that_it_may_go() {
+    for (marks, warned) in [
+        (&["pyvenv.cfg"][..], true),
+        (&["pyvenv.cfg", "uv-receipt.toml"], false),
+        (&["pyvenv.cfg", "pipx_metadata.json"], false),
+        (&[], false),
+    ] {
+        let home = Home::new();
+        for mark in marks {
+            std::fs::write(home.folder.path().join(mark), "").expect("written");
+        }
+        let ran = ran(&mut home.command(&["service", "install", "--dry-run"]));
+        assert_eq!(
+            (ran.code, ran.out.contains("note: the service runs")),
+            (0, warned),
+            "{marks:?}: {}",
+            ran.out
+        );
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
 fn install_writes_the_units_and_starts_the_socket_and_uninstall_takes_them_away() {
     let home = Home::new();
     let dry = ran(&mut home.command(&["service", "install", "--dry-run"]));
