@@ -151,6 +151,7 @@ impl Config {
             relay: None,
             access,
             exchanges: Arc::default(),
+            http: parts.http.clone(),
         };
         let provider = match &self.whence {
             Whence::Provider(provider) => {
@@ -229,6 +230,8 @@ pub struct Profile {
     pub relay: Option<Relay>,
     pub access: Keeper<AccessToken>,
     exchanges: Arc<AtomicU64>,
+    /// Its way to its servers.
+    pub http: Http,
 }
 
 impl Profile {

@@ -60,6 +60,7 @@ struct Change {
     jwt_life: Option<u64>,
     replay_check: Option<bool>,
     exchange_delay_ms: Option<u64>,
+    signed_downloads: Option<bool>,
 }
 
 fn settings(state: &State, change: Change) -> Reply {
@@ -68,6 +69,7 @@ fn settings(state: &State, change: Change) -> Reply {
     settings.jwt_life = change.jwt_life.unwrap_or(settings.jwt_life);
     settings.replay_check = change.replay_check.unwrap_or(settings.replay_check);
     settings.exchange_delay_ms = change.exchange_delay_ms.unwrap_or(settings.exchange_delay_ms);
+    settings.signed_downloads = change.signed_downloads.unwrap_or(settings.signed_downloads);
     reply::ok(&json!(*settings))
 }
 
