@@ -1,6 +1,6 @@
 //! `/sandbox/...`: how tests control and inspect the sandbox.
 //!
-//! `GET stats`, `GET history?run=ENTITY/PROJECT/ID`, `POST faults`, `POST revoke`, `POST settings`.
+//! `GET stats`, `GET history?run=ENTITY/PROJECT/ID`, `GET` and `POST faults`, `POST revoke`, `POST settings`.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -25,6 +25,7 @@ pub(super) fn route(
             reply::ok(&state.stats().to_json(counts))
         }
         (&Method::GET, "/sandbox/history") => history(state, query.get("run").map_or("", String::as_str)),
+        (&Method::GET, "/sandbox/faults") => reply::ok(&json!(*lock(&state.faults))),
         (&Method::POST, "/sandbox/faults") => match serde_json::from_slice(body) {
             Ok(faults) => {
                 let mut current = lock(&state.faults);
