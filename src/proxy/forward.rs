@@ -162,9 +162,15 @@ impl Forwarder {
                 Ok(response) => response,
                 Err(why) => return Ok(answer::unavailable(&why, RETRY)),
             };
-            let refused =
-                token.as_ref().filter(|_| response.status() == StatusCode::UNAUTHORIZED && !replayed);
-            let Some(refused) = refused else {
+            let unauthorized = response.status() == StatusCode::UNAUTHORIZED;
+            if let Some(sent) = token.as_ref().filter(|_| unauthorized && replayed)
+                && profile.access.peek(Duration::ZERO).is_none_or(|now| now.hash() != sent.hash())
+            {
+                // It ended while the server thought about it, which says nothing of the next one.
+                let why = "the access token ended before the server answered; send this again";
+                return Ok(answer::unavailable(why, 1));
+            }
+            let Some(refused) = token.as_ref().filter(|_| unauthorized && !replayed) else {
                 let rewrite = asks.then(|| Rewrite::new(&profile.base_url.spellings(), &ours(caller.port)));
                 return Ok(pass(response, &target, rewrite, job, caller.port));
             };
