@@ -61,17 +61,15 @@ impl Artifacts {
         Some(download(self.get(id)?.file(name)?.content.clone()?))
     }
 
-    /// `GET /artifacts/{entity}/{md5}`, or `/artifactsV2/{region}/{entity}/{project}/{collection}/…/{md5}/{name}`: the way for a
+    /// `GET /artifacts/{entity}/{md5}`, or `/artifactsV2/{region}/{entity}/…/{md5}`: the way for a
     /// client that is signed in and has no signed address.
     pub(super) fn download(&self, path: &str) -> Reply {
         let segments: Vec<_> = path.trim_start_matches('/').split('/').collect();
-        let md5 = match segments[..] {
-            ["artifacts", _, md5] => md5,
-            ["artifactsV2", .., md5, _] => md5,
-            _ => return not_found(),
-        };
+        // Newer clients add the file's name.
+        let last = segments.iter().rev().take(2);
+        let wanted = |file: &&File| last.clone().any(|segment| file.md5.as_deref() == Some(*segment));
         let mut files = self.0.iter().flat_map(|artifact| &artifact.files);
-        match files.find(|file| file.md5.as_deref() == Some(md5)).and_then(|file| file.content.clone()) {
+        match files.find(wanted).and_then(|file| file.content.clone()) {
             Some(content) => download(content),
             None => not_found(),
         }
@@ -80,9 +78,7 @@ impl Artifacts {
 
 impl Artifact {
     fn is_called(&self, alias: &str) -> bool {
-        let version = self.version.map(|version| format!("v{version}"));
-        version.is_some()
-            && (version.as_deref() == Some(alias) || self.aliases.iter().any(|own| own == alias))
+        self.version.is_some() && self.aliases.iter().any(|own| own == alias)
     }
 
     fn file(&mut self, name: &str) -> Option<&mut File> {
@@ -141,13 +137,18 @@ pub(super) fn graphql(state: &State, operation: &str, variables: &Value) -> Opti
         "UseArtifact" => {
             json!({ "useArtifact": { "artifact": { "id": id, "digest": artifacts.get(&id)?.digest } } })
         }
-        "ArtifactByID" | "Artifact" | "ArtifactType" | "ArtifactByName" => match index(&id) {
+        "ArtifactByID"
+        | "ArtifactByIDShort"
+        | "ArtifactWithCurrentManifest"
+        | "Artifact"
+        | "ArtifactType"
+        | "ArtifactByName" => match index(&id) {
             Some(index) if artifacts.0.len() > index => {
-                json!({ "artifact": shown(&artifacts.0[index], index) })
+                json!({ "artifact": shown(state, &artifacts.0[index], index) })
             }
             _ => {
                 let found = named(&artifacts, variables);
-                json!({ "project": { "artifact": found.map(|index| shown(&artifacts.0[index], index)) } })
+                json!({ "project": { "artifact": found.map(|index| shown(state, &artifacts.0[index], index)) } })
             }
         },
         "ArtifactMembershipByName" | "ArtifactCollectionMembershipByName" => {
@@ -155,14 +156,13 @@ pub(super) fn graphql(state: &State, operation: &str, variables: &Value) -> Opti
                 let artifact = &artifacts.0[index];
                 json!({ "__typename": "ArtifactCollectionMembership", "id": id_of(index), "versionIndex": artifact.version,
                     "createdAt": CREATED, "aliases": aliases(artifact), "artifactCollection": collection(artifact),
-                    "artifact": shown(artifact, index) })
+                    "artifact": shown(state, artifact, index) })
             });
             json!({ "project": { "artifactCollectionMembership": membership } })
         }
         "FetchArtifactManifest" | "ArtifactManifest" => {
-            let id = if id.is_empty() { id_of(named(&artifacts, variables)?) } else { id };
-            let manifest = json!({ "currentManifest": { "id": id, "file": {
-                "id": MANIFEST, "directUrl": address(state, &id, MANIFEST) } } });
+            let index = index(&id).or_else(|| named(&artifacts, variables))?;
+            let manifest = json!({ "currentManifest": manifest(state, index) });
             json!({ "artifact": manifest, "project": { "artifact": manifest } })
         }
         "GetArtifactMembershipFileUrls"
@@ -189,6 +189,16 @@ pub(super) fn graphql(state: &State, operation: &str, variables: &Value) -> Opti
             })
         }
         "FetchArtifactDigestAlgorithm" => json!({ "project": { "artifactType": null } }),
+        // What fields a server has: those of its first version.
+        "ProbeServerProjectInfo" => json!({ "ProjectInfoType": { "fields": [] } }),
+        "TypeInfo" => json!({ "__type": type_info(variables["name"].as_str().unwrap_or_default()) }),
+        "ProbeServerArtifact" => json!({ "ArtifactInfoType": { "fields": [] } }),
+        "ProbeServerCreateArtifactInput" => json!({ "CreateArtifactInputInfoType": { "inputFields": [] } }),
+        "ProbeServerCreateArtifactFileSpecInput" => {
+            json!({ "CreateArtifactFileSpecInputInfoType": { "inputFields": [] } })
+        }
+        "InputFields" | "TypeFields" => json!({ "TypeInfo": { "inputFields": [], "fields": [] } }),
+        "ClientIDMapping" => json!({ "clientIDMapping": null }),
         "XXHashDigestsEnabled" => json!({ "entity": { "xxhashDigestsEnabled": false } }),
         _ => return None,
     })
@@ -250,7 +260,10 @@ fn commit(artifacts: &mut Artifacts, id: &str) -> Option<String> {
         }
     }
     let artifact = &mut artifacts.0[index];
-    artifact.version.get_or_insert(whole);
+    if artifact.version.is_none() {
+        artifact.version = Some(whole);
+        artifact.aliases.push(format!("v{whole}"));
+    }
     Some(artifact.digest.clone())
 }
 
@@ -267,7 +280,7 @@ fn named(artifacts: &Artifacts, variables: &Value) -> Option<usize> {
     artifacts.named(entity, project, name)
 }
 
-fn shown(artifact: &Artifact, index: usize) -> Value {
+fn shown(state: &State, artifact: &Artifact, index: usize) -> Value {
     let sizes =
         artifact.files.iter().filter(|file| file.md5.is_some()).filter_map(|file| file.content.as_ref());
     let aliases: Vec<_> = artifact
@@ -285,8 +298,23 @@ fn shown(artifact: &Artifact, index: usize) -> Value {
         "ttlIsInherited": true, "tags": [], "historyStep": null, "state": state_of(artifact),
         "size": sizes.clone().map(Bytes::len).sum::<usize>(), "digest": artifact.digest,
         "digestAlgorithm": "MANIFEST_MD5", "commitHash": "", "fileCount": sizes.count(), "createdAt": CREATED,
-        "updatedAt": CREATED, "aliases": aliases, "labels": [],
+        "updatedAt": CREATED, "aliases": aliases, "labels": [], "currentManifest": manifest(state, index),
     })
+}
+
+/// What wandb 0.22.3 asks, to leave out what a server does not know.
+fn type_info(name: &str) -> Value {
+    const ARTIFACT: [&str; 5] = ["ttlDurationSeconds", "ttlIsInherited", "aliases", "tags", "historyStep"];
+    let fields: Vec<_> = match name {
+        "Artifact" => ARTIFACT.iter().map(|field| json!({ "name": field, "args": [] })).collect(),
+        _ => Vec::new(),
+    };
+    json!({ "name": name, "fields": fields, "inputFields": [] })
+}
+
+fn manifest(state: &State, index: usize) -> Value {
+    let file = json!({ "id": MANIFEST, "directUrl": address(state, &id_of(index), MANIFEST) });
+    json!({ "id": id_of(index), "file": file })
 }
 
 fn aliases(artifact: &Artifact) -> Vec<Value> {

@@ -55,7 +55,8 @@ pub(super) fn graphql(state: &State, operation: &str, variables: &Value) -> Opti
         "Heartbeat" => {
             let name = text("id");
             let sweep = sweeps.0.get_mut(name)?;
-            let busy = variables["runState"].as_str().is_some_and(|state| state.contains("running"));
+            // Which runs go on, by name.
+            let busy = variables["runState"].as_str().is_some_and(|state| state.contains(':'));
             let commands = match sweep.runs {
                 _ if busy => json!([]),
                 RUNS => json!([{ "type": "exit" }]),
