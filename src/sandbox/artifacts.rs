@@ -168,6 +168,7 @@ pub(super) fn graphql(state: &State, operation: &str, variables: &Value) -> Opti
         "GetArtifactMembershipFileUrls"
         | "ArtifactCollectionMembershipFileUrls"
         | "ArtifactFileURLs"
+        | "ArtifactFileUrls"
         | "GetArtifactFileUrls"
         | "GetArtifactFiles" => {
             let index = index(&id).or_else(|| named(&artifacts, variables))?;
