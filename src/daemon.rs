@@ -1,7 +1,7 @@
 //! Wiring: reads the configuration, builds everything in order, spawns it, reloads, drains.
 //!
 //! The only module that spawns top-level tasks. One thread: measured, one beats two for this work, and
-//! nothing on it may block.
+//! nothing on it may block. What streams through the proxy has a thread of its own.
 
 use std::ffi::OsStr;
 use std::io;
@@ -41,6 +41,7 @@ mod init;
 mod lifetime;
 mod log;
 mod profile_set;
+mod proxy_thread;
 mod rebind;
 mod record_network;
 mod service;
@@ -292,7 +293,7 @@ async fn serve(
     let clock = Clock::system();
     let parts = Parts { env: env.clone(), http: Http::new(clock.clone()), clock: clock.clone() };
     let socket = bound.path().unwrap_or_else(|| places.socket.clone());
-    let (runtime, http) = (places.runtime.clone(), parts.http.clone());
+    let runtime = places.runtime.clone();
     let mut profiles = ProfileSet::new(places, parts);
     let mut directory = profiles.apply(&config);
     let mut fed = feed.as_deref().map(|feed| fed::Fed::start(feed, &clock)).transpose()?;
@@ -300,10 +301,10 @@ async fn serve(
         directory.awaited = Some(fed::AWAITED.to_owned());
     }
     let listener = bound.take_listener()?;
-    let state = Arc::new(State::new(directory, clock, socket, http));
+    let state = Arc::new(State::new(directory, clock, socket));
     state.take_up_jobs().await;
     let (stop_proxy, stopping) = watch::channel(false);
-    let proxy = tokio::spawn(Arc::clone(&state.proxy).run(stopping));
+    let proxy = tokio::spawn(proxy_thread::run(Arc::clone(&state.proxy), stopping));
     let (mut stop, stopping) = watch::channel(false);
     let mut server = server::spawn(listener, Arc::clone(&state), stopping);
     let guests = guests::Guests::open(&runtime, &state)?;

@@ -47,6 +47,7 @@ struct Clients {
     tls: [OnceCell<reqwest::Client>; 2],
     /// For connections that a caller speaks HTTP on by itself.
     connector: OnceCell<connection::Connector>,
+    gateway: connection::Gateway,
 }
 
 /// Whom a request is for; decides on proxy and plain http. Whatever is for loopback stays on this machine: it uses no proxy,

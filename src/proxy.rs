@@ -1,7 +1,10 @@
 //! The loopback proxy: any W&B client, any version, with a key that is good for one job on this machine.
 //!
 //! It swaps the key for the profile's access token, and sends a request again whose token was refused. Nothing of it exists
-//! before a job asks for it: no listener, no task. `docs/proxy.md` tells users.
+//! before a job asks for it: no listener, no thread. `docs/proxy.md` tells users.
+//!
+//! Requests are served on a thread of their own ([`Proxy::serve`]), since bodies of any size go through; keys come and go on
+//! the daemon's. Both see the same keys and keepers, behind locks that are held for moments.
 //!
 //! | module | holds |
 //! |---|---|
@@ -9,6 +12,7 @@
 //! | `peer` | whose connection it is |
 //! | `tape` | the head as it came |
 //! | `keys` | the keys of running jobs |
+//! | `survivors` | children that outlive a job's process |
 //! | `record` | `proxy.json` |
 //! | `target`, `headers` | where a request goes, and what with |
 //! | `body` | bodies that stream, and those kept to be sent again |
@@ -36,7 +40,6 @@ use tracing::{debug, info, warn};
 
 use crate::accept::accept;
 use crate::backoff::Thinned;
-use crate::http::Http;
 use crate::process::{self, Process};
 use crate::profile::Profile;
 use crate::token::{Secret, TokenHash};
@@ -44,8 +47,9 @@ use crate::{atomic_file, blocking};
 use body::INACTIVITY;
 use forward::{Caller, Forwarder};
 use head::Refusal;
-use keys::Keys;
+use keys::{Job, Keys};
 use record::{Entry, Record};
+use survivors::Survivors;
 use tape::{Tape, Taped};
 
 mod answer;
@@ -58,6 +62,7 @@ mod keys;
 mod peer;
 mod record;
 pub mod rewrite;
+mod survivors;
 mod tape;
 mod target;
 mod upstream;
@@ -66,6 +71,7 @@ pub use counts::Total;
 
 pub struct Proxy {
     forwarder: Arc<Forwarder>,
+    survivors: Survivors,
     place: Mutex<Place>,
     /// There is a listener to serve.
     opened: Notify,
@@ -102,11 +108,29 @@ pub struct Usage {
     pub total: Total,
 }
 
+/// What a job makes of its key, for the audit log.
+pub struct Use {
+    pub profile: Arc<str>,
+    pub process: Option<Process>,
+    pub what: Used,
+}
+
+pub enum Used {
+    /// A token that this job did not use before.
+    Token(TokenHash),
+    /// The job is over, and this went through.
+    Over(Total),
+}
+
+/// Hears of each use.
+type Hears = Box<dyn Fn(Use) + Send + Sync>;
+
 impl Proxy {
-    /// Keeps its record in `folder`.
-    pub fn new(folder: &Path, http: Http) -> Arc<Self> {
+    /// Keeps its record in `folder`. `hears` is called on a runtime, and must not block.
+    pub fn new(folder: &Path, hears: impl Fn(Use) + Send + Sync + 'static) -> Arc<Self> {
         Arc::new(Self {
-            forwarder: Arc::new(Forwarder::new(http)),
+            forwarder: Arc::new(Forwarder::new(Box::new(hears))),
+            survivors: Survivors::default(),
             place: Mutex::default(),
             opened: Notify::new(),
             record: folder.join(record::FILE),
@@ -124,8 +148,8 @@ impl Proxy {
         let port = self.open().map_err(|error| format!("the proxy has no port: {error}"))?;
         let key = Keys::invent();
         let hash = TokenHash::of(key.expose());
-        self.forwarder.keys().add(hash, process, profile)?;
-        self.follow(hash, end);
+        let job = self.forwarder.keys().add(hash, process, profile)?;
+        self.follow(job, end);
         self.write().await;
         Ok(Ticket { port, key })
     }
@@ -141,13 +165,16 @@ impl Proxy {
             return;
         }
         for entry in record.keys {
-            if let (Some(key), Some(profile)) = (entry.key(), find(&entry.profile))
-                && entry.process.is_running()
-                && self.forwarder.keys().add(key, Some(entry.process), &profile).is_ok()
-            {
-                info!(profile = entry.profile, pid = entry.process.pid, "took up a key of the proxy");
-                self.follow(key, entry.process.end());
+            let (Some(key), Some(profile)) = (entry.key(), find(&entry.profile)) else { continue };
+            let running = entry.process.is_running();
+            let heir = if running { None } else { self.survivors.of(key).await };
+            let Some(process) = heir.or(running.then_some(entry.process)) else { continue };
+            let Ok(job) = self.forwarder.keys().add(key, Some(process), &profile) else { continue };
+            if let Some(heir) = heir {
+                job.pass_to(heir);
             }
+            info!(profile = entry.profile, pid = process.pid, "took up a key of the proxy");
+            self.follow(job, process.end());
         }
         if !self.forwarder.keys().jobs().is_empty() {
             self.place().port = Some(record.port);
@@ -162,6 +189,8 @@ impl Proxy {
     /// After a reload.
     pub fn move_to(&self, find: impl Fn(&str) -> Option<Arc<Profile>>) {
         self.forwarder.keys().move_to(find);
+        // The ways there may have changed too.
+        self.forwarder.upstream.forget();
     }
 
     /// While locked, no request gets a token.
@@ -177,12 +206,27 @@ impl Proxy {
 
     /// The jobs that have a key.
     pub fn jobs(&self) -> Vec<Usage> {
-        let usage = |job: &Arc<keys::Job>| Usage {
+        let usage = |job: &Arc<Job>| Usage {
             profile: job.name.to_string(),
-            pid: job.process.map(|process| process.pid),
+            pid: job.process().map(|process| process.pid),
             total: job.counts.job.total(),
         };
         self.forwarder.keys().jobs().iter().map(usage).collect()
+    }
+
+    /// The processes that have a key of a running job, and the job's profile.
+    pub async fn holders(&self) -> Vec<(Process, String)> {
+        if self.forwarder.keys().jobs().is_empty() {
+            return Vec::new();
+        }
+        let all = self.survivors.all().await;
+        let keys = self.forwarder.keys();
+        let name = |key: TokenHash| {
+            let job = keys.jobs().iter().find(|job| job.key == key);
+            job.map(|job| job.name.to_string())
+        };
+        let running = all.iter().filter(|(process, _)| process.is_running());
+        running.filter_map(|(process, key)| Some((*process, name(*key)?))).collect()
     }
 
     /// By profile, since the daemon started.
@@ -202,11 +246,11 @@ impl Proxy {
         *self.writes.lock().await = false;
     }
 
-    /// Serves once there is a port, until `stop` turns true.
-    pub async fn run(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
-        let listener = tokio::select! {
-            listener = self.listener() => listener,
-            _ = stop.wait_for(|stop| *stop) => return,
+    /// Serves until `stop` turns true.
+    pub async fn serve(self: Arc<Self>, listener: std::net::TcpListener, mut stop: watch::Receiver<bool>) {
+        let listener = match TcpListener::from_std(listener) {
+            Ok(listener) => listener,
+            Err(error) => return warn!(%error, "cannot serve the proxy's port"),
         };
         let Ok(ours) = listener.local_addr() else { return };
         let graceful = GracefulShutdown::new();
@@ -227,15 +271,15 @@ impl Proxy {
         let _ = tokio::time::timeout(DRAIN_TIMEOUT, graceful.shutdown()).await;
     }
 
-    async fn listener(&self) -> TcpListener {
+    /// Waits until there is a port to serve.
+    pub async fn listener(&self) -> std::net::TcpListener {
         loop {
             let (listener, wanted) = {
                 let mut place = self.place();
                 (place.listener.take(), place.port.is_some() && !place.bound)
             };
-            match listener.map(TcpListener::from_std) {
-                Some(Ok(listener)) => return listener,
-                Some(Err(error)) => warn!(%error, "cannot serve the proxy's port"),
+            match listener {
+                Some(listener) => return listener,
                 // Somebody else has it. The jobs know no other, so we wait for it.
                 None if wanted => {
                     tokio::time::sleep(REBIND_INTERVAL).await;
@@ -262,11 +306,26 @@ impl Proxy {
         Ok(port)
     }
 
-    fn follow(self: &Arc<Self>, key: TokenHash, end: impl Future<Output = ()> + Send + 'static) {
+    fn follow(self: &Arc<Self>, job: Arc<Job>, end: impl Future<Output = ()> + Send + 'static) {
         let proxy = Arc::clone(self);
         tokio::spawn(async move {
             end.await;
-            if proxy.forwarder.keys().end(key) {
+            // Of a job that we cannot see, only its connection is known.
+            while job.process().is_some()
+                && let Some(heir) = proxy.survivors.of(job.key).await
+            {
+                info!(
+                    profile = &*job.name,
+                    pid = heir.pid,
+                    "a process has outlived the job that its key was made for"
+                );
+                job.pass_to(heir);
+                proxy.write().await;
+                heir.end().await;
+            }
+            let last = proxy.forwarder.keys().end(job.key);
+            proxy.forwarder.over(&job);
+            if last {
                 proxy.forwarder.upstream.forget();
             }
             proxy.write().await;
@@ -279,9 +338,9 @@ impl Proxy {
         let Some(port) = self.place().port.filter(|_| *may) else { return };
         let keys = {
             let keys = self.forwarder.keys();
-            let entry = |job: &Arc<keys::Job>| {
+            let entry = |job: &Arc<Job>| {
                 // One that could be mistaken for another is not recorded.
-                let process = job.process.filter(|process| process.start.is_some())?;
+                let process = job.process().filter(|process| process.start.is_some())?;
                 Some(Entry::new(job.key, &job.name, process))
             };
             keys.jobs().iter().filter_map(entry).collect()

@@ -14,6 +14,8 @@
 //! | `tokens` | the access tokens it has issued |
 //! | `wandb` | GraphQL, `file_stream`, uploads: the smallest server a real run needs |
 //! | `files` | what was uploaded, for clients that ask for it |
+//! | `artifacts` | versions of artifacts, up and down |
+//! | `sweeps` | what a sweep's agent is told |
 //! | `weave` | the trace server's endpoints |
 //! | `faults` | faults that tests ask for |
 //! | `stats` | what the sandbox has seen, for tests to compare |
@@ -35,6 +37,7 @@ use crate::clock::Clock;
 use crate::signals;
 use server::{Config, Sandbox, Settings};
 
+mod artifacts;
 #[cfg(test)]
 mod checks;
 mod control;
@@ -47,6 +50,7 @@ mod issuers;
 mod reply;
 pub mod server;
 mod stats;
+mod sweeps;
 mod tokens;
 mod wandb;
 mod weave;

@@ -27,6 +27,8 @@ pub(super) fn spawn(places: &Places) -> Result<(), Failure> {
     let mut child = Command::new(program)
         .args(args)
         .envs(absolute(FILE_VARIABLES))
+        // It may be the key of a job of another daemon, which would seem to go on as long as somebody has it.
+        .env_remove("WANDB_API_KEY")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .spawn()

@@ -1,6 +1,7 @@
 //! Until when the daemon serves: until it is told to stop, or as long as it is needed.
 
-use std::path::PathBuf;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -35,7 +36,7 @@ impl Lifetime {
         lifetime_of: Option<u32>,
         until_unneeded: Option<Duration>,
         for_a_job: bool,
-        folder: &std::path::Path,
+        folder: &Path,
     ) -> anyhow::Result<Self> {
         if let Some(pid) = lifetime_of {
             let process = Process::find(pid).context("the process of --lifetime-of does not run")?;
@@ -125,17 +126,15 @@ impl Lifetime {
     }
 }
 
-/// Makes jobs of the processes that still carry our paths in their environment: children that outlive the process that
-/// registered (`nohup`, a terminal multiplexer, a cluster's own daemons). Whether there are any.
-async fn adopt(state: &State, folder: &std::path::Path) -> bool {
+/// Makes jobs of the processes that still carry our paths, or a key of the proxy, in their environment: children that
+/// outlive the process that registered (`nohup`, a terminal multiplexer, a cluster's own daemons). Whether there are any.
+async fn adopt(state: &State, folder: &Path) -> bool {
     let profiles = folder.join(paths::PROFILES);
-    let Ok(found) = crate::blocking::run(move || carriers::of(paths::IDENTITY_TOKEN_FILE, &profiles)).await
-    else {
-        return false;
-    };
-    let mut adopted = false;
-    for carrier in found {
-        adopted |= state.adopt(carrier.process, &carrier.path).await;
+    let ours = move |value: &OsStr| Path::new(value).starts_with(&profiles).then(|| PathBuf::from(value));
+    let look = crate::blocking::run(move || carriers::of(paths::IDENTITY_TOKEN_FILE, ours)).await;
+    let mut adopted = state.adopt_holders_of_keys().await;
+    for (process, path) in look.unwrap_or_default() {
+        adopted |= state.adopt(process, &path).await;
     }
     adopted
 }

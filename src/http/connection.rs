@@ -4,16 +4,18 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http_body_util::Empty;
 use hyper::header::{HOST, PROXY_AUTHORIZATION};
-use hyper::{Request, StatusCode, Uri};
+use hyper::{HeaderMap, Request, StatusCode, Uri};
 use hyper_util::client::proxy::matcher::{Intercept, Matcher};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use rustls_platform_verifier::Verifier;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 use url::Url;
 
@@ -36,7 +38,33 @@ pub(super) struct Connector {
     proxies: Matcher,
 }
 
+/// The headers of the `headers-file`, and when they were read.
+pub(super) type Gateway = tokio::sync::Mutex<Option<(Instant, Result<HeaderMap, Error>)>>;
+
 impl Http {
+    /// The same number for the same way to a server, as long as one of its kind is there.
+    pub fn way(&self) -> usize {
+        Arc::as_ptr(&self.clients).addr()
+    }
+
+    /// What the profile's `headers-file` adds to a request to `url`. It is looked at once a second at most: a proxy may have
+    /// thousands of requests in one.
+    pub async fn gateway_headers(&self, url: &Url) -> Result<HeaderMap, Error> {
+        let network = &self.clients.network;
+        if !network.has_headers_for(url) {
+            return Ok(HeaderMap::new());
+        }
+        let mut known = self.clients.gateway.lock().await;
+        match &*known {
+            Some((read, headers)) if read.elapsed() < GATEWAY_AGE => headers.clone(),
+            _ => {
+                let headers = network.headers(url).await;
+                *known = Some((Instant::now(), headers.clone()));
+                headers
+            }
+        }
+    }
+
     /// Connects to the server of `url`, a server on the network or on loopback.
     pub async fn connect(&self, url: &Url) -> Result<Connection, Error> {
         if !self.clients.network.allows_plain(url) {
@@ -120,6 +148,8 @@ impl Connector {
         Ok(Box::new(TokioIo::new(hyper::upgrade::on(answer).await?)))
     }
 }
+
+const GATEWAY_AGE: Duration = Duration::from_secs(1);
 
 /// Reads the certificates, from wherever the environment says.
 async fn connector(network: &Arc<Network>) -> Result<Connector, Error> {

@@ -170,6 +170,11 @@ impl Network {
         })
     }
 
+    /// Whether a request to `url` gets headers.
+    pub(super) fn has_headers_for(&self, url: &Url) -> bool {
+        self.headers_file.is_some() && self.is_server(url)
+    }
+
     /// The headers for a request to `url`. Read for each, so that they can be changed.
     pub(super) async fn headers(&self, url: &Url) -> Result<HeaderMap, Error> {
         let Some(path) = self.headers_file.as_ref().filter(|_| self.is_server(url)) else {

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
 use hyper::http::request::Parts;
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::answer;
@@ -21,8 +21,8 @@ use super::rewrite::{Rewrite, asks_for_addresses};
 use super::tape::Tape;
 use super::target::Target;
 use super::upstream::Upstream;
+use super::{Hears, Use, Used};
 use crate::error::Error;
-use crate::http::Http;
 use crate::keeper::Need;
 use crate::token::{AccessToken, Expires as _};
 
@@ -34,6 +34,7 @@ pub(super) struct Forwarder {
     memory: Arc<Semaphore>,
     /// While set, no token is used.
     pub(super) locked: AtomicBool,
+    hears: Hears,
 }
 
 /// The connection that a request came on.
@@ -47,13 +48,26 @@ pub(super) struct Caller {
 type Answer = Response<Body>;
 
 impl Forwarder {
-    pub(super) fn new(http: Http) -> Self {
+    pub(super) fn new(hears: Hears) -> Self {
         Self {
             keys: Mutex::default(),
-            upstream: Upstream::new(http),
+            upstream: Upstream::default(),
             memory: Arc::new(Semaphore::new(REPLAY_MEMORY)),
             locked: AtomicBool::new(false),
+            hears,
         }
+    }
+
+    /// For the audit log: a job is over.
+    pub(super) fn over(&self, job: &Job) {
+        let total = job.counts.job.total();
+        if total.requests > 0 {
+            self.tell(job, Used::Over(total));
+        }
+    }
+
+    fn tell(&self, job: &Job, what: Used) {
+        (self.hears)(Use { profile: Arc::clone(&job.name), process: job.process(), what });
     }
 
     pub(super) fn keys(&self) -> MutexGuard<'_, Keys> {
@@ -119,7 +133,11 @@ impl Forwarder {
         };
         let upload = Upload::read(body, &self.memory).await.map_err(|_| BrokenOff)?;
         let asks = route == Route::Graphql && upload.asks_for_addresses(&head);
-        let mut letter = Letter::new(head, &target, upload, job);
+        let gateway = match target.http.gateway_headers(&target.url).await {
+            Ok(headers) => headers,
+            Err(error) => return Ok(answer::unavailable(&error.to_string(), RETRY)),
+        };
+        let mut letter = Letter::new(head, &target, &gateway, upload, job);
         if asks {
             // What is packed cannot be read.
             letter.head.headers.remove(ACCEPT_ENCODING);
@@ -137,13 +155,22 @@ impl Forwarder {
         }
         let mut replayed = false;
         loop {
+            if let Some(token) = token.as_ref().filter(|token| job.uses(token.hash())) {
+                self.tell(job, Used::Token(token.hash()));
+            }
             let response = match letter.send(&self.upstream, token.as_ref()).await {
                 Ok(response) => response,
                 Err(why) => return Ok(answer::unavailable(&why, RETRY)),
             };
-            let refused =
-                token.as_ref().filter(|_| response.status() == StatusCode::UNAUTHORIZED && !replayed);
-            let Some(refused) = refused else {
+            let unauthorized = response.status() == StatusCode::UNAUTHORIZED;
+            if let Some(sent) = token.as_ref().filter(|_| unauthorized && replayed)
+                && profile.access.peek(Duration::ZERO).is_none_or(|now| now.hash() != sent.hash())
+            {
+                // It ended while the server thought about it, which says nothing of the next one.
+                let why = "the access token ended before the server answered; send this again";
+                return Ok(answer::unavailable(why, 1));
+            }
+            let Some(refused) = token.as_ref().filter(|_| unauthorized && !replayed) else {
                 let rewrite = asks.then(|| Rewrite::new(&profile.base_url.spellings(), &ours(caller.port)));
                 return Ok(pass(response, &target, rewrite, job, caller.port));
             };
@@ -184,8 +211,8 @@ struct Kept {
 }
 
 impl<'a> Letter<'a> {
-    fn new(mut head: Parts, target: &'a Target, upload: Upload, job: &'a Job) -> Self {
-        head.headers = headers::outward(head.headers, target);
+    fn new(mut head: Parts, target: &'a Target, gateway: &HeaderMap, upload: Upload, job: &'a Job) -> Self {
+        head.headers = headers::outward(head.headers, target, gateway);
         let (body, once) = match upload {
             Upload::Whole(bytes, place) => (Some(Kept { bytes, _place: place }), None),
             Upload::Part(read, rest) => (None, Some((read, rest))),

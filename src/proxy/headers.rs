@@ -1,4 +1,5 @@
-//! The headers of a request on its way, and of its answer on the way back. Nothing is added.
+//! The headers of a request on its way, and of its answer on the way back. Nothing is added but what the profile's
+//! `headers-file` holds for its server.
 
 use hyper::HeaderMap;
 use hyper::header::{
@@ -9,10 +10,17 @@ use hyper::header::{
 use super::target::Target;
 use crate::token::AccessToken;
 
-/// What goes to the server: all that came, but for this connection's own, the host, and the key.
-pub(super) fn outward(mut headers: HeaderMap, target: &Target) -> HeaderMap {
+/// What goes to the server: all that came, but for this connection's own, the host, and the key. What `gateway` has is the
+/// profile's word, whatever the client says.
+pub(super) fn outward(mut headers: HeaderMap, target: &Target, gateway: &HeaderMap) -> HeaderMap {
     drop_hop_by_hop(&mut headers);
     headers.remove(EXPECT);
+    for name in gateway.keys() {
+        headers.remove(name);
+    }
+    for (name, value) in gateway {
+        headers.append(name, value.clone());
+    }
     headers.remove(AUTHORIZATION);
     headers.insert(HOST, target.host.clone());
     headers

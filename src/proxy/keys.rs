@@ -1,13 +1,14 @@
 //! The keys of running jobs. A key is known by its hash alone, and dies with its job.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use openidconnect::CsrfToken;
 use subtle::ConstantTimeEq as _;
 
 use super::counts::{Counts, Tally};
 use super::head::{KEY_LENGTH, Refusal};
+use crate::keeper::JobGuard;
 use crate::process::Process;
 use crate::profile::Profile;
 use crate::token::{Secret, TokenHash};
@@ -15,17 +16,46 @@ use crate::token::{Secret, TokenHash};
 /// A job that has a key.
 pub(super) struct Job {
     pub(super) key: TokenHash,
-    /// None if only a connection stands for it.
-    pub(super) process: Option<Process>,
     /// By name, since a reload may replace the profile itself.
     pub(super) name: Arc<str>,
-    profile: Mutex<Arc<Profile>>,
+    now: Mutex<Now>,
     pub(super) counts: Counts,
+}
+
+/// What may change while a job runs.
+struct Now {
+    profile: Arc<Profile>,
+    /// None if only a connection stands for it.
+    process: Option<Process>,
+    /// Keeps the profile hot for a process that nobody registered.
+    heir: Option<JobGuard>,
+    /// The token that it made use of last.
+    token: Option<TokenHash>,
 }
 
 impl Job {
     pub(super) fn profile(&self) -> Arc<Profile> {
-        Arc::clone(&self.profile.lock().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.now().profile)
+    }
+
+    pub(super) fn process(&self) -> Option<Process> {
+        self.now().process
+    }
+
+    /// Its process has ended, and `heir` has its key.
+    pub(super) fn pass_to(&self, heir: Process) {
+        let mut now = self.now();
+        now.process = Some(heir);
+        now.heir = Some(now.profile.demand.hold());
+    }
+
+    /// Whether the job makes use of a token that it did not use before.
+    pub(super) fn uses(&self, token: TokenHash) -> bool {
+        self.now().token.replace(token) != Some(token)
+    }
+
+    fn now(&self) -> MutexGuard<'_, Now> {
+        self.now.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -59,7 +89,8 @@ impl Keys {
         let name = Arc::clone(&profile.name);
         let tally = Arc::clone(self.tallies.entry(Arc::clone(&name)).or_default());
         let counts = Counts { job: Arc::default(), profile: tally };
-        let job = Job { key, process, name, profile: Mutex::new(Arc::clone(profile)), counts };
+        let now = Now { profile: Arc::clone(profile), process, heir: None, token: None };
+        let job = Job { key, name, now: Mutex::new(now), counts };
         let job = Arc::new(job);
         self.jobs.push(Arc::clone(&job));
         Ok(job)
@@ -103,7 +134,9 @@ impl Keys {
     pub(super) fn move_to(&self, find: impl Fn(&str) -> Option<Arc<Profile>>) {
         for job in &self.jobs {
             if let Some(profile) = find(&job.name) {
-                *job.profile.lock().unwrap_or_else(PoisonError::into_inner) = profile;
+                let mut now = job.now();
+                now.heir = now.heir.as_ref().map(|_| profile.demand.hold());
+                now.profile = profile;
             }
         }
     }

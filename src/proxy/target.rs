@@ -5,14 +5,15 @@ use hyper::header::HeaderValue;
 use url::Url;
 
 use super::head::Route;
+use crate::http::Http;
 use crate::profile::Profile;
 
 /// A server's address, and one path on it.
-#[derive(Clone, Debug)]
 pub(super) struct Target {
     /// The server.
     pub(super) url: Url,
-    /// Names the server in the pool of connections.
+    /// The profile's way there.
+    pub(super) http: Http,
     pub(super) origin: String,
     pub(super) host: HeaderValue,
     /// In origin form.
@@ -33,10 +34,10 @@ impl Target {
             (true, Some(own), _) => (own.as_str(), TRACES),
             (true, None, Some(cloud)) => (cloud, TRACES),
         };
-        Self::at(base, prefix, path)
+        Self::at(profile.http.clone(), base, prefix, path)
     }
 
-    fn at(base: &str, prefix: &'static str, path: &str) -> Option<Self> {
+    fn at(http: Http, base: &str, prefix: &'static str, path: &str) -> Option<Self> {
         let url: Url = base.parse().ok()?;
         let rest = path.strip_prefix(prefix)?;
         let slash = if rest.starts_with('/') { "" } else { "/" };
@@ -48,7 +49,7 @@ impl Target {
         };
         let origin = format!("{}://{host}", url.scheme());
         let base = base.trim_end_matches('/').to_owned();
-        Some(Self { host: host.parse().ok()?, origin, uri, base, prefix, url })
+        Some(Self { host: host.parse().ok()?, http, origin, uri, base, prefix, url })
     }
 
     /// A redirect to the same server, as an address of ours.
@@ -71,24 +72,29 @@ pub(super) const TRACES: &str = "/traces";
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Clock;
+
+    fn at(base: &str, prefix: &'static str, path: &str) -> Option<Target> {
+        Target::at(Http::new(Clock::system()), base, prefix, path)
+    }
 
     #[test]
     fn the_path_is_sent_as_it_came() {
         for path in ["/files/e/p/a%2Fb/%7E?x=%20&y=a+b", "/", "//x", "/a/./b", "/?q"] {
-            let target = Target::at("https://h", "", path).expect("a target");
+            let target = at("https://h", "", path).expect("a target");
             assert_eq!(target.uri.to_string(), path);
         }
-        let below = Target::at("https://h:8/api", "", "/graphql").expect("a target");
+        let below = at("https://h:8/api", "", "/graphql").expect("a target");
         assert_eq!((below.uri.to_string().as_str(), below.host.as_bytes()), ("/api/graphql", &b"h:8"[..]));
-        let traces = Target::at("https://trace.example", TRACES, "/traces/call/start?x").expect("a target");
+        let traces = at("https://trace.example", TRACES, "/traces/call/start?x").expect("a target");
         assert_eq!(traces.uri.to_string(), "/call/start?x");
-        assert_eq!(Target::at("https://trace.example", TRACES, "/traces").expect("one").uri.to_string(), "/");
+        assert_eq!(at("https://trace.example", TRACES, "/traces").expect("one").uri.to_string(), "/");
     }
 
     #[test]
     fn a_redirect_to_the_same_server_comes_back_to_us() {
         let back = |base: &str, prefix, location: &str| {
-            Target::at(base, prefix, &format!("{prefix}/x")).expect("a target").back(location, "http://o")
+            at(base, prefix, &format!("{prefix}/x")).expect("a target").back(location, "http://o")
         };
         assert_eq!(back("https://h", "", "https://h/y?z").as_deref(), Some("http://o/y?z"));
         assert_eq!(back("https://h", "", "https://h.evil/y"), None);

@@ -16,15 +16,29 @@ use crate::error::Error;
 use crate::http::Http;
 
 /// Cloning is cheap.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub(super) struct Upstream {
-    http: Http,
-    idle: Arc<Mutex<HashMap<String, Vec<Idle>>>>,
+    idle: Arc<Mutex<HashMap<Place, Vec<Idle>>>>,
+}
+
+/// A server, by one profile's way to it: another profile may trust other authorities, or go through another proxy.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Place {
+    origin: String,
+    way: usize,
+}
+
+impl Place {
+    fn of(target: &Target) -> Self {
+        Self { origin: target.origin.clone(), way: target.http.way() }
+    }
 }
 
 struct Idle {
     send: SendRequest<Body>,
     since: Instant,
+    /// So that no other way gets its number.
+    _http: Http,
 }
 
 /// Why there is no answer.
@@ -38,10 +52,6 @@ pub(super) enum Failed {
 }
 
 impl Upstream {
-    pub(super) fn new(http: Http) -> Self {
-        Self { http, idle: Arc::default() }
-    }
-
     /// Sends one request. `again` makes it once more where its body is kept: a connection that was idle may have been closed
     /// by the server at the moment we wrote to it, which says nothing of the server.
     pub(super) async fn send(
@@ -51,12 +61,13 @@ impl Upstream {
         activity: &Activity,
         again: impl FnOnce() -> Option<Request<Body>>,
     ) -> Result<Response<Incoming>, Failed> {
-        let request = match self.take(&target.origin) {
+        let place = Place::of(target);
+        let request = match self.take(&place) {
             None => request,
             Some(mut send) => match activity.wait(send.try_send_request(request)).await {
                 None => return Err(Failed::Silent),
                 Some(Ok(response)) => {
-                    self.keep(target, send);
+                    self.keep(target, place, send);
                     return Ok(response);
                 }
                 Some(Err(mut error)) => match error.take_message() {
@@ -69,7 +80,7 @@ impl Upstream {
                 },
             },
         };
-        let stream = self.http.connect(&target.url).await.map_err(Failed::Unreachable)?;
+        let stream = target.http.connect(&target.url).await.map_err(Failed::Unreachable)?;
         let broken = |error: hyper::Error| Failed::Broken(error.to_string());
         let mut builder = http1::Builder::new();
         builder.max_buf_size(super::MAX_HEAD).max_header_size(super::MAX_HEAD);
@@ -82,7 +93,7 @@ impl Upstream {
             None => Err(Failed::Silent),
             Some(Err(error)) => Err(broken(error)),
             Some(Ok(response)) => {
-                self.keep(target, send);
+                self.keep(target, place, send);
                 Ok(response)
             }
         }
@@ -93,10 +104,10 @@ impl Upstream {
         self.idle().clear();
     }
 
-    fn take(&self, origin: &str) -> Option<SendRequest<Body>> {
+    fn take(&self, place: &Place) -> Option<SendRequest<Body>> {
         let mut idle = self.idle();
-        let kept = idle.get_mut(origin)?;
-        while let Some(Idle { send, since }) = kept.pop() {
+        let kept = idle.get_mut(place)?;
+        while let Some(Idle { send, since, .. }) = kept.pop() {
             if send.is_ready() && since.elapsed() < MAX_IDLE {
                 return Some(send);
             }
@@ -105,25 +116,25 @@ impl Upstream {
     }
 
     /// Keeps a connection once its answer was read to the end.
-    fn keep(&self, target: &Target, mut send: SendRequest<Body>) {
-        let (upstream, origin) = (self.clone(), target.origin.clone());
+    fn keep(&self, target: &Target, place: Place, mut send: SendRequest<Body>) {
+        let (upstream, http) = (self.clone(), target.http.clone());
         tokio::spawn(async move {
             if send.ready().await.is_err() {
                 return;
             }
             let mut idle = upstream.idle();
-            let kept = idle.entry(origin).or_default();
+            let kept = idle.entry(place).or_default();
             // Not each time: what is closed is passed over when one is taken.
             if kept.len() >= MAX_KEPT {
                 kept.retain(|idle| !idle.send.is_closed() && idle.since.elapsed() < MAX_IDLE);
             }
             if kept.len() < MAX_KEPT {
-                kept.push(Idle { send, since: Instant::now() });
+                kept.push(Idle { send, since: Instant::now(), _http: http });
             }
         });
     }
 
-    fn idle(&self) -> MutexGuard<'_, HashMap<String, Vec<Idle>>> {
+    fn idle(&self) -> MutexGuard<'_, HashMap<Place, Vec<Idle>>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

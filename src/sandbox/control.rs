@@ -1,6 +1,6 @@
 //! `/sandbox/...`: how tests control and inspect the sandbox.
 //!
-//! `GET stats`, `GET history?run=ENTITY/PROJECT/ID`, `POST faults`, `POST revoke`, `POST settings`.
+//! `GET stats`, `GET history?run=ENTITY/PROJECT/ID`, `GET` and `POST faults`, `POST revoke`, `POST settings`.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -25,6 +25,7 @@ pub(super) fn route(
             reply::ok(&state.stats().to_json(counts))
         }
         (&Method::GET, "/sandbox/history") => history(state, query.get("run").map_or("", String::as_str)),
+        (&Method::GET, "/sandbox/faults") => reply::ok(&json!(*lock(&state.faults))),
         (&Method::POST, "/sandbox/faults") => match serde_json::from_slice(body) {
             Ok(faults) => {
                 let mut current = lock(&state.faults);
@@ -60,6 +61,7 @@ struct Change {
     jwt_life: Option<u64>,
     replay_check: Option<bool>,
     exchange_delay_ms: Option<u64>,
+    signed_downloads: Option<bool>,
 }
 
 fn settings(state: &State, change: Change) -> Reply {
@@ -68,6 +70,7 @@ fn settings(state: &State, change: Change) -> Reply {
     settings.jwt_life = change.jwt_life.unwrap_or(settings.jwt_life);
     settings.replay_check = change.replay_check.unwrap_or(settings.replay_check);
     settings.exchange_delay_ms = change.exchange_delay_ms.unwrap_or(settings.exchange_delay_ms);
+    settings.signed_downloads = change.signed_downloads.unwrap_or(settings.signed_downloads);
     reply::ok(&json!(*settings))
 }
 

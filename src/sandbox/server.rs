@@ -24,6 +24,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use url::form_urlencoded;
 
+use super::artifacts::Artifacts;
 use super::exchange::{self, Replays};
 use super::faults::{Faults, Target};
 use super::files::Files;
@@ -31,6 +32,7 @@ use super::idp::{self, Idp};
 use super::issuers::Issuers;
 use super::reply::{self, Reply};
 use super::stats::Stats;
+use super::sweeps::Sweeps;
 use super::tokens::Tokens;
 use super::{control, wandb, weave};
 use crate::accept::accept;
@@ -69,11 +71,19 @@ pub struct Settings {
     pub jwt_life: u64,
     pub replay_check: bool,
     pub exchange_delay_ms: u64,
+    /// Whether the signed addresses of artifacts' files are still good for a download.
+    pub signed_downloads: bool,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { token_life: 3600, jwt_life: 3600, replay_check: true, exchange_delay_ms: 0 }
+        Self {
+            token_life: 3600,
+            jwt_life: 3600,
+            replay_check: true,
+            exchange_delay_ms: 0,
+            signed_downloads: true,
+        }
     }
 }
 
@@ -102,6 +112,8 @@ impl Sandbox {
             tokens: Mutex::default(),
             replays: Mutex::default(),
             files: Mutex::default(),
+            artifacts: Mutex::default(),
+            sweeps: Mutex::default(),
             stats: Mutex::default(),
         };
         Ok(Self { listener, state: Arc::new(state) })
@@ -148,6 +160,8 @@ pub(super) struct State {
     tokens: Mutex<Tokens>,
     replays: Mutex<Replays>,
     files: Mutex<Files>,
+    artifacts: Mutex<Artifacts>,
+    sweeps: Mutex<Sweeps>,
     stats: Mutex<Stats>,
 }
 
@@ -166,6 +180,14 @@ impl State {
 
     pub(super) fn files(&self) -> MutexGuard<'_, Files> {
         lock(&self.files)
+    }
+
+    pub(super) fn artifacts(&self) -> MutexGuard<'_, Artifacts> {
+        lock(&self.artifacts)
+    }
+
+    pub(super) fn sweeps(&self) -> MutexGuard<'_, Sweeps> {
+        lock(&self.sweeps)
     }
 
     pub(super) fn stats(&self) -> MutexGuard<'_, Stats> {
@@ -243,6 +265,7 @@ async fn route(state: &State, request: Request<Incoming>, path: &str, counted: b
         }
         (&Method::GET, "/healthz" | "/ready") => reply::text(StatusCode::OK, "ok"),
         (&Method::PUT, _) if path.starts_with("/storage/") => wandb::upload(state, request, path).await,
+        (&Method::GET, _) if path.starts_with("/storage/") => wandb::stored(state, path),
         _ if path.starts_with("/sandbox/") => {
             // Only web pages send this header, and they have no business here.
             if request.headers().contains_key(ORIGIN) {
@@ -257,7 +280,7 @@ async fn route(state: &State, request: Request<Incoming>, path: &str, counted: b
 
 /// The routes that need an access token.
 async fn signed_in(state: &State, request: Request<Incoming>, method: &Method, path: &str) -> Reply {
-    let known = path == "/graphql" || path.starts_with("/files/") || path.starts_with("/traces/");
+    let known = path == "/graphql" || KNOWN.iter().any(|prefix| path.starts_with(prefix));
     if !known {
         return reply::text(StatusCode::NOT_FOUND, "404 page not found");
     }
@@ -280,6 +303,10 @@ async fn signed_in(state: &State, request: Request<Incoming>, method: &Method, p
         (_, Some(path)) => weave::route(state, method, path, &body),
         (&Method::POST, None) if path == "/graphql" => wandb::graphql(state, &body),
         (&Method::POST, None) => wandb::file_stream(state, path, &body, serial),
+        (&Method::GET, None) if path.starts_with("/artifacts") => {
+            state.stats().artifact_downloads.add("token");
+            state.artifacts().download(path)
+        }
         (&Method::GET, None) => state.files().download(path),
         _ => reply::text(StatusCode::METHOD_NOT_ALLOWED, "405 method not allowed"),
     }
@@ -297,6 +324,9 @@ fn too_large() -> Reply {
 fn header(request: &Request<Incoming>, name: HeaderName) -> &str {
     request.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
 }
+
+/// What paths begin with that need an access token.
+const KNOWN: [&str; 4] = ["/files/", "/traces/", "/artifacts/", "/artifactsV2/"];
 
 const MAX_CONNECTIONS: usize = 2_048;
 const MAX_FORM: usize = 256 * 1024;

@@ -21,6 +21,8 @@ pub(super) struct Stats {
     /// GraphQL operations that the sandbox does not know.
     pub(super) graphql_unknown: Counts,
     pub(super) runs: BTreeMap<String, Run>,
+    /// By a signed address, or by an access token.
+    pub(super) artifact_downloads: Counts,
     pub(super) weave: Weave,
 }
 

@@ -5,9 +5,9 @@ use hyper::body::Incoming;
 use hyper::{Request, StatusCode};
 use serde_json::{Value, json};
 
-use super::files;
 use super::reply::{self, Reply};
 use super::server::State;
+use super::{artifacts, files, sweeps};
 
 /// `POST /graphql`. Operations are told apart by name: the clients we test never reuse one for another query.
 pub(super) fn graphql(state: &State, body: &[u8]) -> Reply {
@@ -95,13 +95,22 @@ pub(super) fn graphql(state: &State, body: &[u8]) -> Reply {
                 "files": files,
             } } })
         }
+        "RunResumeStatus" => {
+            let (entity, project, run) =
+                (text("entity", ENTITY), text("project", "uncategorized"), text("name", "run"));
+            json!({ "model": { "id": project, "name": project, "entity": { "id": entity, "name": entity },
+                "bucket": resumed(state, &format!("{entity}/{project}/{run}"), &run) } })
+        }
         "RunStoppedStatus" => json!({ "project": { "run": { "stopped": false } } }),
+        "OrganizationCoreWeaveOrganizationID" => json!({ "entity": { "organization": null } }),
         "ServerFeaturesQuery" => json!({ "serverInfo": { "features": [] } }),
         "UpsertModel" => json!({ "upsertModel": { "model": {
             "name": text("name", "uncategorized"),
             "description": null,
         } } }),
         "Project" => json!({ "project": { "name": text("name", "uncategorized") } }),
+        _ if let Some(data) = artifacts::graphql(state, operation, variables) => data,
+        _ if let Some(data) = sweeps::graphql(state, operation, variables) => data,
         _ => {
             state.stats().graphql_unknown.add(operation);
             let message = format!("the sandbox does not know the operation {operation:?}");
@@ -122,6 +131,18 @@ fn uploads<'a>(
     let base = format!("{}/storage/{}/{entity}/{project}/{run}", state.url, state.upload_key);
     let names = variables["files"].as_array().into_iter().flatten().filter_map(Value::as_str);
     names.map(move |name| (name, format!("{base}/{name}")))
+}
+
+/// What a client needs to go on with a run; `null` if there is none.
+fn resumed(state: &State, path: &str, name: &str) -> Value {
+    let stats = state.stats();
+    let Some(run) = stats.runs.get(path) else { return Value::Null };
+    let last: Vec<_> = run.rows.last().into_iter().flatten().collect();
+    json!({
+        "id": name, "name": name, "displayName": name, "summaryMetrics": "{}", "config": "{}", "tags": [],
+        "notes": null, "wandbConfig": "{}", "logLineCount": 0, "eventsLineCount": 0, "eventsTail": "[]",
+        "historyLineCount": run.rows.len(), "historyTail": json!(last).to_string(),
+    })
 }
 
 fn viewer(state: &State) -> Value {
@@ -183,29 +204,24 @@ pub(super) fn file_stream(state: &State, path: &str, body: &[u8], serial: u64) -
     reply::ok(&json!({ "exitcode": null, "limits": {} }))
 }
 
-/// `PUT /storage/{key}/{entity}/{project}/{run}/{file}`: counted, and kept if it is small. The key stands for a signature.
+/// `PUT /storage/{key}/{entity}/{project}/{run}/{file}`, or `/storage/{key}/artifact/{id}/{file}`: counted, and kept if it is
+/// small. The key stands for a signature.
 pub(super) async fn upload(state: &State, request: Request<Incoming>, path: &str) -> Reply {
-    let parts: Vec<_> = path.trim_start_matches("/storage/").splitn(5, '/').collect();
-    let [key, entity, project, run, file] = parts[..] else {
-        return reply::text(StatusCode::NOT_FOUND, "404 page not found");
-    };
-    if key != state.upload_key {
+    let Some(path) = signed(state, path) else {
         return reply::text(StatusCode::FORBIDDEN, "this server did not issue the upload URL");
+    };
+    let (bytes, content) = match receive(request.into_body()).await {
+        Ok(received) => received,
+        Err(reply) => return reply,
+    };
+    let missing = || reply::text(StatusCode::NOT_FOUND, "404 page not found");
+    if let Some(path) = path.strip_prefix("artifact/") {
+        let stored = state.artifacts().uploaded(path, content.into());
+        return stored.map_or_else(missing, |()| reply::text(StatusCode::OK, ""));
     }
+    let parts: Vec<_> = path.splitn(4, '/').collect();
+    let [entity, project, run, file] = parts[..] else { return missing() };
     let (run, file) = (format!("{entity}/{project}/{run}"), file.to_owned());
-    let mut body = request.into_body();
-    let mut bytes = 0_u64;
-    let mut content = Vec::new();
-    while let Some(frame) = body.frame().await {
-        let Ok(frame) = frame else { return reply::text(StatusCode::BAD_REQUEST, "the upload was cut off") };
-        bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
-        if let Some(data) = frame.data_ref().filter(|_| bytes <= files::MAX_KEPT) {
-            content.extend_from_slice(data);
-        }
-        if bytes > MAX_UPLOAD {
-            return reply::text(StatusCode::PAYLOAD_TOO_LARGE, "the upload is too large");
-        }
-    }
     if bytes <= files::MAX_KEPT {
         state.files().keep(format!("{run}/{file}"), content);
     }
@@ -216,6 +232,40 @@ pub(super) async fn upload(state: &State, request: Request<Incoming>, path: &str
         run.files.insert(file, bytes);
     }
     reply::text(StatusCode::OK, "")
+}
+
+/// `GET /storage/{key}/artifact/{id}/{file}`.
+pub(super) fn stored(state: &State, path: &str) -> Reply {
+    let path = signed(state, path).and_then(|path| path.strip_prefix("artifact/"));
+    match path {
+        Some(path) if artifacts::is_manifest(path) || state.settings().signed_downloads => {
+            state.stats().artifact_downloads.add("signed");
+            let found = state.artifacts().stored(path);
+            found.unwrap_or_else(|| reply::text(StatusCode::NOT_FOUND, "404 page not found"))
+        }
+        _ => reply::text(StatusCode::FORBIDDEN, "the signature has expired"),
+    }
+}
+
+/// What follows the signature.
+fn signed<'a>(state: &State, path: &'a str) -> Option<&'a str> {
+    path.strip_prefix("/storage/")?.strip_prefix(&state.upload_key)?.strip_prefix('/')
+}
+
+/// How long a body is, and as much of it as is kept.
+async fn receive(mut body: Incoming) -> Result<(u64, Vec<u8>), Reply> {
+    let (mut bytes, mut content) = (0, Vec::new());
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| reply::text(StatusCode::BAD_REQUEST, "the upload was cut off"))?;
+        bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+        if let Some(data) = frame.data_ref().filter(|_| bytes <= files::MAX_KEPT) {
+            content.extend_from_slice(data);
+        }
+        if bytes > MAX_UPLOAD {
+            return Err(reply::text(StatusCode::PAYLOAD_TOO_LARGE, "the upload is too large"));
+        }
+    }
+    Ok((bytes, content))
 }
 
 /// The entity of a run if the client names none.

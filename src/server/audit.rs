@@ -21,6 +21,7 @@ use crate::backoff::Thinned;
 use crate::clock::Clock;
 use crate::process::{Facts, Process};
 use crate::profile::Profile;
+use crate::proxy::{Use, Used};
 use crate::sdk_files::Files;
 use crate::token::TokenHash;
 use record::Record;
@@ -172,6 +173,25 @@ impl Audit {
         self.send(&log, Record { pid, uid, gid, facts, ..self.record(route, &handed) });
     }
 
+    /// Records what a job makes of its key: each token that it comes to use, and what went through when it is over. A record
+    /// for each request would say no more, and there may be thousands in a second.
+    pub(super) fn note_proxied(self: &Arc<Self>, used: Use) {
+        let Some(log) = self.log() else { return };
+        let (token, total) = match used.what {
+            Used::Token(token) => (Some(token), None),
+            Used::Over(total) => (None, Some(total)),
+        };
+        let handed = Handed { profile: used.profile, token, process: None };
+        let pid = used.process.map(|process| process.pid);
+        let record = Record { pid, total, ..self.record(PROXY, &handed) };
+        let (Some(pid), None) = (pid, total) else { return self.send(&log, record) };
+        let audit = Arc::clone(self);
+        tokio::spawn(async move {
+            let facts = log.look(pid).await;
+            audit.send(&log, Record { uid: facts.uid, facts: Some(facts), ..record });
+        });
+    }
+
     fn record(&self, route: &'static str, handed: &Handed) -> Record {
         Record {
             time: self.clock.now().wall,
@@ -234,6 +254,9 @@ fn look(requests: &mpsc::Receiver<(u32, oneshot::Sender<Facts>)>) {
 fn thread(name: &str, work: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
     std::thread::Builder::new().name(name.to_owned()).stack_size(STACK).spawn(work).map(drop)
 }
+
+/// In place of a route.
+const PROXY: &str = "proxy";
 
 static LOST: Thinned = Thinned::new();
 

@@ -17,7 +17,6 @@ use super::jobs::Jobs;
 use super::metrics::Metrics;
 use crate::api::JobOrigin;
 use crate::clock::{Clock, Now};
-use crate::http::Http;
 use crate::login::Logins;
 use crate::process::Process;
 use crate::proxy::Proxy;
@@ -49,15 +48,16 @@ pub struct State {
 }
 
 impl State {
-    pub fn new(directory: Directory, clock: Clock, socket: PathBuf, http: Http) -> Self {
+    pub fn new(directory: Directory, clock: Clock, socket: PathBuf) -> Self {
         let started = clock.now();
         let logins = Logins::new(clock.clone());
         let hangups = Hangups::new();
         let folder = socket.parent().unwrap_or(Path::new("/"));
         let jobs = Jobs::new(folder, hangups.clone(), clock.clone());
-        let proxy = Proxy::new(folder, http);
         let combinations = Combinations::new(&socket, clock.clone());
         let audit = Arc::new(Audit::new(clock.clone()));
+        let hears = Arc::clone(&audit);
+        let proxy = Proxy::new(folder, move |used| hears.note_proxied(used));
         let audit_tasks =
             Mutex::new(audit.configure(directory.config.audit_log.as_ref(), directory.with_files()));
         Self {
@@ -119,10 +119,26 @@ impl State {
             Some(member) => Some(member.profile.name.to_string()),
             None => self.combinations.owner_of(path),
         };
-        let Some(name) = name else { return false };
-        let Some(demands) = directory.demands(&name) else { return false };
+        match name {
+            Some(name) => self.adopt_for(process, &name, &directory).await,
+            None => false,
+        }
+    }
+
+    /// The same for processes that carry a key of the proxy.
+    pub async fn adopt_holders_of_keys(&self) -> bool {
+        let directory = self.directory();
+        let mut adopted = false;
+        for (process, name) in self.proxy.holders().await {
+            adopted |= self.adopt_for(process, &name, &directory).await;
+        }
+        adopted
+    }
+
+    async fn adopt_for(&self, process: Process, name: &str, directory: &Directory) -> bool {
+        let Some(demands) = directory.demands(name) else { return false };
         info!(profile = name, pid = process.pid, "a process has outlived the job that it came from");
-        self.jobs.watch(process, JobOrigin::Adopted, &name, &demands).await.is_ok()
+        self.jobs.watch(process, JobOrigin::Adopted, name, &demands).await.is_ok()
     }
 
     /// Removes all SDK files until the next job registers. Does nothing while there is one.

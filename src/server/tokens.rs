@@ -179,12 +179,13 @@ pub(super) async fn jobs(state: &State, caller: &Caller, request: Request<Incomi
         Err(error) => profile.access.peek(Duration::ZERO).ok_or(error),
     };
     let token = token.map_err(|error| Problem::from_error(&profile.name, &error))?;
+    // A job of the proxy gets a key; what it makes of that is recorded there.
+    let told = (!by_proxy).then_some(token.hash());
     if let Some(files) = files {
         let written = files.wait_until_written(token.hash()).await;
         written.map_err(|why| Problem::of(ProblemKind::SdkFilesUnwritable, &profile.name, why))?;
     }
-    let handed =
-        || vec![Handed { profile: Arc::clone(&profile.name), token: Some(token.hash()), process: other }];
+    let handed = || vec![Handed { profile: Arc::clone(&profile.name), token: told, process: other }];
     Ok(recorded(state, answer::json(&job(false)), handed))
 }
 

@@ -9,6 +9,8 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::foreign::{daemon_in_the_open, stranger_runs};
+use crate::loopback_proxy::Sleeper;
+use crate::loopback_proxy::client::ask;
 use crate::setup::{COMMAND, DAEMON, Home, Sandbox, is_root, ran, until};
 use crate::talk::Client;
 
@@ -217,4 +219,34 @@ fn what_cannot_be_an_audit_log_is_said_and_a_reload_mends_it() {
     let checked = ran(&mut home.program(DAEMON, &["check"]));
     assert_eq!(checked.code, Some(78));
     assert!(checked.err.contains(":1:") && checked.err.contains("absolute path"), "{}", checked.err);
+}
+
+#[test]
+fn a_job_of_the_proxy_is_recorded_by_token_and_at_its_end() {
+    let sandbox = Sandbox::start(&[]);
+    let home = Home::new("");
+    with_audit_log(&home, &sandbox.profile("work"));
+    let daemon = home.daemon();
+    let job = Sleeper::start();
+    let proxy = ask(&daemon, job.pid());
+    let viewer = || proxy.post("/graphql", &[], br#"{"query":"query Viewer { viewer { id } }"}"#).status;
+    for _ in 0..20 {
+        assert_eq!(viewer(), 200);
+    }
+    let first = records_of(&home, "proxy", 1);
+    assert_eq!(first.len(), 1, "one record, however many requests");
+    assert_eq!((&first[0]["pid"], &first[0]["command"]), (&job.pid().into(), &"sleep".into()), "{first:?}");
+    assert_eq!(first[0]["uid"], rustix::process::geteuid().as_raw());
+    assert_eq!(records_of(&home, "/v1/jobs", 1)[0]["token"], Value::Null, "it was given a key, not a token");
+    assert_eq!(daemon.ask("POST", "/v1/refresh", "").expect("an answer").status, 200);
+    assert_eq!(viewer(), 200);
+    let second = &records_of(&home, "proxy", 2)[1];
+    assert!(second["token"].is_string() && second["token"] != first[0]["token"], "{second}");
+    let pid = job.pid();
+    drop(job);
+    let last = &records_of(&home, "proxy", 3)[2];
+    assert_eq!((&last["pid"], &last["requests"]), (&pid.into(), &21.into()), "{last}");
+    assert!(last["bytes_sent"].as_u64() > Some(0) && last["bytes_received"].as_u64() > Some(0), "{last}");
+    let text = fs::read_to_string(home.path("audit")).expect("there");
+    assert!(!text.contains(&proxy.key), "a key is in the audit log");
 }

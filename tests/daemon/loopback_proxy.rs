@@ -3,7 +3,6 @@
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::process::{Child, Command};
-use std::thread;
 use std::time::Duration;
 
 use serde_json::json;
@@ -12,9 +11,12 @@ use crate::setup::{now, until};
 use client::{World, ask, basic, read};
 use server::answer;
 
-mod client;
+pub(crate) mod client;
+mod gateway;
 mod jobs;
 mod server;
+mod survivors;
+mod thread;
 mod tls;
 mod upstream;
 
@@ -320,7 +322,7 @@ fn a_connection_that_was_idle_for_half_a_minute_is_still_good() {
     stream.write_all(head.as_bytes()).expect("sent");
     assert_eq!(read(&mut stream, false).expect("an answer").status, 200);
     // The one wait that cannot be polled for: that nothing happens.
-    thread::sleep(Duration::from_secs(31));
+    std::thread::sleep(Duration::from_secs(31));
     stream.write_all(head.as_bytes()).expect("sent");
     assert_eq!(read(&mut stream, false).expect("an answer").status, 200);
 }
@@ -387,11 +389,12 @@ fn nobody_who_did_not_ask_has_a_proxy() {
             })
             .count()
     };
-    assert_eq!(listens(), 0);
+    assert_eq!((listens(), thread::of_proxy(&daemon)), (0, None));
     assert!(daemon.get("/v1/status").json().get("proxy").is_none());
     assert!(!home.path("run/proxy.json").exists());
     let _ = ask(&daemon, std::process::id());
     assert_eq!(listens(), 1);
+    until("its thread", 10, || thread::of_proxy(&daemon));
 }
 
 /// Talks to the port without a head.

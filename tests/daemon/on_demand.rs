@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::setup::{COMMAND, DAEMON, Home, Ran, Sandbox, now, ran, until};
 
 /// Where daemons on demand are: next to the place that `WANDB_CRED_SOCKET` names.
-fn folders(home: &Home) -> Vec<PathBuf> {
+pub(crate) fn folders(home: &Home) -> Vec<PathBuf> {
     let entries = fs::read_dir(home.path("run")).into_iter().flatten().flatten();
     entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect()
 }
@@ -38,7 +38,7 @@ fn end(job: Child) -> Ran {
 }
 
 /// Has the daemon leave soon after its last job.
-fn with_grace(home: &Home, grace: &str) -> PathBuf {
+pub(crate) fn with_grace(home: &Home, grace: &str) -> PathBuf {
     let script = home.path("wandb-credd");
     let text = format!(
         "#!/bin/bash\nargs=(\"$@\")\nfor i in \"${{!args[@]}}\"; do [ \"${{args[i]}}\" = --until-unneeded ] && args[i+1]={grace}; done\n\

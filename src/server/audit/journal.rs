@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 
+use super::PROXY;
 use super::record::Record;
 
 pub(super) struct Journal {
@@ -24,8 +25,13 @@ impl Journal {
 }
 
 fn entry(record: &Record) -> String {
+    let what = match (record.route, record.total) {
+        (_, Some(_)) => "a job is over that used",
+        (PROXY, None) => "a job used a token through",
+        _ => "a token was handed out by",
+    };
     let mut entry = format!(
-        "MESSAGE=profile {}: {} handed out a token\nPRIORITY=6\nSYSLOG_IDENTIFIER=wandb-credd\nWANDB_CRED_AUDIT=1\n",
+        "MESSAGE=profile {}: {what} {}\nPRIORITY=6\nSYSLOG_IDENTIFIER=wandb-credd\nWANDB_CRED_AUDIT=1\n",
         record.profile, record.route
     );
     for (name, value) in record.fields() {

@@ -6,11 +6,12 @@ use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 use crate::process::Facts;
+use crate::proxy::Total;
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Record {
     pub(super) time: Timestamp,
-    /// The route, or `sdk-files`.
+    /// The route, `sdk-files`, or `proxy`.
     pub(super) route: &'static str,
     pub(super) profile: Arc<str>,
     pub(super) uid: Option<u32>,
@@ -22,6 +23,8 @@ pub(super) struct Record {
     /// For the SDK files: how many processes read them.
     pub(super) jobs: Option<usize>,
     pub(super) token: Option<String>,
+    /// For a job of the proxy that is over: what went through.
+    pub(super) total: Option<Total>,
 }
 
 impl Record {
@@ -49,6 +52,9 @@ impl Record {
             ("job_pid", number(self.process)),
             ("jobs", self.jobs.map(Value::from)),
             ("token", text(self.token.clone())),
+            ("requests", self.total.map(|total| total.requests.into())),
+            ("bytes_sent", self.total.map(|total| total.sent.into())),
+            ("bytes_received", self.total.map(|total| total.received.into())),
             ("daemon", Some(std::process::id().into())),
         ];
         fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()

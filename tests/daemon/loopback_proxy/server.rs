@@ -57,6 +57,8 @@ struct State {
     dead: AtomicUsize,
     exchange_delay: Mutex<Duration>,
     no_exchange: AtomicUsize,
+    /// Requests for `/late-401` so far.
+    late: AtomicUsize,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -154,6 +156,20 @@ impl Server {
             if !good && !open {
                 let text = r#"{"errors":[{"message":"user is not logged in"}]}"#;
                 let _ = stream.write_all(answer("401 Unauthorized", &[], text.as_bytes()).as_slice());
+                continue;
+            }
+            if target == "/late-401" {
+                let seen = self.exchanges();
+                if self.state.late.fetch_add(1, Ordering::SeqCst) > 0 {
+                    // Until there is a newer token than the one that it was asked with.
+                    for _ in 0..2000 {
+                        if self.exchanges() > seen {
+                            break;
+                        }
+                        thread::sleep(Duration::from_millis(5));
+                    }
+                }
+                let _ = stream.write_all(&answer("401 Unauthorized", &[], b"{}"));
                 continue;
             }
             let answered = match target.as_str() {

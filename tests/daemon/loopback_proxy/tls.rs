@@ -51,7 +51,7 @@ fn certificate(folder: &Path) -> (PathBuf, PathBuf) {
 }
 
 /// A proxy that takes CONNECT alone, and has a TLS server in front of `upstream` behind every name. Counts the connections.
-fn corporate_proxy(key: &Path, cert: &Path, upstream: &str) -> (String, Arc<AtomicUsize>) {
+fn corporate_proxy(key: &Path, cert: &Path, upstream: &str, password: bool) -> (String, Arc<AtomicUsize>) {
     let config =
         rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
             .with_safe_default_protocol_versions()
@@ -66,7 +66,8 @@ fn corporate_proxy(key: &Path, cert: &Path, upstream: &str) -> (String, Arc<Atom
     let upstream = upstream.trim_start_matches("http://").to_owned();
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     listener.set_nonblocking(true).expect("set");
-    let url = format!("http://ada:pass@{}", listener.local_addr().expect("bound"));
+    let user = if password { "ada:pass@" } else { "" };
+    let url = format!("http://{user}{}", listener.local_addr().expect("bound"));
     let tunnels = Arc::<AtomicUsize>::default();
     let counted = Arc::clone(&tunnels);
     thread::spawn(move || {
@@ -85,10 +86,8 @@ fn corporate_proxy(key: &Path, cert: &Path, upstream: &str) -> (String, Arc<Atom
                     let head = String::from_utf8_lossy(&head);
                     assert!(head.starts_with(&format!("CONNECT {NAME}:443 HTTP/1.1\r\n")), "{head}");
                     // ada:pass
-                    assert!(
-                        head.to_ascii_lowercase().contains("proxy-authorization: basic ywrhonbhc3m="),
-                        "{head}"
-                    );
+                    let shown = head.to_ascii_lowercase().contains("proxy-authorization: basic ywrhonbhc3m=");
+                    assert_eq!(shown, password, "{head}");
                     counted.fetch_add(1, Ordering::SeqCst);
                     stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.expect("sent");
                     let Ok(mut secure) = acceptor.accept(stream).await else { return };
@@ -110,7 +109,7 @@ fn requests_go_by_the_corporate_proxy_and_tls_like_everything_else() {
         jwt.display()
     ));
     let (key, cert) = certificate(&home.path(""));
-    let (url, tunnels) = corporate_proxy(&key, &cert, &server.url);
+    let (url, tunnels) = corporate_proxy(&key, &cert, &server.url, true);
     let mut daemon = home.program(DAEMON, &["run", "--log-level", "debug"]);
     let daemon = home.daemon_of(daemon.env("HTTPS_PROXY", &url).env("SSL_CERT_FILE", &cert));
     let proxy = ask(&daemon, std::process::id());
@@ -134,4 +133,42 @@ fn requests_go_by_the_corporate_proxy_and_tls_like_everything_else() {
     let job = daemon.ask("POST", "/v1/jobs", &wanted).expect("an answer").json();
     assert!(job["proxy"]["key"].is_string(), "{job}");
     assert!(server.seen().is_empty());
+}
+
+#[test]
+fn requests_go_as_their_profile_says_and_no_profile_uses_the_connections_of_another() {
+    let (server, home) = (Server::start(), Home::new(""));
+    let jwt = home.write("jwt", &Sandbox::start(&[]).control().mint("life=36000"));
+    let (key, cert) = certificate(&home.path(""));
+    let (url, tunnels) = corporate_proxy(&key, &cert, &server.url, false);
+    let profile = |name: &str, keys: &str| {
+        format!(
+            "[profile.{name}]\nbase-url = \"https://{NAME}\"\naudience = \"sandbox\"\n{keys}\n[profile.{name}.provider.file]\npath = \"{}\"\n",
+            jwt.display()
+        )
+    };
+    let trusts =
+        format!("loopback-proxy = true\nproxy = \"{url}\"\nca-file = {:?}", cert.display().to_string());
+    let doubts = format!("loopback-proxy = true\nproxy = \"{url}\"");
+    home.write_config(&format!(
+        "default-profile = \"work\"\n{}{}",
+        profile("work", &trusts),
+        profile("other", &doubts)
+    ));
+    let daemon = home.daemon();
+    let proxy = ask(&daemon, std::process::id());
+    for _ in 0..3 {
+        assert_eq!(proxy.post("/echo", &[], b"row").text(), "row");
+    }
+    assert_eq!(tunnels.load(Ordering::SeqCst), 2, "the exchange's, and one that is kept");
+    let wanted =
+        serde_json::json!({ "pid": std::process::id(), "profile": "other", "wait": false }).to_string();
+    let job = daemon.ask("POST", "/v1/jobs", &wanted).expect("an answer").json();
+    let key = job["proxy"]["key"].as_str().expect("a key").to_owned();
+    let other = super::client::Proxy { key, ..proxy.clone() };
+    server.forget();
+    // It has no token, and would have no way to present one: it does not trust the certificate.
+    assert_eq!(other.post("/echo", &[], b"row").status, 503);
+    assert!(server.seen().is_empty());
+    assert_eq!(proxy.post("/echo", &[], b"row").status, 200);
 }

@@ -61,6 +61,25 @@ fn a_new_token_that_is_refused_too_costs_two_requests_and_no_more() {
 }
 
 #[test]
+fn a_token_that_ends_while_the_server_thinks_about_it_is_no_refusal() {
+    let world = World::new();
+    world.proxy.post("/x", &[], b"");
+    let (proxy, exchanges) = (world.proxy.clone(), world.server.exchanges());
+    let asked = thread::spawn(move || proxy.post("/late-401", &[], b"row"));
+    until("it was sent again", 10, || {
+        let sent = world.server.seen().iter().filter(|seen| seen.target() == "/late-401").count();
+        (sent == 2).then_some(())
+    });
+    until("a newer token", 10, || {
+        world.daemon.ask("POST", "/v1/refresh", "").ok()?;
+        (world.server.exchanges() > exchanges + 1).then_some(())
+    });
+    let answered = asked.join().expect("no panic");
+    assert_eq!((answered.status, answered.header("retry-after")), (503, Some("1")), "{}", answered.text());
+    assert!(answered.message().contains("send this again"), "{}", answered.message());
+}
+
+#[test]
 fn a_403_is_the_servers_word_and_is_passed_on() {
     let world = World::new();
     world.server.answer_with(answer("403 Forbidden", &[("X-Why", "no")], b"no"));

@@ -1,7 +1,6 @@
 """What a released client does through the proxy, whatever its version: two revocations and tokens of 4 s in a run."""
 
 import os
-import random
 import signal
 import subprocess
 import time
@@ -132,64 +131,3 @@ def syncs_and_knows_who_we_are(version, start_pair):
     assert [row["row"] for row in sandbox.run("team/real/run")["rows"]] == list(range(20))
     assert sandbox.stats()["auth_failures"] == {}
 
-
-def endures(version, lives, start_pair, folder, processes, seed):
-    """A run over many token lives with a fault in most of them: what servers, networks and machines do on bad days."""
-    dice = random.Random(seed)
-    sandbox, daemon = start_pair("--token-life", TOKEN_LIFE)
-    stop = folder / "stop"
-    work = folder / "work"
-    work.mkdir()
-    script = [interpreter(f"wandb-{version}"), CLIENTS / "log_until.py", "long", stop]
-    client = subprocess.Popen(
-        [str(arg) for arg in [binary("wandb-cred"), "exec", "--proxy", "--", *script]],
-        env=daemon.env,
-        cwd=work,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-    def fault(where, what):
-        sandbox.post("/sandbox/faults", {where: what})
-
-    def kill():
-        os.kill(daemon.status()["pid"], signal.SIGKILL)
-        wait_for("end of the daemon", lambda: not answers(daemon))
-        processes([binary("wandb-credd"), "run"], env=daemon.env, log=folder / "daemon-more.log")
-        wait_for("daemon", lambda: answers(daemon))
-
-    faults = {
-        "429": lambda: fault("api", {"status": 429, "count": 2}),
-        "500": lambda: fault("api", {"status": 500, "count": 2}),
-        "drip": lambda: fault("api", {"fault": "slow-drip", "count": 1}),
-        "reset": lambda: fault("api", {"fault": "truncate", "count": 1}),
-        "slow": lambda: fault("api", {"delay_ms": 3000, "count": 2}),
-        "revocation": lambda: sandbox.post("/sandbox/revoke", {}),
-        "exchange away": lambda: fault("exchange", {"status": 503, "count": 3}),
-        "identity away": lambda: fault("idp", {"status": 503, "count": 2}),
-        "kill": kill,
-    }
-    try:
-        wait_for("run", lambda: "team/real/long" in sandbox.stats()["runs"] or client.poll() is not None, 60)
-        began, order = time.monotonic(), []
-        while time.monotonic() < began + lives * float(TOKEN_LIFE) and client.poll() is None:
-            # Each at least once before any comes twice.
-            order = order or dice.sample(sorted(faults), len(faults))
-            name = order.pop()
-            print(f"{time.monotonic() - began:5.0f} s: {name}")
-            faults[name]()
-            time.sleep(dice.uniform(2, 6))
-        sandbox.post("/sandbox/faults", {})
-        stop.touch()
-        output, _ = client.communicate(timeout=180)
-    finally:
-        client.kill()
-        client.wait()
-    print(output)
-    assert client.returncode == 0, output
-    [logged] = [int(line.removeprefix("rows ")) for line in output.splitlines() if line.startswith("rows ")]
-    came = sandbox.run("team/real/long")
-    assert [row["row"] for row in came["rows"]] == list(range(logged))
-    assert came["complete"] and came["exit_code"] == 0

@@ -3,7 +3,7 @@
 import pytest
 from conftest import HERE, WEAVE_VERSION
 from programs import interpreter
-from proxied import carries_files, endures, survives_a_killed_daemon, survives_revocations
+from proxied import carries_files, survives_a_killed_daemon, survives_revocations
 
 ENDS = ["0.12.21", "0.31.0"]
 
@@ -29,8 +29,3 @@ def test_weave_traces_every_call_through_the_proxy(start_pair):
     stats = sandbox.stats()
     assert stats["auth_failures"] == {}
     assert (stats["weave"]["calls_started"], stats["weave"]["calls_ended"]) == (10, 10)
-
-
-def test_a_run_endures_each_fault_once(start_pair, folder, processes):
-    """The long form is endurance_proxy.py."""
-    endures("0.31.0", 9, start_pair, folder, processes, seed=1)
