@@ -239,7 +239,10 @@ impl<T: Expires> Keeper<T> {
 
     /// Has a token fetched if there is none, for somebody who does not wait for it.
     pub fn fetch_in_background(&self) {
-        self.want(false);
+        // A renewal under way is joined, not followed by another.
+        if !self.read(|snapshot| snapshot.renewing) {
+            self.want(false);
+        }
     }
 
     fn want(&self, forced: bool) {

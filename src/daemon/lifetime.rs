@@ -86,7 +86,8 @@ impl Lifetime {
             Self::OnDemand { grace, start_lock, folder } => loop {
                 state.jobs_ended().await;
                 let mut jobs = state.job_changes();
-                if adopt(state, folder).await {
+                // A job that came and ended while all processes were looked at may have left a child.
+                if adopt(state, folder).await || jobs.has_changed().unwrap_or(false) {
                     continue;
                 }
                 if *grace < LONG_GRACE {

@@ -164,9 +164,10 @@ impl Forwarder {
             };
             let unauthorized = response.status() == StatusCode::UNAUTHORIZED;
             if let Some(sent) = token.as_ref().filter(|_| unauthorized && replayed)
-                && profile.access.peek(Duration::ZERO).is_none_or(|now| now.hash() != sent.hash())
+                && (profile.access.read(|known| known.renewing)
+                    || profile.access.peek(Duration::ZERO).is_none_or(|now| now.hash() != sent.hash()))
             {
-                // It ended while the server thought about it, which says nothing of the next one.
+                // It ended while the server thought about it, which says nothing of the next one, or the one that comes.
                 let why = "the access token ended before the server answered; send this again";
                 return Ok(answer::unavailable(why, 1));
             }
