@@ -138,7 +138,7 @@ fn reports_a_proxy_that_wants_a_password_for_a_tunnel() {
     let (at, count) = proxy("407");
     let visit = visit_through(&format!("http://u:planted-password@{at}"));
     let said = visit.said("server");
-    for words in ["authorization required", &at, "user and password", "export NO_PROXY=wandb.invalid"] {
+    for words in ["a user name and a password (407)", &at, "export NO_PROXY=wandb.invalid"] {
         assert!(said.contains(words), "{words}: {said}");
     }
     assert!(

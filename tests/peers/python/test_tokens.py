@@ -81,8 +81,8 @@ def test_a_wrong_profile_is_told_in_the_daemons_words(world, sandbox, here):
         wandb_cred.token("wrok")
     error = pickle.loads(pickle.dumps(caught.value))
     assert (error.type, error.title) == ("no-such-profile", "There is no such profile")
-    assert "wrok" in error.detail and error.next == "wandb-cred status"
-    assert str(error) == f"{error.detail}\n  next: wandb-cred status"
+    assert "wrok" in error.detail and "WANDB_CRED_PROFILE=work" in error.next
+    assert str(error) == f"{error.detail}\n  next: {error.next}"
 
 
 def test_without_any_configuration_the_error_says_what_to_do(world, here):
