@@ -55,7 +55,12 @@ class Jobs:
         for job in self.running:
             job.kill()
             job.wait()
-        self.runtime.cleanup()
+        until(self.clean, 20, "the end of the daemons, which write in their folders until then")
+
+    def clean(self):
+        with contextlib.suppress(OSError):
+            self.runtime.cleanup()
+            return True
 
 
 @contextlib.contextmanager
