@@ -16,8 +16,17 @@ pub(crate) struct Terminal {
 impl Terminal {
     /// Runs a line of shell script in a terminal of `columns`, with the environment of `like` and its working directory.
     pub(crate) fn start(like: &Command, columns: u16, line: &str) -> Self {
-        let mut command = Command::new("script");
-        command.args(["-qec", &format!("stty cols {columns} rows 24; {line}"), "/dev/null"]).env_clear();
+        // Whoever runs the tests in the background has ^C ignored, and no shell may undo that.
+        let mut command = Command::new("env");
+        command
+            .args([
+                "--default-signal=INT",
+                "script",
+                "-qec",
+                &format!("stty cols {columns} rows 24; {line}"),
+                "/dev/null",
+            ])
+            .env_clear();
         command.envs(like.get_envs().filter_map(|(name, value)| Some((name, value?))));
         command.env("TERM", "xterm").env("SHELL", "/bin/sh");
         let mut child =
