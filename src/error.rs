@@ -386,11 +386,16 @@ impl Error {
             Reason::File { .. }
             | Reason::Variable { .. }
             | Reason::Setting { .. }
-            | Reason::Program { .. }
-            | Reason::NoSource => Some(LOOK_AGAIN),
-            Reason::MalformedToken { .. } | Reason::TokenExpired { .. } | Reason::AudienceMismatch { .. } => {
-                Some(FETCH_AGAIN)
+            | Reason::Program {
+                fault: ProgramFault::NotFound | ProgramFault::NotExecutable | ProgramFault::NotStarted,
+                ..
             }
+            | Reason::NoSource => Some(LOOK_AGAIN),
+            // A program may ask a server, too.
+            Reason::Program { .. }
+            | Reason::MalformedToken { .. }
+            | Reason::TokenExpired { .. }
+            | Reason::AudienceMismatch { .. } => Some(FETCH_AGAIN),
             Reason::Unreachable { host, .. } if is_this_machine(host) => Some(LOOK_AGAIN),
             Reason::Unreachable { .. } if self.is_lasting() => Some(FETCH_AGAIN),
             // They sign in to the source by another program.
@@ -416,7 +421,7 @@ fn is_this_machine(host: &str) -> bool {
         || name.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
 }
 
-/// Looking at a file or running a program costs little, but many may ask at once.
+/// Looking for a file or a program costs little, but many may ask at once.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 /// The same where the token may come from a server.
