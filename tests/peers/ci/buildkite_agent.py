@@ -13,7 +13,7 @@ import uuid
 import yaml
 
 import programs
-from runners import outlasting
+from runners import cancel_job, outlasting
 
 PLUGIN = programs.ROOT / "contrib/buildkite/wandb-cred"
 
@@ -83,7 +83,7 @@ class Job:
         process = subprocess.Popen([str(arg) for arg in argv], env=self.env, cwd=self.checkout, stdin=subprocess.DEVNULL,
                                    stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
         if cancel:
-            threading.Thread(target=self._cancel, args=(process, cancel), daemon=True).start()
+            threading.Thread(target=cancel_job, args=(process, cancel), daemon=True).start()
         try:
             said, _ = process.communicate(timeout=60)
         except subprocess.TimeoutExpired:
@@ -93,11 +93,3 @@ class Job:
             said = said.replace(json.loads(line).strip(), "[REDACTED]")
         self.log += said
         return process.returncode
-
-    def _cancel(self, process, ready):
-        programs.wait_for("the command to be under way", ready)
-        os.killpg(process.pid, signal.SIGTERM)
-        try:
-            process.wait(2)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)

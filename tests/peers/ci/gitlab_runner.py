@@ -15,7 +15,7 @@ import uuid
 import yaml
 
 import programs
-from runners import outlasting
+from runners import cancel_job, outlasting
 
 COMPONENT = programs.ROOT / "templates/wandb-cred.yml"
 INPUT = re.compile(r"\$\[\[ inputs\.([\w-]+) \]\]")
@@ -85,7 +85,7 @@ class Job:
             process = subprocess.Popen(self.shell.split(), env=env, cwd=self.project, stdin=file, stdout=subprocess.PIPE,
                                        stderr=subprocess.STDOUT, text=True, start_new_session=True)
         if cancel:
-            threading.Thread(target=self._cancel, args=(process, cancel), daemon=True).start()
+            threading.Thread(target=cancel_job, args=(process, cancel), daemon=True).start()
         try:
             said, _ = process.communicate(timeout=60)
         except subprocess.TimeoutExpired:
@@ -95,11 +95,3 @@ class Job:
             said = said.replace(secret, "[MASKED]")
         self.log += said
         return process.returncode
-
-    def _cancel(self, process, ready):
-        programs.wait_for("the script to be under way", ready)
-        os.killpg(process.pid, signal.SIGTERM)
-        try:
-            process.wait(2)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)

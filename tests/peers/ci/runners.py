@@ -1,7 +1,22 @@
-"""What the small runners share: which processes of a job still run."""
+"""What the small runners share: how a job is cancelled, and which of its processes still run."""
 
+import os
 import pathlib
+import signal
+import subprocess
 import time
+
+import programs
+
+
+def cancel_job(process, ready):
+    """Ends a job as a runner does that somebody cancels: by TERM once it is under way, and by KILL if it does not go."""
+    programs.wait_for("it to be under way", ready)
+    os.killpg(process.pid, signal.SIGTERM)
+    try:
+        process.wait(2)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def left_running(mark):

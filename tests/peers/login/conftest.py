@@ -17,6 +17,7 @@ import urllib.request
 import pytest
 
 import loopback
+from rogue import Rogue
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 HERE = pathlib.Path(__file__).resolve().parent
@@ -207,6 +208,19 @@ def op():
 @pytest.fixture(scope="session")
 def wandb():
     return Wandb()
+
+
+@pytest.fixture
+def rogue():
+    """A provider that attacks."""
+    return Rogue()
+
+
+@pytest.fixture
+def victim(tmp_path, rogue, wandb):
+    daemon = Daemon(tmp_path, rogue.issuer, wandb.url).start()
+    yield daemon
+    daemon.kill()
 
 
 @pytest.fixture

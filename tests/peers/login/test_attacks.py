@@ -8,18 +8,6 @@ from conftest import Daemon, person
 from rogue import Rogue
 
 
-@pytest.fixture
-def rogue():
-    return Rogue()
-
-
-@pytest.fixture
-def victim(tmp_path, rogue, wandb):
-    daemon = Daemon(tmp_path, rogue.issuer, wandb.url).start()
-    yield daemon
-    daemon.kill()
-
-
 def visit(url, method="GET", headers=None, body=None):
     """One request, as a browser or a script would send it: status, headers, text."""
     parts = urllib.parse.urlsplit(url)

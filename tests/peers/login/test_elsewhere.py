@@ -11,7 +11,6 @@ import time
 
 import pytest
 from conftest import BIN, Daemon, free_port, person, until
-from rogue import Rogue
 from test_attacks import callback, query
 from test_redirect_port import listens
 
@@ -62,18 +61,6 @@ def test_the_address_of_a_browser_elsewhere_signs_in(daemon, wandb):
     assert "code=" not in terminal.text
     assert daemon.token()[0] == 200
     assert "code=" not in daemon.log.read_text()
-
-
-@pytest.fixture
-def rogue():
-    return Rogue()
-
-
-@pytest.fixture
-def victim(tmp_path, rogue, wandb):
-    daemon = Daemon(tmp_path, rogue.issuer, wandb.url).start()
-    yield daemon
-    daemon.kill()
 
 
 def pasted(daemon, login, address):

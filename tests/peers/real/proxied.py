@@ -1,5 +1,6 @@
 """What a released client does through the proxy, whatever its version: two revocations and tokens of 4 s in a run."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -13,10 +14,10 @@ ROWS = 28
 TOKEN_LIFE = "4"
 
 
-def survives_revocations(version, start_pair, folder):
-    """No row is lost and none comes twice. Before 0.19.11 and after, a run without the proxy ends at the first."""
-    sandbox, daemon = start_pair("--token-life", TOKEN_LIFE)
-    script = [interpreter(f"wandb-{version}"), CLIENTS / "log_rows.py", "run", str(ROWS), "0.3"]
+@contextlib.contextmanager
+def logging_run(version, sandbox, daemon, folder, rows, pause, patience=100):
+    """A run that logs `rows` rows through the proxy: inside, it has begun; at the end, it must end well by itself."""
+    script = [interpreter(f"wandb-{version}"), CLIENTS / "log_rows.py", "run", str(rows), str(pause)]
     work = folder / "work"
     work.mkdir()
     with open(folder / "run.log", "wb") as log:
@@ -28,17 +29,24 @@ def survives_revocations(version, start_pair, folder):
             stdout=log,
             stderr=log,
         )
-        revoked = 0
         try:
-            # The first when the run is known, so that it hits requests of a run.
+            # What happens next hits requests of a run.
             wait_for("run", lambda: "team/real/run" in sandbox.stats()["runs"] or run.poll() is not None, 60)
-            for _ in range(2):
-                revoked += sandbox.post("/sandbox/revoke", {})["revoked"]
-                time.sleep(3)
-            assert run.wait(100) == 0, (folder / "run.log").read_text()
+            yield
+            assert run.wait(patience) == 0, (folder / "run.log").read_text()
         finally:
             run.kill()
             run.wait()
+
+
+def survives_revocations(version, start_pair, folder):
+    """No row is lost and none comes twice. Before 0.19.11 and after, a run without the proxy ends at the first."""
+    sandbox, daemon = start_pair("--token-life", TOKEN_LIFE)
+    revoked = 0
+    with logging_run(version, sandbox, daemon, folder, ROWS, 0.3):
+        for _ in range(2):
+            revoked += sandbox.post("/sandbox/revoke", {})["revoked"]
+            time.sleep(3)
     assert revoked >= 1
     came = sandbox.run("team/real/run")
     assert [row["row"] for row in came["rows"]] == list(range(ROWS))
@@ -68,27 +76,10 @@ def survives_a_killed_daemon(version, start_pair, folder, processes):
     """The daemon is killed and started again while a run logs; port and key stay."""
     sandbox, daemon = start_pair()
     status = daemon.status()
-    script = [interpreter(f"wandb-{version}"), CLIENTS / "log_rows.py", "run", "40", "0.2"]
-    work = folder / "work"
-    work.mkdir()
-    with open(folder / "run.log", "wb") as log:
-        run = subprocess.Popen(
-            [binary("wandb-cred"), "exec", "--proxy", "--", *script],
-            env=daemon.env,
-            cwd=work,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-        )
-        try:
-            wait_for("run", lambda: "team/real/run" in sandbox.stats()["runs"] or run.poll() is not None, 60)
-            os.kill(status["pid"], signal.SIGKILL)
-            wait_for("end of the daemon", lambda: not answers(daemon))
-            processes([binary("wandb-credd"), "run"], env=daemon.env, log=folder / "daemon-2.log")
-            assert run.wait(100) == 0, (folder / "run.log").read_text()
-        finally:
-            run.kill()
-            run.wait()
+    with logging_run(version, sandbox, daemon, folder, 40, 0.2):
+        os.kill(status["pid"], signal.SIGKILL)
+        wait_for("end of the daemon", lambda: not answers(daemon))
+        processes([binary("wandb-credd"), "run"], env=daemon.env, log=folder / "daemon-2.log")
     rows = [row["row"] for row in sandbox.run("team/real/run")["rows"]]
     assert rows == list(range(40))
 
@@ -96,27 +87,10 @@ def survives_a_killed_daemon(version, start_pair, folder, processes):
 def survives_an_outage(version, start_pair, folder):
     """The exchange is away for 15 s while tokens live 4 s: clients are told to wait, and do."""
     sandbox, daemon = start_pair("--token-life", TOKEN_LIFE)
-    script = [interpreter(f"wandb-{version}"), CLIENTS / "log_rows.py", "run", "80", "0.3"]
-    work = folder / "work"
-    work.mkdir()
-    with open(folder / "run.log", "wb") as log:
-        run = subprocess.Popen(
-            [binary("wandb-cred"), "exec", "--proxy", "--", *script],
-            env=daemon.env,
-            cwd=work,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-        )
-        try:
-            wait_for("run", lambda: "team/real/run" in sandbox.stats()["runs"] or run.poll() is not None, 60)
-            sandbox.post("/sandbox/faults", {"exchange": {"status": 503}})
-            time.sleep(15)
-            sandbox.post("/sandbox/faults", {})
-            assert run.wait(200) == 0, (folder / "run.log").read_text()
-        finally:
-            run.kill()
-            run.wait()
+    with logging_run(version, sandbox, daemon, folder, 80, 0.3, patience=200):
+        sandbox.post("/sandbox/faults", {"exchange": {"status": 503}})
+        time.sleep(15)
+        sandbox.post("/sandbox/faults", {})
     rows = [row["row"] for row in sandbox.run("team/real/run")["rows"]]
     assert rows == list(range(80))
 
